@@ -1,0 +1,218 @@
+import test from 'ava'
+import { type ContainerRequest, PolicyEngine } from '#policies/engine'
+import { parseWorkloadPolicy } from '#policies/workload'
+import { DeniedError } from '#protocol/errors'
+
+const DIGEST = `sha256:${'ab'.repeat(32)}`
+const OTHER = `sha256:${'cd'.repeat(32)}`
+const POLICY = `
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+containers:
+  - name: web
+    image: registry.test:5000/nginx@${DIGEST}
+    env: { MODE: [debug, production] }
+    mounts:
+      - { kind: scratch, path: /var/cache, maxBytes: 8192 }
+      - { kind: tmpfs, path: /tmp, required: false }
+    ports: [8443]
+    logs: allow
+    exec: [["nginx", "-t"]]
+    signals: [1]
+  - name: job
+    image: registry.test:5000/job@${OTHER}
+    args: ["run", "--once"]
+    max: 2
+`
+
+function request(changes: Partial<ContainerRequest> = {}): ContainerRequest {
+  return {
+    containerId: 'c1',
+    name: '',
+    image: `registry.test:5000/nginx@${DIGEST}`,
+    args: undefined,
+    env: [],
+    user: '',
+    workingDir: '',
+    mounts: [],
+    terminal: false,
+    stdin: false,
+    ...changes,
+  }
+}
+
+function engine(): PolicyEngine {
+  return new PolicyEngine(parseWorkloadPolicy(POLICY))
+}
+
+/** The field that a denial names, or 'admitted'. */
+function verdict(action: () => unknown): string {
+  try {
+    action()
+    return 'admitted'
+  } catch (error) {
+    if (error instanceof DeniedError) return error.field
+    throw error
+  }
+}
+
+test('an admitted container is pulled by the digest of the policy, whatever tag the host wrote', (t) => {
+  const admitted = engine().admitContainer(request({ image: 'registry.test:5000/nginx:latest' }))
+  t.is(admitted.reference, `registry.test:5000/nginx@${DIGEST}`)
+  t.is(admitted.rule.name, 'web')
+})
+
+test('a required mount is there even when the host does not ask for it', (t) => {
+  t.deepEqual(
+    engine()
+      .admitContainer(request())
+      .mounts.map((mount) => mount.path),
+    ['/var/cache'],
+  )
+})
+
+const DENIALS: readonly [string, Partial<ContainerRequest>, string][] = [
+  ['another digest of an admitted repository', { image: `registry.test:5000/nginx@${OTHER}` }, 'containers.image'],
+  ['an image of another registry', { image: `evil.test/nginx@${DIGEST}` }, 'containers.image'],
+  [
+    'an admitted name with another image',
+    { name: 'web', image: `registry.test:5000/job@${OTHER}` },
+    'containers.web.image',
+  ],
+  ['a name that the policy does not have', { name: 'db' }, 'containers.name'],
+  ['a command where only the image’s own is allowed', { args: ['sh'] }, 'containers.web.args'],
+  ['a variable that the policy does not name', { env: ['LD_PRELOAD=/x.so'] }, 'containers.web.env.LD_PRELOAD'],
+  ['a value outside the allowed ones', { env: ['MODE=test'] }, 'containers.web.env.MODE'],
+  ['the same variable twice', { env: ['MODE=debug', 'MODE=debug'] }, 'containers.web.env.MODE'],
+  ['another user', { user: '0:0' }, 'containers.web.user'],
+  ['another working directory', { workingDir: '/' }, 'containers.web.workingDir'],
+  ['a terminal', { terminal: true }, 'containers.web.terminal'],
+  ['standard input', { stdin: true }, 'containers.web.stdin'],
+  ['a mount over a place the policy does not name', { mounts: [mount('scratch', '/etc')] }, 'containers.web.mounts'],
+  ['a mount of another kind', { mounts: [mount('tmpfs', '/var/cache')] }, 'containers.web.mounts'],
+  ['a mount larger than allowed', { mounts: [mount('scratch', '/var/cache', 9000)] }, 'containers.web.mounts.maxBytes'],
+]
+
+function mount(kind: string, destination: string, sizeLimitBytes = 0): ContainerRequest['mounts'][number] {
+  return { kind, destination, readOnly: false, sizeLimitBytes }
+}
+
+for (const [what, changes, field] of DENIALS) {
+  test(`${what} is denied, naming ${field}`, (t) => {
+    t.is(
+      verdict(() => engine().admitContainer(request(changes))),
+      field,
+    )
+  })
+}
+
+test('a denial says what is allowed and what was asked', (t) => {
+  const error = t.throws(() => engine().admitContainer(request({ env: ['MODE=test'] })), { instanceOf: DeniedError })
+  t.deepEqual([error?.code, error?.allowed, error?.asked], ['ERR_POLICY_DENIED', 'debug, production', 'test'])
+})
+
+test('a second container is denied where one is allowed, and admitted again once the first is gone', (t) => {
+  const policy = engine()
+  policy.admitContainer(request())
+  t.is(
+    verdict(() => policy.admitContainer(request({ containerId: 'c2' }))),
+    'containers.web.max',
+  )
+  t.is(
+    verdict(() => policy.admitContainer(request())),
+    'container_id',
+  )
+  policy.release('c1')
+  t.is(
+    verdict(() => policy.admitContainer(request({ containerId: 'c2' }))),
+    'admitted',
+  )
+})
+
+test('an exact command is filled in when the host states none and denied when it states another', (t) => {
+  const job = { image: `registry.test:5000/job@${OTHER}` }
+  t.deepEqual(engine().admitContainer(request(job)).args, ['run', '--once'])
+  t.is(
+    verdict(() => engine().admitContainer(request({ ...job, args: ['run'] }))),
+    'containers.job.args',
+  )
+})
+
+test('exec is admitted word by word', (t) => {
+  const policy = engine()
+  policy.admitContainer(request())
+  const exec = {
+    containerId: 'c1',
+    args: ['nginx', '-t'],
+    env: [],
+    user: '',
+    workingDir: '',
+    terminal: false,
+    stdin: false,
+  }
+  t.is(
+    verdict(() => policy.admitExec(exec)),
+    'admitted',
+  )
+  for (const args of [['nginx'], ['nginx', '-t', '-q'], ['sh', '-c', 'nginx -t'], []]) {
+    t.is(
+      verdict(() => policy.admitExec({ ...exec, args })),
+      'containers.web.exec',
+    )
+  }
+  t.is(
+    verdict(() => policy.admitExec({ ...exec, env: ['A=b'] })),
+    'containers.web.exec.env',
+  )
+  t.is(
+    verdict(() => policy.admitExec({ ...exec, containerId: 'c9' })),
+    'container_id',
+  )
+})
+
+test('output leaves the guest only where logs are allowed', (t) => {
+  const policy = engine()
+  policy.admitContainer(request())
+  policy.admitContainer(request({ containerId: 'c2', image: `registry.test:5000/job@${OTHER}` }))
+  t.is(
+    verdict(() => policy.admitOutput('c1', false)),
+    'admitted',
+  )
+  t.is(
+    verdict(() => policy.admitOutput('c2', false)),
+    'containers.job.logs',
+  )
+})
+
+test('a port is reachable only while a container that opens it exists', (t) => {
+  const policy = engine()
+  t.is(
+    verdict(() => policy.admitPort(8443)),
+    'containers.*.ports',
+  )
+  policy.admitContainer(request())
+  t.is(
+    verdict(() => policy.admitPort(8443)),
+    'admitted',
+  )
+  t.is(
+    verdict(() => policy.admitPort(22)),
+    'containers.*.ports',
+  )
+})
+
+test('the host may end a container but send no other signal than the policy names', (t) => {
+  const policy = engine()
+  policy.admitContainer(request())
+  const sigquit = 3
+  for (const signal of [15, 9, 1, sigquit]) {
+    t.is(
+      verdict(() => policy.admitSignal('c1', signal, sigquit)),
+      'admitted',
+    )
+  }
+  t.is(
+    verdict(() => policy.admitSignal('c1', 10, sigquit)),
+    'containers.web.signals',
+  )
+})
