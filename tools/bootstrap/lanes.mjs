@@ -1,0 +1,96 @@
+/** What can be run once the machine is ready: each lane is a list of steps, run in order until one fails. */
+import { spawn } from 'node:child_process'
+import { PINNED_NODE, PROJECT_ROOT } from './paths.mjs'
+import { BootstrapError, say } from './say.mjs'
+
+const BIN = `${PROJECT_ROOT}/node_modules/.bin`
+const node = (...args) => [PINNED_NODE, '--disable-warning=ExperimentalWarning', ...args]
+const ava = (...args) => node(`${BIN}/ava`, ...args)
+
+const NATIVE = { name: 'native code', command: node('native/build.mjs') }
+const GUEST = { name: 'guest image', command: node('guest/build/main.ts', '--quiet-when-cached') }
+const CHECKS = [
+  { name: 'types', command: [`${BIN}/tsc`] },
+  { name: 'format and lint', command: [`${BIN}/biome`, 'ci', '--error-on-warnings'] },
+  { name: 'promises and exhaustiveness', command: [`${BIN}/oxlint`, '--type-aware'] },
+  { name: 'layers', command: node('tools/check-layers.ts') },
+  { name: 'error codes', command: node('tools/check-errors.ts') },
+  { name: 'promises', command: node('tools/check-promises.ts') },
+]
+const UNIT = { name: 'unit tests', command: ava('test/unit/**/*.test.ts'), arguments: true }
+const COMPONENT = {
+  name: 'component tests',
+  command: ava('--concurrency=2', 'test/component/**/*.test.ts'),
+  arguments: true,
+}
+const E2E = { name: 'end-to-end tests', command: ava('--concurrency=1', 'test/e2e/**/*.test.ts'), arguments: true }
+
+const ALL = ['build', 'vm', 'tenant', 'test']
+
+/** `needs` selects Debian packages; a step with `arguments` takes those of the command line in place of its last. */
+export const LANES = {
+  prepare: { about: 'prepare everything, run nothing', needs: ALL, steps: [NATIVE, GUEST] },
+  quickstart: {
+    about: 'from nothing to an attested container, with a summary',
+    needs: ['build', 'vm', 'tenant'],
+    steps: [NATIVE, GUEST, { name: 'quickstart', command: node('tools/quickstart/main.ts'), appends: true }],
+  },
+  test: {
+    about: 'checks, unit, component and end-to-end tests',
+    needs: ALL,
+    steps: [NATIVE, ...CHECKS, UNIT, GUEST, COMPONENT, E2E],
+  },
+  check: { about: 'types, format, lint, layers, error codes, promises', needs: [], steps: CHECKS },
+  'test-unit': { about: 'unit tests (seconds)', needs: ['build'], steps: [NATIVE, UNIT] },
+  'test-component': { about: 'tests against real servers and tools', needs: ALL, steps: [NATIVE, GUEST, COMPONENT] },
+  'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, GUEST, E2E] },
+  bench: {
+    about: 'measurements, each beside its peer',
+    needs: ALL,
+    steps: [NATIVE, GUEST, { name: 'bench', command: node('bench/main.ts'), appends: true }],
+  },
+  generate: {
+    about: 'regenerate protocol/gen',
+    needs: ALL,
+    steps: [{ name: 'generate', command: node('protocol/generate.mjs') }],
+  },
+}
+
+export async function runLane(name, extra) {
+  const started = Date.now()
+  for (const step of LANES[name].steps) {
+    const stepStarted = Date.now()
+    const replaced = step.arguments && extra.length > 0 ? [...step.command.slice(0, -1), ...extra] : step.command
+    const command = step.appends ? [...replaced, ...extra] : replaced
+    const status = await run(command)
+    if (status !== 0) {
+      throw new BootstrapError(`${step.name} failed (exit ${status})`, `The command was: ${command.join(' ')}`, status)
+    }
+    if (name !== 'quickstart') say(`${step.name}: ok in ${seconds(stepStarted)}`)
+  }
+  if (name !== 'quickstart') say(`${name}: done in ${seconds(started)}`)
+}
+
+function seconds(since) {
+  return `${((Date.now() - since) / 1000).toFixed(1)} s`
+}
+
+/** Runs to the end with our terminal; an interrupt reaches the child through the process group, so we only wait. */
+function run(command) {
+  const { NODE_EXTRA_CA_CERTS: _extraRoots, ...environment } = process.env
+  const child = spawn(command[0], command.slice(1), {
+    cwd: PROJECT_ROOT,
+    stdio: 'inherit',
+    env: { ...environment, PATH: `${BIN}:${environment.PATH}` },
+  })
+  const ignore = () => {}
+  process.on('SIGINT', ignore)
+  process.on('SIGTERM', () => child.kill('SIGTERM'))
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code, signal) => {
+      process.off('SIGINT', ignore)
+      resolve(code ?? (signal === null ? 1 : 130))
+    })
+  })
+}

@@ -1,0 +1,21 @@
+/** `node_modules/.bin/caisson`: the command line on the pinned Node, whatever `node` is on PATH. */
+import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { PINNED_NODE, PROJECT_ROOT } from './paths.mjs'
+
+const LAUNCHER = `${PROJECT_ROOT}/node_modules/.bin/caisson`
+
+export function writeLauncher() {
+  const text = `#!/bin/sh
+# Written by tools/bootstrap.mjs. NODE_EXTRA_CA_CERTS would add roots that nobody chose, and 40 ms per start.
+unset NODE_EXTRA_CA_CERTS
+exec ${quote(PINNED_NODE)} --disable-warning=ExperimentalWarning ${quote(`${PROJECT_ROOT}/cli/main.ts`)} "$@"
+`
+  if (existsSync(LAUNCHER) && readFileSync(LAUNCHER, 'utf8') === text) return
+  writeFileSync(`${LAUNCHER}.new`, text)
+  chmodSync(`${LAUNCHER}.new`, 0o755)
+  renameSync(`${LAUNCHER}.new`, LAUNCHER)
+}
+
+function quote(path) {
+  return `'${path.replaceAll("'", "'\\''")}'`
+}

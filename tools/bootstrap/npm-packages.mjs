@@ -1,0 +1,25 @@
+/** npm packages, exactly as the lock file says; installed again only when the lock file changed. */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { PROJECT_ROOT } from './paths.mjs'
+import { BootstrapError, say } from './say.mjs'
+
+const STAMP = `${PROJECT_ROOT}/node_modules/.caisson-lock`
+
+export function installNpmPackages() {
+  const lock = createHash('sha256')
+    .update(readFileSync(`${PROJECT_ROOT}/package-lock.json`))
+    .digest('hex')
+  if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === lock) return
+  say('installing npm packages from the lock file')
+  // No package's own scripts run: everything needed is in the packages themselves.
+  const result = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: PROJECT_ROOT,
+    stdio: ['ignore', 2, 2],
+  })
+  if (result.status !== 0) {
+    throw new BootstrapError('npm ci failed', 'Read its output above; the network or the registry may be down.')
+  }
+  writeFileSync(STAMP, lock)
+}
