@@ -1,96 +1,87 @@
-/**
- * Text forms of bytes, strict in both directions: a decoder accepts exactly what its encoder writes (RFC 4648 section
- * 3.5 asks for canonical encodings), so one value has one spelling and nothing can be smuggled in padding bits.
- */
+/** Hexadecimal and base64 (RFC 4648), strict: Node 24 has no `Uint8Array.fromBase64` yet, and `atob` forgives too much. */
 import { MalformedError } from './errors.ts'
 
+const HEX_DIGITS = '0123456789abcdef'
 const STANDARD = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
-const URL_SAFE = `${STANDARD.slice(0, 62)}-_`
-const HEX = '0123456789abcdef'
+const URL_SAFE = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
-/** Lower-case hex. */
 export function toHex(bytes: Uint8Array): string {
   let text = ''
-  for (const byte of bytes) text += HEX.charAt(byte >> 4) + HEX.charAt(byte & 15)
+  for (const byte of bytes) text += HEX_DIGITS.charAt(byte >> 4) + HEX_DIGITS.charAt(byte & 15)
   return text
 }
 
-/** @throws MalformedError ERR_HEX unless `text` is an even number of hex digits (either case). */
-export function fromHex(text: string): Uint8Array<ArrayBuffer> {
+/** Either case. Throws `MalformedError` ERR_HEX. @param what for the message */
+export function fromHex(text: string, what: string): Uint8Array {
   if (text.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(text)) {
-    throw new MalformedError('ERR_HEX', `not an even number of hex digits (${text.length} characters)`)
+    throw new MalformedError('ERR_HEX', `${what}: not hexadecimal`)
   }
   const bytes = new Uint8Array(text.length / 2)
-  for (let index = 0; index < bytes.length; index++) {
-    bytes[index] = Number.parseInt(text.slice(index * 2, index * 2 + 2), 16)
-  }
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16)
   return bytes
 }
 
-/** RFC 4648 section 4, with padding. */
+/** With padding. */
 export function toBase64(bytes: Uint8Array): string {
-  return encode(bytes, STANDARD, true)
+  const text = encode(bytes, STANDARD)
+  return text + '='.repeat((4 - (text.length % 4)) % 4)
 }
 
-/** RFC 4648 section 5, without padding. */
+/** Without padding. */
 export function toBase64Url(bytes: Uint8Array): string {
-  return encode(bytes, URL_SAFE, false)
+  return encode(bytes, URL_SAFE)
 }
 
-/** @throws MalformedError ERR_BASE64 unless `text` is canonical, padded, standard base64. */
-export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
-  if (text.length % 4 !== 0) throw notBase64('standard base64 with padding', text)
-  return decode(text.replace(/={1,2}$/, ''), STANDARD_VALUES, 'standard base64 with padding')
+/** Padding is required, whitespace and stray bits are refused. Throws `MalformedError` ERR_BASE64. */
+export function fromBase64(text: string, what: string): Uint8Array {
+  if (text.length % 4 !== 0) throw new MalformedError('ERR_BASE64', `${what}: not base64: length ${text.length}`)
+  const unpadded = text.endsWith('==') ? text.slice(0, -2) : text.endsWith('=') ? text.slice(0, -1) : text
+  return decode(unpadded, STANDARD, what)
 }
 
-/** @throws MalformedError ERR_BASE64 unless `text` is canonical base64url without padding. */
-export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
-  return decode(text, URL_SAFE_VALUES, 'base64url without padding')
+/** Without padding. Throws `MalformedError` ERR_BASE64. */
+export function fromBase64Url(text: string, what: string): Uint8Array {
+  return decode(text, URL_SAFE, what)
 }
 
-const STANDARD_VALUES = valueTable(STANDARD)
-const URL_SAFE_VALUES = valueTable(URL_SAFE)
-
-function valueTable(alphabet: string): Uint8Array {
-  const table = new Uint8Array(128).fill(255)
-  for (let index = 0; index < alphabet.length; index++) table[alphabet.charCodeAt(index)] = index
-  return table
-}
-
-function encode(bytes: Uint8Array, alphabet: string, padded: boolean): string {
+function encode(bytes: Uint8Array, alphabet: string): string {
   let text = ''
-  for (let index = 0; index < bytes.length; index += 3) {
-    const left = bytes.length - index
-    const word = ((bytes[index] ?? 0) << 16) | ((bytes[index + 1] ?? 0) << 8) | (bytes[index + 2] ?? 0)
-    text += alphabet.charAt(word >> 18) + alphabet.charAt((word >> 12) & 63)
-    if (left > 1) text += alphabet.charAt((word >> 6) & 63)
-    else if (padded) text += '='
-    if (left > 2) text += alphabet.charAt(word & 63)
-    else if (padded) text += '='
+  let bits = 0
+  let held = 0
+  for (const byte of bytes) {
+    held = (held << 8) | byte
+    for (bits += 8; bits >= 6; bits -= 6) text += alphabet.charAt((held >> (bits - 6)) & 63)
+    held &= (1 << bits) - 1
   }
-  return text
+  return bits === 0 ? text : text + alphabet.charAt((held << (6 - bits)) & 63)
 }
 
-function decode(text: string, values: Uint8Array, form: string): Uint8Array<ArrayBuffer> {
-  if (text.length % 4 === 1) throw notBase64(form, text)
+const VALUES: Readonly<Record<string, ReadonlyMap<string, number>>> = {
+  [STANDARD]: new Map([...STANDARD].map((letter, value) => [letter, value])),
+  [URL_SAFE]: new Map([...URL_SAFE].map((letter, value) => [letter, value])),
+}
+
+function decode(text: string, alphabet: string, what: string): Uint8Array {
+  const values = VALUES[alphabet]
   const bytes = new Uint8Array(Math.floor((text.length * 3) / 4))
-  let written = 0
-  let word = 0
   let bits = 0
-  for (let index = 0; index < text.length; index++) {
-    const value = values[text.charCodeAt(index)] ?? 255
-    if (value === 255) throw notBase64(form, text)
-    word = ((word << 6) | value) & 0xffff
+  let held = 0
+  let length = 0
+  for (const letter of text) {
+    const value = values?.get(letter)
+    if (value === undefined) {
+      throw new MalformedError('ERR_BASE64', `${what}: not base64: character ${JSON.stringify(letter)}`)
+    }
+    held = ((held << 6) | value) & 0xffff
     bits += 6
     if (bits >= 8) {
       bits -= 8
-      bytes[written++] = (word >> bits) & 255
+      bytes[length++] = (held >> bits) & 255
     }
   }
-  if ((word & ((1 << bits) - 1)) !== 0) throw notBase64(form, text)
+  // One letter alone cannot make a byte, and the bits left over must be zero: otherwise two texts mean the same bytes.
+  if (bits >= 6 || (held & ((1 << bits) - 1)) !== 0) {
+    throw new MalformedError('ERR_BASE64', `${what}: not base64: incomplete or not canonical at the end`)
+  }
   return bytes
-}
-
-function notBase64(form: string, text: string): MalformedError {
-  return new MalformedError('ERR_BASE64', `not ${form} (${text.length} characters)`)
 }
