@@ -4,6 +4,9 @@
  */
 import { globSync, readFileSync } from 'node:fs'
 
+const documented = new Set(
+  [...readFileSync('docs/errors.md', 'utf8').matchAll(/^\| `?(ERR_[A-Z0-9_]+)`? \|/gm)].map(([, code = '']) => code),
+)
 const SOURCES = ['attestation', 'cli', 'guest', 'host-shim', 'image', 'native', 'policies', 'protocol', 'vmm']
 const used = new Map<string, string>()
 for (const folder of SOURCES) {
@@ -11,19 +14,12 @@ for (const folder of SOURCES) {
     if (file.startsWith('native/build/')) continue
     for (const [code] of readFileSync(file, 'utf8').matchAll(/\bERR_[A-Z0-9_]*[A-Z0-9]\b/g)) {
       // Node's own codes are quoted where they are translated.
-      if (!/^ERR_(TLS|SSL|INVALID_ARG|HTTP2|STREAM|OSSL)_[A-Z_]*$/.test(code) || isDocumented(code))
+      if (!/^ERR_(TLS|SSL|INVALID_ARG|HTTP2|STREAM|OSSL)_[A-Z_]*$/.test(code) || documented.has(code))
         used.set(code, file)
     }
   }
 }
 
-function isDocumented(code: string): boolean {
-  return documented.has(code)
-}
-
-const documented = new Set(
-  [...readFileSync('docs/errors.md', 'utf8').matchAll(/^\| `?(ERR_[A-Z0-9_]+)`? \|/gm)].map(([, code = '']) => code),
-)
 const problems = [
   ...[...used]
     .filter(([code]) => !documented.has(code))

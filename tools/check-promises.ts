@@ -19,14 +19,14 @@ for (const file of globSync('test/**/*.test.ts')) {
         new RegExp(
           `^${title
             .split(/\$\{[^}]*\}/)
-            .map(escape)
+            .map(literally)
             .join('.+')}$`,
         ),
       )
   }
 }
 
-function escape(text: string): string {
+function literally(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
 }
 

@@ -1,0 +1,85 @@
+/** The table of sub-commands. Loaded one by one, so that starting one does not load the others. */
+import type { CommandSpec } from './command.ts'
+
+interface Entry {
+  readonly summary: string
+  load(): Promise<CommandSpec>
+}
+
+export const COMMANDS: Readonly<Record<string, Entry>> = {
+  run: {
+    summary: 'run an image in a confidential container on this machine',
+    load: async () => (await import('./commands/run.ts')).run,
+  },
+  ps: { summary: 'list confidential containers', load: async () => (await import('./commands/ps.ts')).ps },
+  logs: { summary: 'print the output of a container', load: async () => (await import('./commands/logs.ts')).logs },
+  exec: {
+    summary: 'run a command that the policy permits in a container',
+    load: async () => (await import('./commands/exec.ts')).exec,
+  },
+  stop: { summary: 'end a container and its VM', load: async () => (await import('./commands/stop.ts')).stop },
+  rm: {
+    summary: 'remove what a crashed run left behind',
+    load: async () => (await import('./commands/rm.ts')).rm,
+  },
+  'verifier serve': {
+    summary: 'serve attestation and resources to guests',
+    load: async () => (await import('./commands/verifier-serve.ts')).verifierServe,
+  },
+  'verifier reference-value': {
+    summary: 'register, list or remove reference values',
+    load: async () => (await import('./commands/verifier-reference-value.ts')).verifierReferenceValue,
+  },
+  'verifier resource': {
+    summary: 'put, list or remove resources',
+    load: async () => (await import('./commands/verifier-resource.ts')).verifierResource,
+  },
+  'verifier explain': {
+    summary: 'say why an attestation was refused',
+    load: async () => (await import('./commands/verifier-explain.ts')).verifierExplain,
+  },
+  'measure tpm': {
+    summary: 'predict the PCRs of a guest before it boots',
+    load: async () => (await import('./commands/measure-tpm.ts')).measureTpm,
+  },
+  'initdata create': {
+    summary: 'write the configuration that is bound to a guest',
+    load: async () => (await import('./commands/initdata.ts')).initdataCreate,
+  },
+  'initdata digest': {
+    summary: 'print the digest that the measurement contains',
+    load: async () => (await import('./commands/initdata.ts')).initdataDigest,
+  },
+  'policy check': {
+    summary: 'check a workload policy and say what it permits',
+    load: async () => (await import('./commands/policy-check.ts')).policyCheck,
+  },
+  'image keygen': {
+    summary: 'make a key pair for signing images',
+    load: async () => (await import('./commands/image-keygen.ts')).imageKeygen,
+  },
+  'image push': {
+    summary: 'push an OCI layout folder to a registry',
+    load: async () => (await import('./commands/image-push.ts')).imagePush,
+  },
+  'image sign': {
+    summary: 'sign an image in cosign’s format',
+    load: async () => (await import('./commands/image-sign.ts')).imageSign,
+  },
+  'image verify': {
+    summary: 'judge an image by a signature policy',
+    load: async () => (await import('./commands/image-verify.ts')).imageVerify,
+  },
+  'image inspect': {
+    summary: 'print digest, platform, layers and configuration of an image',
+    load: async () => (await import('./commands/image-inspect.ts')).imageInspect,
+  },
+  'guest build': {
+    summary: 'build the guest kernel and root filesystem',
+    load: async () => (await import('./commands/guest.ts')).guestBuild,
+  },
+  'guest inspect': {
+    summary: 'print what is in the guest image',
+    load: async () => (await import('./commands/guest.ts')).guestInspect,
+  },
+}

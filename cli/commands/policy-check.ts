@@ -1,0 +1,46 @@
+import { type ContainerRule, parseWorkloadPolicy } from '#policies/workload'
+import type { CommandSpec } from '../command.ts'
+import { readUserFile } from '../files.ts'
+
+export const policyCheck: CommandSpec = {
+  path: 'policy check',
+  summary: 'Checks a workload policy, says what it permits, and warns about what gives the host a view into the guest.',
+  operands: 'FILE',
+  minOperands: 1,
+  maxOperands: 1,
+  options: {},
+  examples: ['caisson policy check policy.yaml'],
+  run: async (invocation) => {
+    const policy = parseWorkloadPolicy(readUserFile(invocation.operand(0), 'policy').toString('utf8'))
+    const warnings = policy.containers.flatMap(warningsOf)
+    const text = [...policy.containers.flatMap(describe), ...warnings.map((warning) => `warning: ${warning}`)].join(
+      '\n',
+    )
+    const containers = policy.containers.map((rule) => ({ ...rule, env: Object.fromEntries(rule.env) }))
+    invocation.out.result({ containers, warnings }, text)
+    return 0
+  },
+}
+
+function describe(rule: ContainerRule): string[] {
+  const command = rule.args.kind === 'from-image' ? 'the image’s own command' : JSON.stringify(rule.args.args)
+  return [
+    `${rule.name}: up to ${rule.max} of ${rule.repository}@${rule.digest}`,
+    `  runs      ${command}`,
+    `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
+    `  secrets   ${rule.secrets.map(({ resource, path }) => `${resource} at ${path}`).join(', ') || 'none'}`,
+    `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
+    `  ports     ${rule.ports.join(', ') || 'none'}`,
+    `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
+    `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
+  ]
+}
+
+function warningsOf(rule: ContainerRule): string[] {
+  const shells = rule.exec.filter(([program = '']) => /(^|\/)(ba|da|z|k|c)?sh$/.test(program))
+  return [
+    ...(rule.logs ? [`${rule.name}: logs are allowed: the host reads all output of the container`] : []),
+    ...(rule.terminal || rule.stdin ? [`${rule.name}: the host may type into the container`] : []),
+    ...shells.map((args) => `${rule.name}: exec ${JSON.stringify(args)} starts a shell for the host`),
+  ]
+}

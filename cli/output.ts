@@ -1,0 +1,67 @@
+/** Where a command prints: results on stdout (text or one JSON value), progress and errors on stderr. */
+import { writeSync } from 'node:fs'
+import { CaissonError, DeniedError, errorText } from '#protocol/errors'
+
+export class Output {
+  readonly json: boolean
+
+  constructor(json: boolean) {
+    this.json = json
+  }
+
+  /** The result: JSON when asked for, else the text. */
+  result(value: unknown, text: string): void {
+    this.write(this.json ? `${JSON.stringify(value)}\n` : text.endsWith('\n') || text === '' ? text : `${text}\n`)
+  }
+
+  /** Synchronous, so that nothing is lost when the process ends. */
+  write(text: string | Uint8Array): void {
+    writeAll(1, typeof text === 'string' ? new TextEncoder().encode(text) : text)
+  }
+
+  /** A line of progress; as a JSON event with --json. */
+  progress(text: string, event: Readonly<Record<string, unknown>> = {}): void {
+    const line = this.json ? JSON.stringify({ progress: text, ...event }) : text
+    writeAll(2, new TextEncoder().encode(`${line}\n`))
+  }
+
+  error(error: unknown): void {
+    writeAll(
+      2,
+      new TextEncoder().encode(this.json ? `${JSON.stringify({ error: errorJson(error) })}\n` : errorLines(error)),
+    )
+  }
+}
+
+function writeAll(fd: number, bytes: Uint8Array): void {
+  let offset = 0
+  while (offset < bytes.byteLength) {
+    try {
+      offset += writeSync(fd, bytes, offset)
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code
+      if (code === 'EPIPE') return
+      if (code !== 'EAGAIN') throw error
+    }
+  }
+}
+
+function errorJson(error: unknown): Record<string, unknown> {
+  if (!(error instanceof CaissonError)) return { code: 'ERR_INTERNAL', message: errorText(error) }
+  const denial = error instanceof DeniedError ? { field: error.field, allowed: error.allowed, asked: error.asked } : {}
+  return { code: error.code, message: error.message, remedy: error.hint, ...denial }
+}
+
+/** Code and what failed; why, as far as it is known; what to do. */
+function errorLines(error: unknown): string {
+  if (!(error instanceof CaissonError)) {
+    return `caisson: ERR_INTERNAL: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`
+  }
+  const lines = [`caisson: ${error.code}: ${error.message}`]
+  for (let cause = error.cause, depth = 0; cause !== undefined && depth < 4; depth++) {
+    lines.push(`  cause: ${cause instanceof CaissonError ? `${cause.code}: ` : ''}${errorText(cause)}`)
+    cause = cause instanceof Error ? cause.cause : undefined
+  }
+  if (error.hint !== undefined) lines.push(`  remedy: ${error.hint}`)
+  return `${lines.join('\n')}\n`
+}
