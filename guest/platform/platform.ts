@@ -2,20 +2,11 @@
  * What the agent asks of the machine it runs on. `guest/agent` is written against these interfaces alone, so it runs in
  * unit tests without a VM and does not know its JavaScript engine; `guest/platform/node/` is the real thing.
  */
+import type { ByteStream } from '#protocol/byte-stream'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import type { HttpTransport } from '#protocol/http-transport'
 
-/** A byte stream in both directions. Reading is pull-based, so an unread stream pushes back on its peer. */
-export interface ByteStream {
-  /** Null at the end of the stream. */
-  read(): Promise<Uint8Array | null>
-  /** Resolves when the bytes were taken by the system; rejects when the other side is gone. */
-  write(bytes: Uint8Array): Promise<void>
-  /** Half-close: no more writes. */
-  end(): Promise<void>
-  /** Ends both directions at once; never throws. */
-  destroy(): void
-}
+export type { ByteStream }
 
 export interface VsockListener {
   readonly connections: AsyncIterable<ByteStream>

@@ -4,7 +4,7 @@
  */
 import type { Duplex } from 'node:stream'
 import type { ByteStream } from '../byte-stream.ts'
-import { UnavailableError, errorText } from '../errors.ts'
+import { errorText, UnavailableError } from '../errors.ts'
 
 /** Takes over `duplex`: nobody else may read from it or write to it afterwards. */
 export function byteStreamFromDuplex(duplex: Duplex): ByteStream {
