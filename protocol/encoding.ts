@@ -44,6 +44,22 @@ export function fromBase64Url(text: string, what: string): Uint8Array {
   return decode(text, URL_SAFE, what)
 }
 
+/** The concatenation of all parts in a new array. */
+export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let offset = 0
+  for (const part of parts) {
+    whole.set(part, offset)
+    offset += part.length
+  }
+  return whole
+}
+
+/** Plain equality, for public values; secrets are compared by `CryptoProvider.timingSafeEqual`. */
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index])
+}
+
 function encode(bytes: Uint8Array, alphabet: string): string {
   let text = ''
   let bits = 0
