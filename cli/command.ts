@@ -31,12 +31,14 @@ export interface CommandSpec {
   run(invocation: Invocation): Promise<number>
 }
 
+type OptionValues = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>
+
 export class Invocation {
   readonly operands: readonly string[]
   /** Words after `--`, or undefined when there was no `--`. */
   readonly passthrough: readonly string[] | undefined
   readonly out: Output
-  readonly #values: Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>
+  readonly #values: OptionValues
   readonly #spec: CommandSpec
 
   constructor(
@@ -44,7 +46,7 @@ export class Invocation {
     parsed: {
       operands: readonly string[]
       passthrough: readonly string[] | undefined
-      values: Invocation['#values']
+      values: OptionValues
       out: Output
     },
   ) {
