@@ -1,0 +1,19 @@
+/**
+ * Every native part: what it is made from and how it is linked. `build.mjs` compiles this table; a new part is a new row.
+ *
+ * - `addon`: a Node-API module, loaded by TypeScript through the folder's `index.ts`.
+ * - `program`: a dynamically linked executable.
+ * - `static-program`: an executable without any library beside it, for places that have none (PID 1 in the guest).
+ * - `sanitized-program`: a test program under the address and undefined-behaviour sanitizers.
+ *
+ * `onDemand` targets serve tests and are built only when they are named. Sources are `folder/*.ext` patterns or files,
+ * relative to the repository; headers beside the sources belong to the target's fingerprint. A row whose patterns match
+ * nothing yet is skipped.
+ */
+export const targets = [
+  { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
+  { name: 'host', kind: 'addon', sources: ['native/host/addon/*.cc'] },
+  { name: 'guest', kind: 'addon', sources: ['native/guest/*.cc'] },
+  { name: 'shared', kind: 'addon', sources: ['native/shared/*.cc'] },
+  { name: 'init', kind: 'static-program', sources: ['guest/init/*.c'] },
+]
