@@ -1,0 +1,65 @@
+import test from 'ava'
+import { type CommandSpec, helpText, parseInvocation } from '#cli/command'
+import { COMMANDS } from '#cli/commands'
+import { exitCodeOf } from '#cli/exit-code'
+import { Output } from '#cli/output'
+import { DeniedError, MalformedError, UnavailableError, UnverifiedError, UsageError } from '#protocol/errors'
+
+const SPEC: CommandSpec = {
+  path: 'try it',
+  summary: 'Tries it.',
+  operands: 'IMAGE [-- ARGS]',
+  minOperands: 1,
+  maxOperands: 1,
+  options: {
+    memory: { type: 'string', placeholder: 'MIB', help: 'memory', default: '512' },
+    env: { type: 'string', multiple: true, short: 'e', help: 'environment' },
+    quiet: { type: 'boolean', help: 'say nothing' },
+  },
+  examples: ['caisson try it IMAGE'],
+  run: async () => 0,
+}
+
+const parse = (...words: string[]): ReturnType<typeof parseInvocation> =>
+  parseInvocation(SPEC, words, new Output(false))
+
+test('every command has a summary, help that names its options, and at least one example of itself', async (t) => {
+  for (const [path, entry] of Object.entries(COMMANDS)) {
+    const spec = await entry.load()
+    t.is(spec.path, path)
+    t.true(spec.examples.length > 0 && spec.examples.every((example) => example.startsWith(`caisson ${path}`)), path)
+    const help = helpText(spec)
+    for (const name of [...Object.keys(spec.options), 'json']) t.true(help.includes(`--${name}`), `${path} --${name}`)
+  }
+})
+
+test('words after -- belong to the container, even when they look like options', (t) => {
+  const invocation = parse('image', '--env', 'A=1', '-e', 'B=2', '--', '--quiet', '-x')
+  t.deepEqual(invocation.passthrough, ['--quiet', '-x'])
+  t.deepEqual(invocation.strings('env'), ['A=1', 'B=2'])
+  t.false(invocation.flag('quiet'))
+})
+
+test('an unknown option, a missing operand and a number out of range are wrong usage with an example', (t) => {
+  for (const action of [
+    () => parse('image', '--nope'),
+    () => parse(),
+    () => parse('a', '--memory', '1x').integer('memory', 1, 9),
+  ]) {
+    const error = t.throws(action, { instanceOf: UsageError })
+    t.is(error?.code, 'ERR_USAGE')
+    t.regex(error?.hint ?? '', /Example: caisson try it IMAGE/)
+    t.is(exitCodeOf(error), 2)
+  }
+})
+
+test('an option that is not given has its default', (t) => {
+  t.is(parse('image').integer('memory', 1, 1024), 512)
+})
+
+test('exit codes tell a verdict from wrong input and from an unavailable part', (t) => {
+  t.is(exitCodeOf(new UnverifiedError('ERR_X', 'x')), 1)
+  t.is(exitCodeOf(new DeniedError('ERR_X', 'x', { field: 'a', allowed: 'b', asked: 'c' })), 1)
+  t.is(exitCodeOf(new MalformedError('ERR_X', 'x')), 2)
+  t.is(exitCodeOf(new UnavailableError('ERR_X', 'x')), 3)
+})

@@ -1,0 +1,66 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import test, { type ExecutionContext } from 'ava'
+
+const ROOT = new URL('../../..', import.meta.url).pathname
+
+/** A small tree with the tool in it, and a runner. */
+function tree(t: ExecutionContext, tool: string, files: Record<string, string>): () => { code: number; text: string } {
+  const folder = mkdtempSync(`${tmpdir()}/caisson-check-`)
+  t.teardown(() => rm(folder, { recursive: true }))
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(`${folder}/${name.slice(0, name.lastIndexOf('/'))}`, { recursive: true })
+    writeFileSync(`${folder}/${name}`, text)
+  }
+  mkdirSync(`${folder}/tools`, { recursive: true })
+  cpSync(`${ROOT}/tools/${tool}`, `${folder}/tools/${tool}`)
+  writeFileSync(`${folder}/package.json`, JSON.stringify({ type: 'module', scripts: { quickstart: 'x' } }))
+  return () => {
+    const result = spawnSync(process.execPath, [`tools/${tool}`], { cwd: folder, encoding: 'utf8' })
+    return { code: result.status ?? -1, text: result.stderr }
+  }
+}
+
+test('an import from the guest’s side to the host’s side fails the layer check', (t) => {
+  const run = tree(t, 'check-layers.ts', { 'guest/agent/x.ts': "import { launch } from '#vmm/qemu'\n" })
+  t.deepEqual(run(), { code: 1, text: 'guest/agent/x.ts: guest may not import from vmm (#vmm/qemu)\n' })
+})
+
+test('an import of the engine in code that the guest runs fails the layer check', (t) => {
+  const run = tree(t, 'check-layers.ts', { 'guest/agent/x.ts': "import { readFileSync } from 'node:fs'\n" })
+  t.regex(run().text, /may not name an engine \(node:fs\)/)
+})
+
+test('a promise whose test does not exist fails the promise check', (t) => {
+  const run = tree(t, 'check-promises.ts', {
+    'docs/promises.md':
+      '| promise | shown by |\n| --- | --- |\n| it works | test: it works |\n| it runs | command: npm run quickstart |\n',
+    'test/a.test.ts': "test('something else', (t) => t.pass())\n",
+  })
+  t.deepEqual(run(), { code: 1, text: 'docs/promises.md:3: nothing is called "test: it works"\n' })
+})
+
+test('an error code without an explanation fails the error check', (t) => {
+  const run = tree(t, 'check-errors.ts', {
+    'docs/errors.md': '| code | cause | remedy |\n| `ERR_KNOWN` | a | b |\n',
+    'vmm/x.ts': "throw new E('ERR_KNOWN')\nthrow new E('ERR_NEW')\n",
+  })
+  t.deepEqual(run(), { code: 1, text: 'ERR_NEW (vmm/x.ts) is not in docs/errors.md\n' })
+})
+
+test('--dry-run names missing packages and changes nothing', (t) => {
+  const output = execFileSync(process.execPath, ['tools/bootstrap.mjs', '--dry-run'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  t.is(output, '') // what it says goes to standard error
+})
+
+test('an unknown lane is refused with the list of lanes', (t) => {
+  const result = spawnSync(process.execPath, ['tools/bootstrap.mjs', 'nonsense'], { cwd: ROOT, encoding: 'utf8' })
+  t.is(result.status, 2)
+  t.regex(result.stderr, /unknown lane "nonsense"[\s\S]*quickstart/)
+})
