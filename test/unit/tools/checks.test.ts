@@ -1,5 +1,5 @@
-import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import test, { type ExecutionContext } from 'ava'
@@ -50,13 +50,22 @@ test('an error code without an explanation fails the error check', (t) => {
   t.deepEqual(run(), { code: 1, text: 'ERR_NEW (vmm/x.ts) is not in docs/errors.md\n' })
 })
 
-test('--dry-run names missing packages and changes nothing', (t) => {
-  const output = execFileSync(process.execPath, ['tools/bootstrap.mjs', '--dry-run'], {
+test('--dry-run names each missing package with its reason and installs nothing', (t) => {
+  const folder = mkdtempSync(`${tmpdir()}/caisson-dpkg-`)
+  t.teardown(() => rm(folder, { recursive: true }))
+  // A machine on which dpkg knows every package but swtpm, and on which apt-get must not be called.
+  const answer = 'case "$4" in swtpm) exit 1;; *) printf installed;; esac'
+  writeFileSync(`${folder}/dpkg-query`, `#!/bin/sh\n${answer}\n`, { mode: 0o755 })
+  writeFileSync(`${folder}/apt-get`, `#!/bin/sh\ntouch ${folder}/called\n`, { mode: 0o755 })
+  const result = spawnSync(process.execPath, ['tools/bootstrap.mjs', '--dry-run'], {
     cwd: ROOT,
     encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: `${folder}:${process.env.PATH}` },
   })
-  t.is(output, '') // what it says goes to standard error
+  t.is(result.status, 0)
+  t.regex(result.stderr, /1 Debian packages are missing:\n {2}swtpm +software TPM of the platform "tpm"\n/)
+  t.regex(result.stderr, /apt-get install --no-install-recommends swtpm\n/)
+  t.false(existsSync(`${folder}/called`))
 })
 
 test('an unknown lane is refused with the list of lanes', (t) => {
