@@ -1,0 +1,30 @@
+// Mounts, loop devices and device-mapper. Everything here may block on a disk: call it from a worker thread. Results are
+// non-negative or -errno.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace caisson {
+
+// `flags` are MS_* of mount(2).
+int Mount(const std::string& source, const std::string& target, const std::string& type, uint64_t flags,
+          const std::string& data) noexcept;
+int Unmount(const std::string& target, int flags) noexcept;
+
+// Number of the /dev/loop<N> that now shows `file`, 512-byte sectors.
+int AttachLoop(const std::string& file, bool read_only, bool direct_io) noexcept;
+int DetachLoop(const std::string& device) noexcept;
+
+// One target over the whole device. Number of the /dev/dm-<N>.
+int CreateMapped(const std::string& name, const std::string& target, const std::string& parameters, uint64_t sectors,
+                 bool read_only) noexcept;
+
+// dm-crypt over the whole of `device` with a key from getrandom(2) that is wiped here and never leaves the kernel.
+int CreateEncrypted(const std::string& name, const std::string& device) noexcept;
+int RemoveMapped(const std::string& name) noexcept;
+
+// Bytes.
+int64_t BlockDeviceSize(const std::string& path) noexcept;
+
+}  // namespace caisson
