@@ -1,0 +1,46 @@
+/**
+ * Everything of Debian that enters the guest, file by file: an allow-list, so a package's next version cannot bring a
+ * program, a set-user-id bit or a configuration along. Libraries are named by the name programs ask for; the link and
+ * the file it leads to both enter. There is no shell, no package manager and no documentation.
+ */
+const LIB = 'usr/lib/x86_64-linux-gnu'
+
+/** Package → paths inside it. */
+export const DEBIAN_FILES: Readonly<Record<string, readonly string[]>> = {
+  // glibc: names and hosts come from /etc files and DNS, both built into libc.so.6
+  libc6: [
+    'usr/lib64/ld-linux-x86-64.so.2',
+    `${LIB}/libc.so.6`,
+    `${LIB}/libm.so.6`,
+    // Node was linked before these became part of libc.so.6
+    `${LIB}/libdl.so.2`,
+    `${LIB}/libpthread.so.0`,
+  ],
+  'libgcc-s1': [`${LIB}/libgcc_s.so.1`],
+  'libstdc++6': [`${LIB}/libstdc++.so.6`],
+
+  // The container runtime
+  crun: ['usr/bin/crun'],
+  libcap2: [`${LIB}/libcap.so.2`],
+  libseccomp2: [`${LIB}/libseccomp.so.2`],
+  libsystemd0: [`${LIB}/libsystemd.so.0`],
+  libyajl2: [`${LIB}/libyajl.so.2`],
+
+  // Makes the index over a layer's tar
+  'erofs-utils': ['usr/bin/mkfs.erofs'],
+  libdeflate0: [`${LIB}/libdeflate.so.0`],
+  'liblz4-1': [`${LIB}/liblz4.so.1`],
+  liblzma5: [`${LIB}/liblzma.so.5`],
+  'libpcre2-8-0': [`${LIB}/libpcre2-8.so.0`],
+  libselinux1: [`${LIB}/libselinux.so.1`],
+  libuuid1: [`${LIB}/libuuid.so.1`],
+  libxxhash0: [`${LIB}/libxxhash.so.0`],
+  libzstd1: [`${LIB}/libzstd.so.1`],
+  zlib1g: [`${LIB}/libz.so.1`],
+
+  // Makes the file system on the encrypted scratch disk
+  e2fsprogs: ['usr/sbin/mke2fs', 'etc/mke2fs.conf'],
+  libblkid1: [`${LIB}/libblkid.so.1`],
+  'libcom-err2': [`${LIB}/libcom_err.so.2`],
+  libext2fs2t64: [`${LIB}/libext2fs.so.2`, `${LIB}/libe2p.so.2`],
+}
