@@ -24,13 +24,15 @@ LayerStatus Layer::Begin(const LayerOptions& options) {
   max_ratio_ = options.max_ratio;
   decompressor_ = MakeDecompressor(options.compression);
   if (decompressor_ == nullptr) return LayerStatus::kCorrupt;
+  stored_ = options.compression == "none";
   output_.resize(kOutput);
   if (const int error = tar_.Create(options.path)) return FileStatus(error);
   return FileStatus(verity_.Begin(options.path, kTarBlock, options.salt));
 }
 
 LayerStatus Layer::Write(const uint8_t* bytes, size_t length) {
-  compressed_hash_.Update(bytes, length);
+  // Uncompressed layers are their own tar: one digest serves twice.
+  if (!stored_) compressed_hash_.Update(bytes, length);
   compressed_bytes_ += length;
   for (;;) {
     if (cancelled_) return LayerStatus::kCancelled;
@@ -67,9 +69,9 @@ LayerStatus Layer::Take(const uint8_t* bytes, size_t length) {
 LayerStatus Layer::Finish(LayerResult* result) {
   if (cancelled_) return LayerStatus::kCancelled;
   if (!decompressor_->AtEnd()) return LayerStatus::kTruncated;
-  result->compressed_digest = compressed_hash_.Finish();
-  result->compressed_bytes = compressed_bytes_;
   result->diff_id = tar_hash_.Finish();
+  result->compressed_digest = stored_ ? result->diff_id : compressed_hash_.Finish();
+  result->compressed_bytes = compressed_bytes_;
   result->tar_bytes = tar_bytes_;
   return FileStatus(verity_.Finish(tar_, &result->tree));
 }

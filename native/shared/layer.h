@@ -70,6 +70,7 @@ class Layer {
   uint64_t compressed_bytes_ = 0;
   uint64_t tar_bytes_ = 0;
   std::atomic<bool> cancelled_{false};
+  bool stored_ = false;
   int error_ = 0;
 };
 
