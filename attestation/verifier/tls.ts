@@ -4,7 +4,15 @@
  * X.509 v3 (RFC 5280) is put together here because Node signs but does not build certificates, and `node-forge`, which
  * encodes the ASN.1, cannot sign with elliptic curves. The CA's key is handed to the caller, who keeps it or forgets it.
  */
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomBytes, sign, X509Certificate } from 'node:crypto'
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  randomBytes,
+  sign,
+  X509Certificate,
+} from 'node:crypto'
 import { isIP } from 'node:net'
 import forge from 'node-forge'
 import { UsageError } from '#protocol/errors'
@@ -121,11 +129,7 @@ function certificate(fields: {
     explicit(3, sequence([...fields.extensions])),
   ])
   const signature = sign('sha256', Buffer.from(der(toBeSigned), 'binary'), createPrivateKey(fields.signingKeyPem))
-  const whole = sequence([
-    toBeSigned,
-    algorithm,
-    universal(asn1.Type.BITSTRING, `\0${binary(signature)}`),
-  ])
+  const whole = sequence([toBeSigned, algorithm, universal(asn1.Type.BITSTRING, `\0${binary(signature)}`)])
   const base64 = Buffer.from(der(whole), 'binary').toString('base64')
   return `-----BEGIN CERTIFICATE-----\n${(base64.match(/.{1,64}/g) ?? []).join('\n')}\n-----END CERTIFICATE-----\n`
 }
@@ -164,21 +168,37 @@ function extension(id: string, critical: boolean, value: Asn1): Asn1 {
   return sequence(critical ? [oid(id), bool(true), wrapped] : [oid(id), wrapped])
 }
 
+/** The BIT STRING of a P-256 key: 04, x, y, at the end of its SubjectPublicKeyInfo. */
+const P256_POINT_BYTES = 65
+
 /** RFC 5280 section 4.2.1.2, method 1: SHA-1 of the key bits as a name for the key, not as protection. */
 function keyIdentifier(spki: Uint8Array): Uint8Array {
-  const bitString = children(asn1.fromDer(forge.util.createBuffer(binary(spki)), { decodeBitStrings: false }))[1]
-  const value = typeof bitString?.value === 'string' ? bitString.value.slice(1) : ''
-  return createHash('sha1').update(Buffer.from(value, 'binary')).digest()
+  return createHash('sha1').update(spki.subarray(-P256_POINT_BYTES)).digest()
 }
 
 function dnsName(name: string): Asn1 {
   return context(2, Buffer.from(name, 'ascii'))
 }
 
+/** RFC 5280 section 4.2.1.6: 4 or 16 bytes in network order. */
 function ipName(ip: string): Asn1 {
-  const kind = isIP(ip)
-  if (kind === 0) throw new UsageError('ERR_CERTIFICATE_NAMES', `${JSON.stringify(ip)} is not an IP address`)
-  return context(7, Buffer.from(forge.util.bytesFromIP(ip), 'binary'))
+  switch (isIP(ip)) {
+    case 4:
+      return context(7, Uint8Array.from(ip.split('.'), Number))
+    case 6:
+      return context(7, ipv6Bytes(ip))
+    default:
+      throw new UsageError('ERR_CERTIFICATE_NAMES', `${JSON.stringify(ip)} is not an IP address`)
+  }
+}
+
+function ipv6Bytes(ip: string): Uint8Array {
+  const plain = new URL(`http://[${ip}]/`).hostname.slice(1, -1) // one spelling, without embedded IPv4
+  const [head = '', tail] = plain.split('::')
+  const before = head === '' ? [] : head.split(':')
+  const after = tail === undefined || tail === '' ? [] : tail.split(':')
+  const groups = [...before, ...Array<string>(8 - before.length - after.length).fill('0'), ...after]
+  return Uint8Array.from(groups.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]))
 }
 
 function sequence(values: Asn1[]): Asn1 {

@@ -1,0 +1,134 @@
+/**
+ * The administrator's side of the verifier's API, for the command line. Trust in the server is the transport's matter:
+ * give it the CA of the verifier's certificate and no other.
+ */
+import { importJWK, type JWK, SignJWT } from 'jose'
+import type { HttpTransport } from '#protocol/http-transport'
+import { answerError, exchange, jsonOf } from '../client/verifier-http.ts'
+import { adminKeyId } from './admin-auth.ts'
+import type { AttestationRecord } from './attestation-log.ts'
+import type { AuditEntry } from './audit-log.ts'
+import type { ReleaseCondition } from './release.ts'
+import type { ResourceInfo } from './resource-store.ts'
+
+export interface ReferenceInfo {
+  readonly id: string
+  readonly createdAt: Date
+  readonly document: unknown
+}
+
+export interface AdminClientOptions {
+  readonly http: HttpTransport
+  /** Verifier URL, with or without `/kbs/v0`. */
+  readonly url: string
+  /** Private Ed25519 JWK, see `createAdminKey`. */
+  readonly adminKey: JWK
+  readonly now?: () => Date
+}
+
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024
+/** Long enough for one request, short enough to be worthless when found in a log. */
+const TOKEN_LIFETIME_S = 60
+
+/** All methods throw as `exchange` does: ERR_VERIFIER_UNAVAILABLE, ERR_VERIFIER_TLS, ERR_VERIFIER_ANSWER, ERR_VERIFIER_REFUSED. */
+export class VerifierAdminClient {
+  readonly #options: AdminClientOptions
+  readonly #base: string
+
+  constructor(options: AdminClientOptions) {
+    adminKeyId(options.adminKey) // refuses other kinds of keys now, not at the first request
+    this.#options = options
+    this.#base = `${options.url.replace(/\/+$/, '').replace(/\/kbs\/v0$/, '')}/kbs/v0`
+  }
+
+  /** @param path `repository/type/tag` */
+  async putResource(
+    path: string,
+    content: Uint8Array,
+    release: ReleaseCondition = { kind: 'attested' },
+  ): Promise<void> {
+    const query = new URLSearchParams({ release: release.kind })
+    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    await this.#send('POST', `/resource/${path}?${query.toString()}`, content)
+  }
+
+  async removeResource(path: string): Promise<void> {
+    await this.#send('DELETE', `/resource/${path}`)
+  }
+
+  /** Names, sizes and conditions; contents never leave the verifier this way. */
+  async listResources(): Promise<readonly ResourceInfo[]> {
+    return dated<ResourceInfo>(await this.#get('/resources', 'resources'), 'updatedAt')
+  }
+
+  /** @param document JSON text as `caisson measure` prints it. Returns the id it is registered under. */
+  async putReference(document: string): Promise<string> {
+    const reply: unknown = jsonOf(await this.#send('POST', '/reference-value', new TextEncoder().encode(document)))
+    const id = member(reply, 'id')
+    if (typeof id !== 'string') throw answerError('no id for the reference values')
+    return id
+  }
+
+  async removeReference(id: string): Promise<void> {
+    await this.#send('DELETE', `/reference-value/${encodeURIComponent(id)}`)
+  }
+
+  async listReferences(): Promise<readonly ReferenceInfo[]> {
+    return dated<ReferenceInfo>(await this.#get('/reference-values', 'reference-values'), 'createdAt')
+  }
+
+  /** Newest first. @param options.limit default 50 */
+  async listAttestations(
+    options: { limit?: number; verdict?: 'accepted' | 'refused' } = {},
+  ): Promise<readonly AttestationRecord[]> {
+    const query = new URLSearchParams(options.verdict === undefined ? {} : { verdict: options.verdict })
+    query.set('limit', String(options.limit ?? 50))
+    return dated<AttestationRecord>(await this.#get(`/attestations?${query.toString()}`, 'attestations'), 'at')
+  }
+
+  /** All records of the handshake that a correlation id belongs to, oldest first. */
+  async explain(correlationId: string): Promise<readonly AttestationRecord[]> {
+    const path = `/attestations/${encodeURIComponent(correlationId)}`
+    return dated<AttestationRecord>(await this.#get(path, 'attestations'), 'at')
+  }
+
+  /** Newest first. @param limit default 50 */
+  async listAudit(limit = 50): Promise<readonly AuditEntry[]> {
+    return dated<AuditEntry>(await this.#get(`/audit?limit=${limit}`, 'audit'), 'at')
+  }
+
+  async #get(path: string, name: string): Promise<readonly unknown[]> {
+    const list = member(jsonOf(await this.#send('GET', path)), name)
+    if (!Array.isArray(list)) throw answerError(`no list of ${name}`)
+    return list
+  }
+
+  async #send(method: 'GET' | 'POST' | 'DELETE', path: string, body?: Uint8Array): Promise<Uint8Array> {
+    const { http } = this.#options
+    const headers = { authorization: `Bearer ${await this.#token()}`, 'content-type': 'application/octet-stream' }
+    const request = { method, url: this.#base + path, headers }
+    return (await exchange(http, body === undefined ? request : { ...request, body }, MAX_ANSWER_BYTES)).body
+  }
+
+  async #token(): Promise<string> {
+    const { adminKey, now } = this.#options
+    const iat = Math.floor((now?.() ?? new Date()).getTime() / 1000)
+    return await new SignJWT({ iat, exp: iat + TOKEN_LIFETIME_S })
+      .setProtectedHeader({ alg: 'EdDSA', typ: 'JWT', kid: adminKeyId(adminKey) })
+      .sign(await importJWK(adminKey, 'EdDSA'))
+  }
+}
+
+function member(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Object.getOwnPropertyDescriptor(value, name)?.value : undefined
+}
+
+/** The tenant's own verifier wrote these, over TLS that names it: members are taken as they come, but times are parsed. */
+function dated<T extends object>(list: readonly unknown[], name: keyof T & string): readonly T[] {
+  return list.map((item) => {
+    const at = member(item, name)
+    if (typeof item !== 'object' || item === null || typeof at !== 'string')
+      throw answerError(`an entry without ${name}`)
+    return Object.assign(Object.create(null), item, { [name]: new Date(at) })
+  })
+}

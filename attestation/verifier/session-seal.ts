@@ -1,0 +1,98 @@
+/**
+ * Stateless sessions: what the verifier must remember between challenge and answer travels in the client's cookie,
+ * sealed (AES-256-GCM, 96-bit random IV) under a key that all verifier processes of one store share.
+ *
+ * A seal proves origin and hides the TPM secret; it does not prove single use, which is the store's business.
+ *
+ * Cookie value: base64url of version 1 (1 byte) ‖ key id (8) ‖ IV (12) ‖ ciphertext ‖ tag (16). Version and key id are
+ * authenticated.
+ */
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { fromBase64Url, toBase64Url, toHex } from '#protocol/encoding'
+import { UnverifiedError } from '#protocol/errors'
+import type { Database } from './database.ts'
+import { KeyRing } from './key-ring.ts'
+
+const VERSION = 1
+const KEY_ID_BYTES = 8
+const IV_BYTES = 12
+const TAG_BYTES = 16
+const HEADER_BYTES = 1 + KEY_ID_BYTES
+/** RFC 6265 section 6.1: browsers and libraries keep cookies of 4096 bytes; ours stay far below. */
+const MAX_COOKIE_CHARACTERS = 3_000
+
+export class SessionSealer {
+  readonly #ring: KeyRing
+  readonly #now: () => Date
+
+  constructor(options: { database: Database; rotateAfterMs: number; sessionLifetimeMs: number; now: () => Date }) {
+    this.#now = options.now
+    this.#ring = new KeyRing({
+      database: options.database,
+      kind: 'session',
+      rotateAfterMs: options.rotateAfterMs,
+      keepMs: options.sessionLifetimeMs,
+      now: options.now,
+      generate: () => ({
+        kid: toHex(randomBytes(KEY_ID_BYTES)),
+        material: toBase64Url(randomBytes(32)),
+      }),
+    })
+  }
+
+  /** @param purpose separates kinds of sessions: one sealed for another purpose does not open */
+  seal(purpose: string, expiresMs: number, content: object): string {
+    const key = this.#ring.current()
+    const header = Buffer.concat([Uint8Array.of(VERSION), Buffer.from(key.kid, 'hex')])
+    const iv = randomBytes(IV_BYTES)
+    const cipher = createCipheriv('aes-256-gcm', fromBase64Url(key.material, 'session key'), iv)
+    cipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
+    const sealed = cipher.update(JSON.stringify({ ...content, expiresMs }), 'utf8')
+    return toBase64Url(Buffer.concat([header, iv, sealed, cipher.final(), cipher.getAuthTag()]))
+  }
+
+  /**
+   * The content as it was sealed.
+   *
+   * @throws UnverifiedError ERR_SESSION_INVALID for anything this store's verifiers did not seal, ERR_SESSION_EXPIRED
+   */
+  open(purpose: string, cookie: string): unknown {
+    const content = this.#decrypt(purpose, cookie)
+    if (typeof content !== 'object' || content === null || !('expiresMs' in content)) throw invalid()
+    if (typeof content.expiresMs !== 'number' || content.expiresMs <= this.#now().getTime()) {
+      throw new UnverifiedError('ERR_SESSION_EXPIRED', 'the session has expired', {
+        hint: 'Start again with a new request for a challenge.',
+      })
+    }
+    return content
+  }
+
+  #decrypt(purpose: string, cookie: string): unknown {
+    if (cookie.length > MAX_COOKIE_CHARACTERS) throw invalid()
+    try {
+      const bytes = fromBase64Url(cookie, 'session')
+      const header = bytes.subarray(0, HEADER_BYTES)
+      const key = this.#ring.find(toHex(header.subarray(1)))
+      if (header[0] !== VERSION || key === undefined || bytes.byteLength < HEADER_BYTES + IV_BYTES + TAG_BYTES) {
+        throw invalid()
+      }
+      const iv = bytes.subarray(HEADER_BYTES, HEADER_BYTES + IV_BYTES)
+      const decipher = createDecipheriv('aes-256-gcm', fromBase64Url(key.material, 'session key'), iv, {
+        authTagLength: TAG_BYTES,
+      })
+      decipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
+      decipher.setAuthTag(bytes.subarray(-TAG_BYTES))
+      const plain = decipher.update(bytes.subarray(HEADER_BYTES + IV_BYTES, -TAG_BYTES))
+      return JSON.parse(Buffer.concat([plain, decipher.final()]).toString('utf8'))
+    } catch (cause) {
+      throw invalid(cause)
+    }
+  }
+}
+
+function invalid(cause?: unknown): UnverifiedError {
+  return new UnverifiedError('ERR_SESSION_INVALID', 'the session was not issued by this verifier', {
+    hint: 'Start again with a new request for a challenge, and send its cookie back.',
+    cause,
+  })
+}

@@ -1,0 +1,175 @@
+import { readFileSync } from 'node:fs'
+import test, { type ExecutionContext } from 'ava'
+import { decodeProtectedHeader, exportJWK, generateKeyPair, type JWK, SignJWT, UnsecuredJWT } from 'jose'
+import { earClaims } from '#attestation/token/ear'
+import { statusOf, type TrustTier, tierOf, tpmTrustVector } from '#attestation/token/trust-vector'
+import { verifyToken } from '#attestation/token/verify-token'
+import { Database, IN_MEMORY } from '#attestation/verifier/database'
+import { TokenIssuer } from '#attestation/verifier/token-issuer'
+
+const MINUTE = 60_000
+const ISSUER = 'caisson-verifier'
+
+function issuerAt(t: ExecutionContext, clock: { now: number }): TokenIssuer {
+  const database = Database.open(IN_MEMORY)
+  t.teardown(() => database[Symbol.dispose]())
+  return new TokenIssuer({
+    database,
+    rotateAfterMs: 60 * MINUTE,
+    tokenLifetimeMs: 5 * MINUTE,
+    now: () => new Date(clock.now),
+  })
+}
+
+function claims(clock: { now: number }) {
+  const iat = Math.floor(clock.now / 1000)
+  return { iss: ISSUER, iat, exp: iat + 300, sub: 'x' }
+}
+
+test('a token verifies with the published keys until it expires', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  const token = await tokens.sign(claims(clock), 'JWT')
+  const input = { token, keys: tokens.publishedKeys(), issuer: ISSUER }
+  t.is((await verifyToken({ ...input, now: new Date(clock.now) })).sub, 'x')
+  await t.throwsAsync(verifyToken({ ...input, now: new Date(clock.now + 5 * MINUTE) }), { code: 'ERR_TOKEN_EXPIRED' })
+})
+
+test('the header names the key and carries its public half alone', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  const header = decodeProtectedHeader(await tokens.sign(claims(clock), 'JWT'))
+  t.is(header.alg, 'ES256')
+  t.deepEqual(Object.keys(header.jwk ?? {}).sort(), ['crv', 'kty', 'x', 'y'])
+  for (const key of tokens.publishedKeys().keys) t.false('d' in key)
+})
+
+test('old keys are published until the last token they signed has expired', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  tokens.publishedKeys() // makes the first key
+  clock.now += 59 * MINUTE
+  const token = await tokens.sign(claims(clock), 'JWT')
+  clock.now += 4 * MINUTE
+  t.is(tokens.publishedKeys().keys.length, 2)
+  await t.notThrowsAsync(verifyToken({ token, keys: tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }))
+  clock.now += 3 * MINUTE
+  t.is(tokens.publishedKeys().keys.length, 1)
+})
+
+test('rotating at once does not invalidate tokens that are out', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  const token = await tokens.sign(claims(clock), 'JWT')
+  tokens.rotate()
+  const keys = tokens.publishedKeys()
+  t.is(keys.keys.length, 2)
+  await t.notThrowsAsync(verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }))
+  t.not(decodeProtectedHeader(await tokens.sign(claims(clock), 'JWT')).kid, decodeProtectedHeader(token).kid)
+})
+
+test('a token of another key is refused, also when its header carries that key', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  const attacker = await generateKeyPair('ES256', { extractable: true })
+  const jwk: JWK = await exportJWK(attacker.publicKey)
+  const [known] = tokens.publishedKeys().keys
+  const sign = (header: object) =>
+    new SignJWT(claims(clock))
+      .setProtectedHeader({ alg: 'ES256', typ: 'JWT', jwk, ...header })
+      .sign(attacker.privateKey)
+  const input = { keys: tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }
+  await t.throwsAsync(verifyToken({ ...input, token: await sign({ kid: 'theirs' }) }), {
+    code: 'ERR_TOKEN_UNKNOWN_KEY',
+  })
+  await t.throwsAsync(verifyToken({ ...input, token: await sign({ kid: known?.kid }) }), {
+    code: 'ERR_TOKEN_SIGNATURE',
+  })
+})
+
+test('the algorithm cannot be confused: none, HS256 with the public key, other types and issuers are refused', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = issuerAt(t, clock)
+  const keys = tokens.publishedKeys()
+  const input = { keys, issuer: ISSUER, now: new Date(clock.now) }
+  const none = new UnsecuredJWT(claims(clock)).encode()
+  await t.throwsAsync(verifyToken({ ...input, token: none }), { code: 'ERR_TOKEN_SIGNATURE' })
+  const secret = Buffer.from(JSON.stringify(keys.keys[0]))
+  const hs256 = await new SignJWT(claims(clock)).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(secret)
+  await t.throwsAsync(verifyToken({ ...input, token: hs256 }), { code: 'ERR_TOKEN_SIGNATURE' })
+  const time = await tokens.sign(claims(clock), 'time+jwt')
+  await t.throwsAsync(verifyToken({ ...input, token: time }), { code: 'ERR_TOKEN_CLAIMS' })
+  await t.notThrowsAsync(verifyToken({ ...input, token: time, type: 'time+jwt' }))
+  const other = await tokens.sign({ ...claims(clock), iss: 'another' }, 'JWT')
+  await t.throwsAsync(verifyToken({ ...input, token: other }), { code: 'ERR_TOKEN_CLAIMS' })
+  const audience = { ...input, token: await tokens.sign(claims(clock), 'JWT'), audience: 'me' }
+  await t.throwsAsync(verifyToken(audience), { code: 'ERR_TOKEN_CLAIMS' })
+  for (const token of ['', 'a.b.c', '..', 'x'.repeat(100_000)]) {
+    await t.throwsAsync(verifyToken({ ...input, token }), { code: 'ERR_TOKEN_MALFORMED' })
+  }
+})
+
+test('tiers have the limits of AR4SI, negative values included', (t) => {
+  const limits: [number, TrustTier][] = [
+    [-128, 'contraindicated'],
+    [-97, 'contraindicated'],
+    [-96, 'warning'],
+    [-33, 'warning'],
+    [-32, 'affirming'],
+    [-2, 'affirming'],
+    [-1, 'none'],
+    [0, 'none'],
+    [1, 'none'],
+    [2, 'affirming'],
+    [31, 'affirming'],
+    [32, 'warning'],
+    [95, 'warning'],
+    [96, 'contraindicated'],
+    [127, 'contraindicated'],
+  ]
+  for (const [value, tier] of limits) t.is(tierOf(value), tier, `${value}`)
+})
+
+test('the recorded token of the reference server has the status that its vector adds up to', (t) => {
+  const path = '../../vectors/kbs/trustee/attestation-service/docs/example.token.json'
+  const token = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8'))
+  const { 'ear.status': status, 'ear.trustworthiness-vector': vector } = token.submods.cpu0
+  t.is(statusOf(vector), status)
+})
+
+test('a TPM makes no claim about hardware, and the second token covers what runs', (t) => {
+  t.is(tpmTrustVector(false).hardware, 0)
+  t.is(tpmTrustVector(false)['runtime-opaque'], 0)
+  t.is(tpmTrustVector(false).executables, 3)
+  t.is(tpmTrustVector(true).executables, 2)
+  t.is(statusOf(tpmTrustVector(false)), 'affirming')
+})
+
+test('claims have the shape that the reference server gives its tokens', (t) => {
+  const path = '../../vectors/kbs/trustee/attestation-service/docs/example.token.json'
+  const recorded = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8'))
+  const teePublicKey = { kty: 'EC', crv: 'P-256', alg: 'ECDH-ES+A256KW', x: 'x', y: 'y' } as const
+  const images = [{ container: 'web', manifest: 'sha256:m', config: 'sha256:c', diffIds: ['sha256:d'] }]
+  const facts = {
+    issuer: ISSUER,
+    attestationId: 'a1',
+    issuedAt: new Date(1_500),
+    lifetimeMs: 300_000,
+    vector: tpmTrustVector(true),
+    referenceId: 'guest-1',
+    reportData: '00',
+    nonce: 'n',
+    teePublicKey,
+    initdataDigest: '11',
+    tee: 'tpm',
+    teeClaims: { pcrs: {} },
+  }
+  const first = earClaims({ ...facts, images: [] })
+  t.is(first.iat, 1)
+  t.is(first.exp, 301)
+  t.is(first.eat_profile, recorded.eat_profile)
+  t.false('caisson.images' in first)
+  for (const name of Object.keys(recorded.submods.cpu0)) t.true(name in first.submods.cpu0, name)
+  const second = earClaims({ ...facts, images })
+  t.deepEqual(second['caisson.images'], [{ container: 'web', manifest: 'sha256:m', config: 'sha256:c' }])
+})
