@@ -1,0 +1,81 @@
+import { existsSync, mkdirSync } from 'node:fs'
+import type { JWK } from 'jose'
+import { createAdminKey } from '#attestation/verifier/admin-auth'
+import { startVerifier } from '#attestation/verifier/verifier'
+import { UsageError } from '#protocol/errors'
+import type { CommandSpec, Invocation } from '../command.ts'
+import { readUserFile, writeUserFile } from '../files.ts'
+import { untilStopped } from '../signals.ts'
+
+export const verifierServe: CommandSpec = {
+  path: 'verifier serve',
+  summary:
+    'Serves attestation and resources to guests until it is stopped. By default no TPM is believed: name the CAs whose\nTPMs you trust.',
+  operands: '',
+  minOperands: 0,
+  maxOperands: 0,
+  options: {
+    state: { type: 'string', placeholder: 'DIR', help: 'where store and administrator’s key are kept' },
+    listen: { type: 'string', placeholder: 'HOST:PORT', help: 'address to serve on', default: '127.0.0.1:8443' },
+    'tls-cert': { type: 'string', placeholder: 'FILE', help: 'certificate (PEM)' },
+    'tls-key': { type: 'string', placeholder: 'FILE', help: 'private key of the certificate (PEM)' },
+    'trust-tpm-ca': {
+      type: 'string',
+      placeholder: 'FILE',
+      multiple: true,
+      help: 'PEM of a CA whose TPMs are believed',
+    },
+    'tpm-ca-intermediate': {
+      type: 'string',
+      placeholder: 'FILE',
+      multiple: true,
+      help: 'PEM of a CA below such a root',
+    },
+  },
+  examples: [
+    'caisson verifier serve --state ./verifier --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --trust-tpm-ca tpm-ca.pem',
+  ],
+  run: async (invocation) => {
+    const state = invocation.required('state')
+    mkdirSync(state, { recursive: true, mode: 0o700 })
+    const adminKeyPath = `${state}/admin.key`
+    const pem = (name: string): string => readUserFile(invocation.required(name), name).toString('utf8')
+    const pems = (name: string): string[] =>
+      invocation.strings(name).map((path) => readUserFile(path, name).toString('utf8'))
+    const verifier = await startVerifier({
+      storePath: `${state}/verifier.db`,
+      listen: parseListen(invocation),
+      tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
+      adminKeys: [adminPublicKey(adminKeyPath)],
+      trustedTpmCas: pems('trust-tpm-ca'),
+      tpmIntermediates: pems('tpm-ca-intermediate'),
+      onInternalError: (id, error) => invocation.out.progress(`internal error ${id}: ${String(error)}`),
+    })
+    invocation.out.result(
+      { url: verifier.url, adminKey: adminKeyPath, pid: process.pid },
+      `serving ${verifier.url}/kbs/v0, administrator’s key: ${adminKeyPath}`,
+    )
+    await untilStopped()
+    await verifier.close()
+    return 0
+  },
+}
+
+/** The administrator's key is made once and kept; the verifier uses its public half only. */
+function adminPublicKey(path: string): JWK {
+  if (!existsSync(path)) writeUserFile(path, `${JSON.stringify(createAdminKey().privateJwk)}\n`, 0o600)
+  const { d: _private, ...publicJwk } = JSON.parse(readUserFile(path, 'administrator’s key').toString('utf8')) as JWK
+  return publicJwk
+}
+
+function parseListen(invocation: Invocation): { host: string; port: number } {
+  const text = invocation.required('listen')
+  const match = /^(?:\[(?<six>[0-9a-fA-F:]+)\]|(?<four>[^:]+)):(?<port>\d{1,5})$/.exec(text)
+  const port = Number(match?.groups?.port)
+  if (match === null || port > 65535) {
+    throw new UsageError('ERR_USAGE', `--listen ${JSON.stringify(text)} is not HOST:PORT`, {
+      hint: 'Example: --listen 127.0.0.1:8443',
+    })
+  }
+  return { host: match.groups?.six ?? match.groups?.four ?? '', port }
+}
