@@ -1,0 +1,215 @@
+/**
+ * Pulls one image: resolve, judge, then fetch. Every byte that decides anything is verified against the digest it was
+ * asked for by, and no layer is requested before the signature policy has admitted the manifest.
+ */
+import type { CryptoProvider } from '#protocol/crypto-provider'
+import { MalformedError } from '#protocol/errors'
+import { type Digest, parseDigest } from '#protocol/oci/digest'
+import { CONFIG_TYPES } from '#protocol/oci/media-types'
+import { formatReference, type ImageReference, parseReference, withDigest } from '#protocol/oci/reference'
+import type { LayerEngine } from '../layer/engine.ts'
+import type { LayerIndexer } from '../layer/indexer.ts'
+import type { LayerStore, StoredLayer } from '../layer/store.ts'
+import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
+import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
+import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
+import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/platform.ts'
+import { evaluateSignaturePolicy, type KeyResolver } from '../policy/evaluate.ts'
+import type { SignaturePolicy } from '../policy/policy.ts'
+import type { RegistryClient } from '../registry/client.ts'
+import { fetchSignatures } from '../signature/cosign.ts'
+import { TarBudget } from './budget.ts'
+import { fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
+import type { PullProgress } from './progress.ts'
+
+export interface PullOptions {
+  /** Tag or digest; where there is a digest, the tag is not even looked at. */
+  readonly reference: string | ImageReference
+  readonly registry: RegistryClient
+  /** Undefined refuses every image. */
+  readonly signaturePolicy: SignaturePolicy | undefined
+  /** Fetches keys that the policy names by path or `kbs:///` URI. Default: none can be had. */
+  readonly resolveKey?: KeyResolver
+  readonly crypto: CryptoProvider
+  readonly store: LayerStore
+  readonly engine: LayerEngine
+  readonly indexer: LayerIndexer
+  readonly platform?: WantedPlatform
+  readonly limits?: Partial<ImageLimits>
+  /** Layers at a time. Default 2. */
+  readonly parallelLayers?: number
+  readonly onProgress?: (progress: PullProgress) => void
+  readonly signal?: AbortSignal
+}
+
+export interface PulledImage {
+  readonly reference: ImageReference
+  /** Of the manifest whose layers these are: never of an index. */
+  readonly manifestDigest: Digest
+  /** Of the index it was selected from, if there was one. */
+  readonly indexDigest: Digest | undefined
+  readonly configDigest: Digest
+  readonly config: ImageConfig
+  /** Base first; equal layers are the same object. */
+  readonly layers: readonly StoredLayer[]
+  /** Which rule of the signature policy admitted it. */
+  readonly admittedBy: string
+}
+
+/** A manifest that was fetched and verified, with the way that led to it. */
+export interface ResolvedImage {
+  readonly reference: ImageReference
+  readonly manifest: ImageManifest
+  readonly manifestDigest: Digest
+  readonly indexDigest: Digest | undefined
+}
+
+/** Follows at most one index. Errors: those of the registry client and of `parseManifest`, and ERR_IMAGE_PLATFORM. */
+export async function resolveImage(
+  registry: RegistryClient,
+  reference: ImageReference,
+  { platform = LINUX_AMD64, signal }: { platform?: WantedPlatform; signal?: AbortSignal | undefined } = {},
+): Promise<ResolvedImage> {
+  const name = formatReference(reference)
+  const top = await registry.fetchManifest(reference, signal)
+  const document = parseManifest(top.bytes, name)
+  if (document.kind === 'manifest') {
+    return { reference, manifest: document, manifestDigest: top.digest, indexDigest: undefined }
+  }
+  const chosen = selectPlatform(document, platform, name)
+  const fetched = await registry.fetchManifest(withDigest(reference, chosen.digest), signal)
+  const what = `${name}, manifest ${chosen.digest}`
+  if (fetched.bytes.byteLength !== chosen.size) {
+    throw new MalformedError('ERR_BLOB_SIZE', `${what}: ${fetched.bytes.byteLength} bytes, described as ${chosen.size}`)
+  }
+  const manifest = parseManifest(fetched.bytes, what, chosen.mediaType)
+  if (manifest.kind === 'index') {
+    throw new MalformedError('ERR_IMAGE_MEDIA_TYPE', `${what}: an index within an index`)
+  }
+  return { reference, manifest, manifestDigest: chosen.digest, indexDigest: top.digest }
+}
+
+/** The configuration a manifest names, verified, for `platform`, with as many diff ids as there are layers. */
+export async function fetchImageConfig(
+  registry: RegistryClient,
+  image: ResolvedImage,
+  { platform, limits, signal }: { platform: WantedPlatform; limits: ImageLimits; signal?: AbortSignal | undefined },
+): Promise<ImageConfig> {
+  const { manifest, reference } = image
+  const what = `configuration ${manifest.config.digest}`
+  if (!CONFIG_TYPES.has(manifest.config.mediaType)) {
+    throw new MalformedError('ERR_IMAGE_MEDIA_TYPE', `${what}: ${manifest.config.mediaType} is not that of an image`)
+  }
+  const bytes = await registry.fetchBlob(reference, manifest.config, { maxBytes: limits.maxConfigBytes, what, signal })
+  const config = parseImageConfig(bytes, what)
+  checkPlatform(config, platform, what)
+  if (config.diffIds.length !== manifest.layers.length) {
+    throw new MalformedError(
+      'ERR_IMAGE_LAYER_COUNT',
+      `${what}: ${config.diffIds.length} diff ids for ${manifest.layers.length} layers`,
+    )
+  }
+  return config
+}
+
+export async function pullImage(options: PullOptions): Promise<PulledImage> {
+  const { registry, crypto, signal } = options
+  const limits: ImageLimits = { ...DEFAULT_LIMITS, ...options.limits }
+  const platform = options.platform ?? LINUX_AMD64
+  const onProgress = options.onProgress ?? (() => {})
+  const reference =
+    typeof options.reference === 'string' ? parseReference(options.reference, 'latest') : options.reference
+
+  const image = await resolveImage(registry, reference, { platform, signal })
+  const { manifest, manifestDigest, indexDigest } = image
+  checkSizes(manifest, limits)
+  const compressedBytes = manifest.layers.reduce((sum, { size }) => sum + size, 0)
+  onProgress({ type: 'resolved', manifestDigest, layers: manifest.layers.length, compressedBytes })
+
+  const { place } = await evaluateSignaturePolicy({
+    policy: options.signaturePolicy,
+    reference,
+    digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
+    signaturesOf: (digest) => fetchSignatures(registry, reference, digest, { limits, signal }),
+    resolveKey: options.resolveKey ?? noKeys,
+    crypto,
+  })
+  onProgress({ type: 'judged', place })
+
+  const config = await fetchImageConfig(registry, image, { platform, limits, signal })
+  const abort = new AbortController()
+  const jobs = manifest.layers.map((descriptor, layer): LayerJob => {
+    return { layer, descriptor, diffId: parseDigest(config.diffIds[layer], `diff id ${layer}`) }
+  })
+  const layers = await fetchLayers(jobs, options.parallelLayers ?? 2, abort, {
+    registry,
+    repository: reference,
+    store: options.store,
+    engine: options.engine,
+    indexer: options.indexer,
+    limits,
+    budget: new TarBudget(limits.maxImageBytes),
+    onProgress,
+    signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
+  })
+  return {
+    reference,
+    manifestDigest,
+    indexDigest,
+    configDigest: manifest.config.digest,
+    config,
+    layers,
+    admittedBy: place,
+  }
+}
+
+/** Largest first, so that the last one running is not the longest. The first error stops the others, and is thrown. */
+async function fetchLayers(
+  jobs: readonly LayerJob[],
+  parallel: number,
+  abort: AbortController,
+  context: LayerContext,
+): Promise<readonly StoredLayer[]> {
+  const queue = [...new Map(jobs.map((job) => [job.diffId, job])).values()]
+  queue.sort((a, b) => b.descriptor.size - a.descriptor.size)
+  const stored = new Map<Digest, StoredLayer>()
+  const work = async (): Promise<void> => {
+    for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
+      stored.set(job.diffId, await fetchLayer(job, context))
+    }
+  }
+  const workers = Array.from({ length: Math.min(parallel, queue.length) }, () =>
+    work().catch((error: unknown) => {
+      abort.abort(error)
+      throw error
+    }),
+  )
+  // All must have stopped before anyone looks at the store again.
+  await Promise.allSettled(workers)
+  await Promise.all(workers)
+  return jobs.flatMap(({ diffId }) => stored.get(diffId) ?? [])
+}
+
+function checkSizes(manifest: ImageManifest, limits: ImageLimits): void {
+  if (manifest.layers.length > limits.maxLayers) {
+    throw new MalformedError(
+      'ERR_IMAGE_LAYER_COUNT',
+      `${manifest.layers.length} layers, at most ${limits.maxLayers} are accepted`,
+    )
+  }
+  for (const [index, { size }] of manifest.layers.entries()) {
+    if (size > limits.maxCompressedLayerBytes) {
+      throw new MalformedError(
+        'ERR_LAYER_TOO_LARGE',
+        `layer ${index + 1}: ${size} bytes, at most ${limits.maxCompressedLayerBytes} are accepted`,
+      )
+    }
+  }
+}
+
+const noKeys: KeyResolver = (path) =>
+  Promise.reject(
+    new MalformedError('ERR_IMAGE_KEY', `image policy: the key ${JSON.stringify(path)} cannot be had here`, {
+      hint: 'Put the key into the policy itself as keyData.',
+    }),
+  )
