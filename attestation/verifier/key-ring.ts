@@ -50,7 +50,7 @@ export class KeyRing {
   all(): readonly StoredKey[] {
     const { database, kind } = this.#options
     return database
-      .all('SELECT kid, created_ms, material FROM keys WHERE kind = ? ORDER BY created_ms DESC, kid', kind)
+      .all('SELECT kid, created_ms, material FROM keys WHERE kind = ? ORDER BY created_ms DESC, rowid DESC', kind)
       .map(toKey)
       .filter((key) => !this.#outlived(key))
   }
