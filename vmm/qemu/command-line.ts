@@ -1,0 +1,138 @@
+/**
+ * A VM plan as QEMU's arguments. Nothing is left to QEMU's defaults or the user's configuration, so that the same plan
+ * gives the same machine, and with it the same measurements, everywhere.
+ */
+import { UsageError } from '#protocol/errors'
+import type { DiskPlan, VmPlan } from '../types.ts'
+
+/** sun_path holds 108 bytes with the terminating zero. */
+const MAX_SOCKET_PATH_BYTES = 107
+
+/** QEMU's user-mode network as the guest must configure it; the host's loopback answers at the gateway. */
+export const USER_NETWORK = {
+  mac: '52:54:00:ca:15:01',
+  addresses: ['10.0.2.15/24'],
+  gateways: ['10.0.2.2'],
+  nameservers: ['10.0.2.3'],
+  mtu: 1500,
+} as const
+
+/** Sockets on which we listen and to which QEMU connects, so that no byte is lost and nothing has to be polled for. */
+export function controlSockets(runDir: string): { readonly qmp: string; readonly console: string } {
+  return { qmp: `${runDir}/qmp.sock`, console: `${runDir}/console.sock` }
+}
+
+/** @throws UsageError ERR_VM_PLAN naming what cannot be built */
+export function qemuCommandLine(plan: VmPlan, program = 'qemu-system-x86_64'): readonly string[] {
+  checkPlan(plan)
+  const sockets = controlSockets(plan.runDir)
+  return [
+    program,
+    ['-name', `guest=caisson-${plan.id}`],
+    ['-nodefaults', '-no-user-config', '-no-reboot'],
+    ['-display', 'none'],
+    // QEMU starts with these rights and can never get them back: no exec, no set-uid, no change of its own limits.
+    ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    ['-machine', 'q35,memory-backend=memory,usb=off,vmport=off,dump-guest-core=off'],
+    ['-accel', plan.accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
+    ['-cpu', 'max'],
+    ['-smp', String(plan.vcpus)],
+    ['-m', `${plan.memoryMib}M`],
+    // share=on: with a private mapping the vsock backend would see only zeros, without any error.
+    ['-object', `memory-backend-memfd,id=memory,size=${plan.memoryMib}M,share=on`],
+    ['-chardev', socketChardev('qmp', sockets.qmp)],
+    ['-mon', 'chardev=qmp,mode=control'],
+    ['-chardev', socketChardev('console', sockets.console)],
+    ['-device', 'isa-serial,chardev=console'],
+    bootArguments(plan),
+    plan.disks.map(diskArguments),
+    vsockArguments(plan),
+    networkArguments(plan),
+    tpmArguments(plan),
+  ].flat(3)
+}
+
+function bootArguments(plan: VmPlan): string[] {
+  const kernel = ['-kernel', plan.kernel, '-append', plan.commandLine]
+  // -bios and not pflash: no variable store, so no state of an earlier boot in what is measured.
+  return plan.firmware === undefined ? kernel : ['-bios', plan.firmware, ...kernel]
+}
+
+function diskArguments(disk: DiskPlan, index: number): string[] {
+  const node = {
+    driver: 'raw',
+    'node-name': disk.serial,
+    'read-only': disk.readOnly,
+    discard: disk.readOnly ? 'ignore' : 'unmap',
+    // The scratch disk dies with the VM: its flushes need not reach the platter.
+    cache: { direct: false, 'no-flush': !disk.readOnly },
+    file: { driver: 'file', filename: disk.path, 'read-only': disk.readOnly, locking: 'off' },
+  }
+  // A fixed slot: /dev/vda is the first disk whatever else the machine has.
+  const slot = `0x${(index + 4).toString(16)}`
+  return [
+    '-blockdev',
+    JSON.stringify(node),
+    '-device',
+    `virtio-blk-pci,drive=${disk.serial},serial=${disk.serial},addr=${slot}`,
+  ]
+}
+
+function vsockArguments(plan: VmPlan): string[] {
+  if (plan.vsockSocket === undefined) return []
+  return [
+    '-chardev',
+    socketChardev('vsock', plan.vsockSocket),
+    '-device',
+    'vhost-user-vsock-pci,chardev=vsock,addr=0x10',
+  ]
+}
+
+function networkArguments(plan: VmPlan): string[] {
+  if (plan.network === 'none') return []
+  return [
+    '-netdev',
+    'user,id=net,ipv6=off',
+    '-device',
+    // romfile=: an option ROM would be measured into PCR 2 and differ between versions of QEMU.
+    `virtio-net-pci,netdev=net,mac=${USER_NETWORK.mac},romfile=,addr=0x11`,
+  ]
+}
+
+function tpmArguments(plan: VmPlan): string[] {
+  if (plan.tpmSocket === undefined) return []
+  return [
+    '-chardev',
+    socketChardev('tpm', plan.tpmSocket),
+    '-tpmdev',
+    'emulator,id=tpm,chardev=tpm',
+    '-device',
+    'tpm-crb,tpmdev=tpm',
+  ]
+}
+
+function socketChardev(id: string, path: string): string {
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
+    throw new UsageError('ERR_SOCKET_PATH', `the socket path ${path} is longer than ${MAX_SOCKET_PATH_BYTES} bytes`, {
+      hint: 'Choose a shorter state directory, such as /run/caisson',
+    })
+  }
+  return `socket,id=${id},path=${escapeOption(path)}`
+}
+
+/** QEMU splits option strings at commas; two stand for one. */
+function escapeOption(value: string): string {
+  return value.replaceAll(',', ',,')
+}
+
+function checkPlan(plan: VmPlan): void {
+  const problems: string[] = []
+  if (!/^[A-Za-z0-9._-]{1,64}$/.test(plan.id)) problems.push(`id ${JSON.stringify(plan.id)} is not a name`)
+  if (!Number.isInteger(plan.vcpus) || plan.vcpus < 1 || plan.vcpus > 256) problems.push(`${plan.vcpus} vCPUs`)
+  if (!Number.isInteger(plan.memoryMib) || plan.memoryMib < 64) problems.push(`${plan.memoryMib} MiB of memory`)
+  if (plan.disks.length > 8) problems.push(`${plan.disks.length} disks, at most 8`)
+  if ((plan.platform === 'tpm') !== (plan.tpmSocket !== undefined)) problems.push('a TPM socket goes with platform tpm')
+  if ((plan.platform === 'tpm') !== (plan.firmware !== undefined)) problems.push('firmware goes with platform tpm')
+  if (problems.length === 0) return
+  throw new UsageError('ERR_VM_PLAN', `this VM cannot be built: ${problems.join('; ')}`)
+}
