@@ -15,7 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   policies: ['protocol'],
   attestation: ['protocol', 'policies', 'native/shared'],
   image: ['protocol', 'policies', 'native/shared'],
-  guest: ['protocol', 'native/guest', 'native/shared', 'attestation', 'image', 'policies', 'tools'],
+  guest: ['protocol', 'native/guest', 'native/shared', 'native/build.mjs', 'attestation', 'image', 'policies', 'tools'],
   vmm: ['protocol', 'native/host'],
   'host-shim': ['protocol', 'native/host', 'vmm'],
   cli: [
@@ -32,7 +32,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
 }
 
-/** Only the guest's build, which runs on the builder's machine, may use tools. */
+/** Only the guest's build, which runs on the builder's machine, may use tools and the native build. */
+const BUILD_TOOLS = ['tools', 'native/build.mjs']
 const BUILD_ONLY = /^guest\/(build|rootfs|kernel)\//
 
 /** Folders whose code runs inside the guest, and so names no engine. */
@@ -60,7 +61,7 @@ for (const [part, allowed] of Object.entries(MAY_IMPORT)) {
     for (const [, specifier = ''] of readFileSync(file, 'utf8').matchAll(IMPORT)) {
       if (!specifier.startsWith('#') && !specifier.startsWith('.')) continue
       const target = partOf(specifier.startsWith('#') ? specifier.slice(1) : join(dirname(file), specifier))
-      const buildOnly = target === 'tools' && part === 'guest' && !BUILD_ONLY.test(file)
+      const buildOnly = BUILD_TOOLS.includes(target) && part === 'guest' && !BUILD_ONLY.test(file)
       if (target !== part && (!allowed.includes(target) || buildOnly)) {
         problems.push(`${file}: ${part} may not import from ${target} (${specifier})`)
       }

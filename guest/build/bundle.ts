@@ -1,0 +1,57 @@
+/**
+ * The agent as one file. CommonJS, because Node starts it without the module loader's asynchronous half; so nothing that
+ * the agent imports may use await at top level. Reports which npm packages went in, for the lock.
+ */
+import { sep } from 'node:path'
+import { build } from 'esbuild'
+import { errorText, UnavailableError } from '#protocol/errors'
+
+export interface AgentBundle {
+  readonly code: Uint8Array
+  /** Names of npm packages with at least one module inside. */
+  readonly packages: readonly string[]
+}
+
+/** `import.meta.url` of bundled modules is the bundle's own: addons lie beside it. */
+const IMPORT_META_URL = 'const importMetaUrl = require("node:url").pathToFileURL(__filename).href;'
+
+/** Throws ERR_AGENT_BUNDLE with the bundler's reasons. Paths in the output are relative to `root`, the repository. */
+export async function bundleAgent(entry: string, root: string): Promise<AgentBundle> {
+  try {
+    const result = await build({
+      absWorkingDir: root,
+      entryPoints: [entry],
+      bundle: true,
+      write: false,
+      metafile: true,
+      platform: 'node',
+      target: 'node24',
+      format: 'cjs',
+      // Of packages with two builds take the modules: CommonJS ones bring copies of themselves along.
+      mainFields: ['module', 'main'],
+      define: { 'import.meta.url': 'importMetaUrl' },
+      banner: { js: IMPORT_META_URL },
+      external: ['*.node'],
+      legalComments: 'none',
+      minifyWhitespace: true,
+      minifySyntax: true,
+      charset: 'utf8',
+      logLevel: 'silent',
+    })
+    const [output] = result.outputFiles
+    if (output === undefined) throw new Error('no output')
+    const packages = Object.keys(result.metafile.inputs).map(packageOf)
+    return { code: output.contents, packages: [...new Set(packages.filter((name) => name !== undefined))].sort() }
+  } catch (cause) {
+    throw new UnavailableError('ERR_AGENT_BUNDLE', `The agent could not be bundled: ${errorText(cause)}`, { cause })
+  }
+}
+
+function packageOf(path: string): string | undefined {
+  const [, inside] = path
+    .split(sep)
+    .join('/')
+    .split(/.*node_modules\//)
+  const [first = '', second = ''] = inside?.split('/') ?? []
+  return inside === undefined ? undefined : first.startsWith('@') ? `${first}/${second}` : first
+}
