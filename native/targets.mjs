@@ -12,6 +12,10 @@
  */
 export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
+  // For tests: caisson-pod under sanitizers, a front-end that breaks every rule, and a guest that serves streams.
+  { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
+  { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
+  { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
   { name: 'host', kind: 'addon', sources: ['native/host/addon/*.cc'] },
   {
     name: 'guest',
