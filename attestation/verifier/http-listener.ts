@@ -91,8 +91,10 @@ function createServer(options: ListenOptions): Server {
     connectionsCheckingInterval: 1_000,
     keepAliveTimeout: KEEP_ALIVE_MS,
   }
-  const listener = (request: IncomingMessage, response: ServerResponse): void => void serve(request, response, options)
-  const server =
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
+    void serve(request, response, { ...options, isClosing: () => !server.listening })
+  }
+  const server: Server =
     options.tls === undefined
       ? createHttpServer(http, listener)
       : createHttpsServer(
@@ -110,7 +112,11 @@ function createServer(options: ListenOptions): Server {
   return server
 }
 
-async function serve(request: IncomingMessage, response: ServerResponse, options: ListenOptions): Promise<void> {
+async function serve(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: Pick<ListenOptions, 'answer'> & { isClosing: () => boolean },
+): Promise<void> {
   let reply: HttpReply
   try {
     reply = await options.answer(toExchange(request))
@@ -123,7 +129,7 @@ async function serve(request: IncomingMessage, response: ServerResponse, options
     ...(body === undefined ? {} : { 'content-type': reply.body instanceof Uint8Array ? BYTES : 'application/json' }),
     'content-length': String(body?.byteLength ?? 0),
     // What is left of an unread body is not worth reading.
-    ...(request.complete ? {} : { connection: 'close' }),
+    ...(request.complete && !options.isClosing() ? {} : { connection: 'close' }),
     ...reply.headers,
   })
   response.end(request.method === 'HEAD' ? undefined : body)

@@ -1,0 +1,157 @@
+import { connect, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import test, { type ExecutionContext } from 'ava'
+import { type HttpExchange, type HttpReply, type ListenOptions, listen } from '#attestation/verifier/http-listener'
+import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
+import { UndiciTransport } from '#protocol/node/http'
+
+async function serve(
+  t: ExecutionContext,
+  answer: (exchange: HttpExchange) => Promise<HttpReply>,
+  options: Partial<ListenOptions> = {},
+) {
+  const listener = await listen({ host: '127.0.0.1', port: 0, tls: undefined, answer, ...options })
+  t.teardown(() => listener.close())
+  return { ...listener, port: Number(new URL(listener.url).port) }
+}
+
+/** Everything the server sends until it closes the connection. */
+function received(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    let text = ''
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString('latin1')
+    })
+    socket.on('error', () => {})
+    socket.on('close', () => resolve(text))
+  })
+}
+
+test('plain HTTP is refused on addresses that others can reach', async (t) => {
+  for (const host of ['0.0.0.0', '::', '192.0.2.1']) {
+    const options = { host, port: 0, tls: undefined, answer: async () => ({ status: 200 }) }
+    await t.throwsAsync(listen(options), { code: 'ERR_TLS_REQUIRED' })
+  }
+})
+
+test('a port that is taken is reported', async (t) => {
+  const { port } = await serve(t, async () => ({ status: 200 }))
+  const options = { host: '127.0.0.1', port, tls: undefined, answer: async () => ({ status: 200 }) }
+  await t.throwsAsync(listen(options), { code: 'ERR_LISTEN' })
+})
+
+test('a path is handed on as it was sent: nothing is decoded, nothing is normalised', async (t) => {
+  const { port } = await serve(t, async ({ segments }) => ({ status: 200, body: { segments } }))
+  const paths = ['/kbs/v0/../../healthz', '/a//b', '/a/%2e%2e/b', '/a;b/c?d=/e', '//evil.test/x', '*']
+  const expected = [
+    ['kbs', 'v0', '..', '..', 'healthz'],
+    ['a', '', 'b'],
+    ['a', '%2e%2e', 'b'],
+    ['a;b', 'c'],
+    ['', 'evil.test', 'x'],
+    [],
+  ]
+  for (const [index, path] of paths.entries()) {
+    const socket = connect(port, '127.0.0.1')
+    const method = path === '*' ? 'OPTIONS' : 'GET'
+    socket.write(`${method} ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+    t.true((await received(socket)).endsWith(JSON.stringify({ segments: expected[index] })), path)
+  }
+})
+
+test('a body larger than its limit is refused, whether it says so or not', async (t) => {
+  const { port } = await serve(t, async ({ body }) => {
+    try {
+      return { status: 200, body: { length: (await body(1000)).byteLength } }
+    } catch (error) {
+      return { status: 413, body: { code: error instanceof Error && 'code' in error ? error.code : '' } }
+    }
+  })
+  const heads = ['Content-Length: 1001\r\n\r\n', 'Transfer-Encoding: chunked\r\n\r\n3e9\r\n']
+  for (const head of heads) {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`POST / HTTP/1.1\r\nHost: x\r\n${head}${'x'.repeat(1001)}`)
+    const reply = await received(socket)
+    t.true(reply.startsWith('HTTP/1.1 413'), head)
+    t.regex(reply, /ERR_BODY_TOO_LARGE/)
+    t.regex(reply, /connection: close/i)
+  }
+})
+
+test('a request that trickles in is ended, and others are served meanwhile', async (t) => {
+  const options = { requestTimeoutMs: 500 }
+  const { url, port } = await serve(t, async ({ body }) => ({ status: 200, body: await body(100) }), options)
+  const slowHead = connect(port, '127.0.0.1')
+  slowHead.write('POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ')
+  const slowBody = connect(port, '127.0.0.1')
+  slowBody.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n0123')
+  const [head, body, served] = await Promise.all([received(slowHead), received(slowBody), fetch(url)])
+  t.is(served.status, 200)
+  t.true(head.startsWith('HTTP/1.1 408'))
+  t.true(body === '' || body.startsWith('HTTP/1.1 408'))
+})
+
+test('two requests in one, in the manner of request smuggling, are refused', async (t) => {
+  const seen: string[] = []
+  const { port } = await serve(t, async ({ segments }) => {
+    seen.push(segments.join('/'))
+    return { status: 200 }
+  })
+  const socket = connect(port, '127.0.0.1')
+  socket.write(
+    'POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n',
+  )
+  t.true((await received(socket)).startsWith('HTTP/1.1 400'))
+  t.false(seen.includes('smuggled'))
+})
+
+test('what the answer throws becomes an empty 500', async (t) => {
+  const { url } = await serve(t, async () => {
+    throw new Error('secret detail')
+  })
+  const reply = await fetch(url)
+  t.is(reply.status, 500)
+  t.is(await reply.text(), '')
+})
+
+test('with a certificate only TLS is spoken, 1.2 at least, and a client checks the name', async (t) => {
+  const ca = createCa()
+  const tls = issueServerCertificate({ ca, names: ['verifier.test'], ips: ['127.0.0.1'] })
+  const { url, port } = await serve(t, async () => ({ status: 200, body: { ok: true } }), { tls })
+  const hosts = { 'verifier.test': '127.0.0.1', 'other.test': '127.0.0.1' }
+  const http = new UndiciTransport({ caPem: [ca.certificatePem], hosts })
+  const strangers = new UndiciTransport({ caPem: [createCa().certificatePem] })
+  t.teardown(() => Promise.all([http.close(), strangers.close()]))
+  t.is((await http.request({ method: 'GET', url })).status, 200)
+  t.is((await http.request({ method: 'GET', url: `https://verifier.test:${port}/` })).status, 200)
+  await t.throwsAsync(http.request({ method: 'GET', url: `https://other.test:${port}/` }), { code: 'ERR_HTTP_TLS' })
+  await t.throwsAsync(strangers.request({ method: 'GET', url }), { code: 'ERR_HTTP_TLS' })
+
+  const old = connectTls({ host: '127.0.0.1', port, ca: ca.certificatePem, maxVersion: 'TLSv1.1', minVersion: 'TLSv1' })
+  await t.throwsAsync(new Promise((resolve, reject) => old.on('secureConnect', resolve).on('error', reject)))
+  const plain = connect(port, '127.0.0.1')
+  plain.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+  t.false((await received(plain)).includes('200'))
+})
+
+test('closing lets a running request end and takes no new one', async (t) => {
+  const started = Promise.withResolvers<void>()
+  const release = Promise.withResolvers<void>()
+  const listener = await listen({
+    host: '127.0.0.1',
+    port: 0,
+    tls: undefined,
+    answer: async () => {
+      started.resolve()
+      await release.promise
+      return { status: 200, body: { done: true } }
+    },
+  })
+  const running = fetch(listener.url)
+  await started.promise
+  const closed = listener.close()
+  await t.throwsAsync(fetch(listener.url))
+  release.resolve()
+  t.is((await running).status, 200)
+  await closed
+})
