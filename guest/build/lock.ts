@@ -47,7 +47,7 @@ export function parseGuestLock(text: string): GuestLock {
       suite: string(debian.suite, 'debian.suite', /^[a-z]+$/),
       packages: list(debian.packages, 'debian.packages').map((value, index) => pin(value, `debian.packages[${index}]`)),
     },
-    node: { ...identity(node, 'node'), file: string(node.file, 'node.file', FILE) },
+    node: nodeFile(node),
     bundled: list(root.bundled, 'bundled').map((value, index) => pin(value, `bundled[${index}]`)),
     kernel: {
       package: string(kernel.package, 'kernel.package', NAME),
@@ -108,6 +108,11 @@ function identity(value: Record<string, unknown>, where: string): NpmPackagePin 
     version: string(value.version, `${where}.version`, VERSION),
     sha256: string(value.sha256, `${where}.sha256`, SHA256),
   }
+}
+
+function nodeFile(value: Record<string, unknown>): NpmFilePin {
+  const { name, version, sha256 } = identity(value, 'node')
+  return { name, version, file: string(value.file, 'node.file', FILE), sha256 }
 }
 
 function pin(value: unknown, where: string): NpmPackagePin {
