@@ -16,7 +16,7 @@ export const targets = [
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
   { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
-  { name: 'host', kind: 'addon', sources: ['native/host/addon/*.cc'] },
+  { name: 'caisson-kvm-probe', kind: 'program', sources: ['native/host/kvm-probe/*.cc'] },
   {
     name: 'guest',
     kind: 'addon',
