@@ -49,11 +49,8 @@ export class ConsoleReader implements ConsoleLog {
 
   push(bytes: Uint8Array): void {
     this.#write(bytes)
-    for (const byte of bytes) {
-      if (byte === 0x0a) this.#endLine()
-      else if (byte >= 0x20 && byte < 0x7f && this.#line.length < MAX_LINE_CHARS)
-        this.#line += String.fromCharCode(byte)
-    }
+    this.#spoke ||= bytes.byteLength > 0
+    for (const byte of bytes) this.#take(byte)
     for (const listener of this.#listeners) listener()
   }
 
