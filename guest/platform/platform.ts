@@ -15,35 +15,48 @@ export interface VsockListener {
 
 /** Files the guest itself names. Paths never contain anything the host or an image chose. */
 export interface Files {
+  /** Throws `UnavailableError` ERR_FILE_TOO_LARGE above `maxBytes`. Files of proc and sysfs too. */
   read(path: string, maxBytes: number): Promise<Uint8Array>
-  /** Creates or replaces atomically. */
-  write(path: string, bytes: Uint8Array, mode: number): Promise<void>
+  /** Undefined when there is no such file. */
+  readIfExists(path: string, maxBytes: number): Promise<Uint8Array | undefined>
+  /** Creates or replaces atomically. Owner is root unless given. */
+  write(path: string, bytes: Uint8Array, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** With missing parents; an existing directory is fine. */
   mkdir(path: string, mode: number): Promise<void>
+  /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
   remove(path: string): Promise<void>
-  exists(path: string): Promise<boolean>
+  /** Names; empty when there is no such directory. */
   list(path: string): Promise<readonly string[]>
+  /**
+   * A regular file inside a container's root, where an image chose every name and link: resolution never leaves `root`.
+   * Undefined when there is no such file; throws above `maxBytes` and for anything but a regular file.
+   */
+  readInRoot(root: string, path: string, maxBytes: number): Promise<Uint8Array | undefined>
 }
 
 export interface ProcessExit {
   /** 0..255, or 128 + signal. */
   readonly code: number
+  /** Milliseconds since the Unix epoch. */
   readonly atMs: number
 }
 
-export interface ChildProcess {
-  readonly pid: number
-  readonly exited: Promise<ProcessExit>
-  kill(signal: number): void
+export interface ToolResult {
+  readonly code: number
+  readonly stdout: Uint8Array
+  readonly stderr: Uint8Array
 }
 
 export interface Processes {
-  /** Runs a guest tool to its end with a bounded output; does not throw on a non-zero exit. */
-  run(path: string, args: readonly string[], options?: { input?: Uint8Array; timeoutMs?: number }): Promise<{
-    code: number
-    stdout: Uint8Array
-    stderr: Uint8Array
-  }>
-  signal(pid: number, signal: number): void
+  /**
+   * Runs a guest tool to its end with an output of at most 64 KiB each (more is cut); does not throw on a non-zero exit.
+   * Throws `UnavailableError` ERR_TOOL when it cannot start or takes longer than `timeoutMs` (default 60000).
+   */
+  run(
+    path: string,
+    args: readonly string[],
+    options?: { input?: Uint8Array; timeoutMs?: number; signal?: AbortSignal },
+  ): Promise<ToolResult>
 }
 
 /** How a container process is wired: pipes of the agent, or one pseudo-terminal. */
@@ -60,15 +73,19 @@ export interface RunningProcess {
   readonly pid: number
   readonly io: ContainerIo
   readonly exited: Promise<ProcessExit>
+  /** To exactly this process; false when it has ended. */
+  signal(signal: number): boolean
 }
 
-/** crun, and the wiring of stdio around it. The bundle directory is the guest's own. */
+/** crun, and the wiring of stdio around it. Bundle and ids are the guest's own. Throws `UnavailableError` ERR_RUNTIME. */
 export interface OciRuntime {
   create(id: string, bundle: string, options: { terminal: boolean; stdin: boolean }): Promise<RunningProcess>
   start(id: string): Promise<void>
   /** `processJson` is an OCI process object. */
   exec(id: string, processJson: string, options: { terminal: boolean; stdin: boolean }): Promise<RunningProcess>
-  kill(id: string, signal: number, all: boolean): Promise<void>
+  /** Every process of the container. */
+  killAll(id: string, signal: number): Promise<void>
+  /** Kills what is left of it and removes its cgroup; an unknown id is fine. */
   delete(id: string): Promise<void>
 }
 
@@ -76,8 +93,7 @@ export interface MountRequest {
   readonly source: string
   readonly target: string
   readonly type: string
-  /** MS_* by name: "ro", "nosuid", "nodev", "noexec", "bind", "rec". */
-  readonly flags: readonly string[]
+  readonly flags: readonly ('ro' | 'nosuid' | 'nodev' | 'noexec' | 'noatime' | 'bind' | 'rec')[]
   readonly data: string
 }
 
@@ -97,6 +113,7 @@ export interface VerityDevice {
 
 export interface Storage {
   mount(request: MountRequest): Promise<void>
+  /** Detaches at once; what still uses it keeps it until it is done. */
   unmount(target: string): Promise<void>
   /** Path of the loop device over `file`; read-only unless asked otherwise. */
   attachLoop(file: string, options: { readOnly: boolean }): Promise<string>
@@ -112,20 +129,30 @@ export interface Storage {
   findDisk(serial: string): Promise<string | undefined>
 }
 
+/** 4 or 16 bytes in network order. */
+export type IpAddress = Uint8Array
+
+export interface InterfaceConfig {
+  /** 6 bytes; it selects the device. */
+  readonly mac: Uint8Array
+  readonly addresses: readonly { readonly address: IpAddress; readonly prefix: number }[]
+  readonly gateways: readonly IpAddress[]
+  /** 0 leaves the device's own. */
+  readonly mtu: number
+}
+
 export interface Network {
-  /** Brings up the interface with this MAC; throws ERR_NETWORK_NO_DEVICE when there is none. */
-  configure(config: {
-    mac: string
-    addresses: readonly string[]
-    gateways: readonly string[]
-    mtu: number
-  }): Promise<void>
+  /** Brings up the interface with this MAC; throws `UnavailableError` ERR_NETWORK_NO_DEVICE or ERR_NETWORK. */
+  configure(config: InterfaceConfig): Promise<void>
   loopbackUp(): Promise<void>
   setHostname(name: string): Promise<void>
-  /** TCP to a port of the sandbox (127.0.0.1). */
+  /** TCP to a port of the sandbox; throws `UnavailableError` ERR_PORT_CLOSED when nobody listens. */
   connectLocal(port: number): Promise<ByteStream>
-  /** @param caPem extra trusted roots; there are no built-in ones. */
-  http(caPem: readonly string[]): HttpTransport
+  /**
+   * @param caPem trusted roots; there are no built-in ones
+   * @param hosts names that DNS is not asked for
+   */
+  http(caPem: readonly string[], hosts?: Readonly<Record<string, string>>): Promise<HttpTransport>
 }
 
 export interface Tpm {
@@ -158,5 +185,6 @@ export interface Platform {
   listenVsock(port: number): VsockListener
   /** One enumerated code on the serial console, nothing else ever. */
   consoleCode(code: string): void
-  powerOff(): void
+  /** Writes what is dirty and switches the machine off; rejects when the machine refuses. */
+  powerOff(): Promise<void>
 }

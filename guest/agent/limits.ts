@@ -1,0 +1,41 @@
+/** Every bound of the agent in one place. A host that exceeds one gets an error, never memory. */
+
+export const MAX_CONTAINERS = 64
+/** Running or not yet deleted, besides the first process. */
+export const MAX_EXECS_PER_CONTAINER = 32
+/** Creations at once; the rest wait their turn. */
+export const MAX_CONCURRENT_CREATES = 2
+export const MAX_RPC_STREAMS = 128
+export const MAX_RPC_CONNECTIONS = 16
+export const MAX_RAW_STREAMS = 512
+export const MAX_TICKETS = 64
+export const TICKET_LIFETIME_MS = 30_000
+/** From accepting a raw stream to its whole ticket line. */
+export const TICKET_LINE_TIMEOUT_MS = 10_000
+/** Output of a process kept for logs and for readers that come late. */
+export const OUTPUT_RING_BYTES: number = 1024 * 1024
+export const MAX_EVENT_HISTORY = 512
+export const MAX_EVENT_WATCHERS = 16
+export const MAX_REASONS = 256
+/** Progress of one layer is told at most this often. */
+export const PROGRESS_INTERVAL_MS = 200
+
+export const MAX_INTERFACES = 8
+export const MAX_ADDRESSES_PER_INTERFACE = 16
+export const MAX_NAMESERVERS = 8
+export const MAX_HOST_ENTRIES = 64
+export const MAX_ARGS = 1024
+export const MAX_ENV = 1024
+/** Arguments or environment together, characters. */
+export const MAX_ARGS_CHARS: number = 128 * 1024
+export const MAX_MOUNTS = 64
+
+export const MAX_PASSWD_BYTES: number = 1024 * 1024
+/** One secret of the verifier. */
+export const MAX_SECRET_BYTES: number = 1024 * 1024
+export const MAX_PROC_FILE_BYTES: number = 64 * 1024
+
+/** From SIGTERM to SIGKILL when the sandbox shuts down. */
+export const SHUTDOWN_GRACE_MS = 10_000
+/** From SIGKILL to giving up on an orderly unmount. */
+export const SHUTDOWN_KILL_MS = 5_000

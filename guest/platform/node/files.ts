@@ -1,0 +1,85 @@
+/** `Files` on Node. */
+import { constants } from 'node:fs'
+import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { readInRoot, SyscallError } from '#native/guest/index'
+import { UnavailableError } from '#protocol/errors'
+import type { Files } from '../platform.ts'
+
+export const nodeFiles: Files = {
+  read: async (path, maxBytes) => {
+    await using file = await open(path, constants.O_RDONLY)
+    return readBounded(file, path, maxBytes)
+  },
+
+  readIfExists: async (path, maxBytes) => {
+    try {
+      return await nodeFiles.read(path, maxBytes)
+    } catch (error) {
+      if (isMissing(error)) return undefined
+      throw error
+    }
+  },
+
+  write: async (path, bytes, mode, owner) => {
+    const fresh = `${path}.new`
+    {
+      await using file = await open(fresh, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o600)
+      await file.writeFile(bytes)
+    }
+    if (owner !== undefined) await chown(fresh, owner.uid, owner.gid)
+    await chmod(fresh, mode)
+    await rename(fresh, path)
+  },
+
+  mkdir: async (path, mode) => {
+    await mkdir(path, { recursive: true, mode })
+  },
+
+  remove: (path) => rm(path, { recursive: true, force: true }),
+
+  list: async (path) => {
+    try {
+      return await readdir(path)
+    } catch (error) {
+      if (isMissing(error)) return []
+      throw error
+    }
+  },
+
+  readInRoot: async (root, path, maxBytes) => {
+    try {
+      return await readInRoot(root, path, maxBytes)
+    } catch (error) {
+      if (error instanceof SyscallError && error.errno === 'EFBIG') throw tooLarge(path, maxBytes)
+      throw error
+    }
+  },
+}
+
+/** Sizes of proc and sysfs files say 0, so the content is read until it ends. */
+async function readBounded(file: FileHandle, path: string, maxBytes: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let total = 0
+  while (true) {
+    const { bytesRead, buffer } = await file.read(new Uint8Array(16_384), 0, 16_384, null)
+    if (bytesRead === 0) break
+    total += bytesRead
+    if (total > maxBytes) throw tooLarge(path, maxBytes)
+    chunks.push(buffer.subarray(0, bytesRead))
+  }
+  const content = new Uint8Array(total)
+  let offset = 0
+  for (const chunk of chunks) {
+    content.set(chunk, offset)
+    offset += chunk.byteLength
+  }
+  return content
+}
+
+function tooLarge(path: string, maxBytes: number): UnavailableError {
+  return new UnavailableError('ERR_FILE_TOO_LARGE', `${path} has more than ${maxBytes} bytes`)
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+}

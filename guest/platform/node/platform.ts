@@ -1,0 +1,57 @@
+/** The guest machine as Node sees it, assembled. Nothing is opened before it is used. */
+import { openSync, writeSync } from 'node:fs'
+import { FdStream, listenVsock, powerOff } from '#native/guest/index'
+import { nodeCrypto } from '#protocol/node/crypto'
+import type { Platform, VsockListener } from '../platform.ts'
+import { NodeClock } from './clock.ts'
+import { nodeFiles } from './files.ts'
+import { nodeNetwork } from './network.ts'
+import { Crun } from './oci-runtime.ts'
+import { nodeProcesses } from './processes.ts'
+import { nodeStorage } from './storage.ts'
+import { NodeTpm } from './tpm.ts'
+
+const CONSOLE = '/dev/console'
+const STATE_DIR = '/run/caisson'
+
+/** @param options tpm: whether the machine has one (it is the measured command line that says so) */
+export function nodePlatform(options: { readonly tpm: boolean }): Platform {
+  return {
+    files: nodeFiles,
+    processes: nodeProcesses,
+    runtime: new Crun({ files: nodeFiles, processes: nodeProcesses, stateDir: `${STATE_DIR}/crun` }),
+    storage: nodeStorage(nodeFiles),
+    network: nodeNetwork,
+    tpm: options.tpm ? new NodeTpm() : undefined,
+    clock: new NodeClock(),
+    crypto: nodeCrypto,
+    listenVsock: nodeListenVsock,
+    consoleCode,
+    powerOff: async () => {
+      await powerOff()
+    },
+  }
+}
+
+function nodeListenVsock(port: number): VsockListener {
+  const listener = listenVsock(port)
+  return {
+    connections: (async function* () {
+      for (let fd = await listener.accept(); fd !== null; fd = await listener.accept()) {
+        yield new FdStream(fd, 'socket')
+      }
+    })(),
+    close: () => listener.close(),
+  }
+}
+
+let consoleDescriptor: number | undefined
+
+function consoleCode(code: string): void {
+  try {
+    consoleDescriptor ??= openSync(CONSOLE, 'w')
+    writeSync(consoleDescriptor, `caisson: ${code}\n`)
+  } catch {
+    // A machine without a console is no reason to stop.
+  }
+}
