@@ -2,7 +2,8 @@
  * Every attestation and every refusal, for the tenant: what was claimed, what was expected, what was found.
  *
  * Guest and host are told a code and the record's id, nothing else. Anybody can cause refusals, so the log is a window:
- * the oldest records go when it is full.
+ * the oldest records go when it is full. What strangers cause (refused requests for a challenge, calls without a session)
+ * has a window of its own, so that they cannot push out the records of guests that were challenged.
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
@@ -54,7 +55,7 @@ export class AttestationLog {
   readonly #keep: number
   #sinceTrim = 0
 
-  /** @param options.keep records kept */
+  /** @param options.keep records kept of strangers, and as many of guests */
   constructor(database: Database, options: { keep: number }) {
     this.#database = database
     this.#keep = options.keep
@@ -123,7 +124,13 @@ export class AttestationLog {
 
   #trim(): void {
     this.#sinceTrim = 0
-    this.#database.run('DELETE FROM attestations WHERE seq <= (SELECT max(seq) FROM attestations) - ?', this.#keep)
+    for (const window of ["stage = 'auth' OR handshake IS NULL", "stage <> 'auth' AND handshake IS NOT NULL"]) {
+      this.#database.run(
+        `DELETE FROM attestations WHERE seq IN
+           (SELECT seq FROM attestations WHERE ${window} ORDER BY seq DESC LIMIT -1 OFFSET ?)`,
+        this.#keep,
+      )
+    }
   }
 }
 
