@@ -57,9 +57,9 @@ async function quickstart(): Promise<void> {
         '--tls-key',
         path('verifier.key'),
         '--trust-tpm-ca',
-        tpmCa.rootPath,
+        tpmCa.rootPem,
         '--tpm-ca-intermediate',
-        tpmCa.intermediatePath,
+        tpmCa.intermediatePem,
       ],
       path('verifier.log'),
     )

@@ -1,0 +1,56 @@
+/** Prints the guest's enumerated events while a container is prepared. */
+import type { AgentClient } from '#host-shim/pod/agent-client'
+import { type Event, EventKind } from '#protocol/gen/agent_pb'
+import type { Output } from '../output.ts'
+
+/** Stages as the user reads them; kinds that are absent here are not printed. */
+const STAGES: ReadonlyMap<EventKind, string> = new Map([
+  [EventKind.STAGE_NETWORK, 'network'],
+  [EventKind.STAGE_ATTESTING, 'attesting'],
+  [EventKind.STAGE_ATTESTED, 'attested'],
+  [EventKind.PULL_MANIFEST, 'pulling: manifest'],
+  [EventKind.PULL_SIGNATURE, 'pulling: signature accepted'],
+  [EventKind.PULL_DONE, 'pulled'],
+  [EventKind.MEASURED, 'image measured, second token'],
+  [EventKind.CREATED, 'created'],
+  [EventKind.STARTED, 'started'],
+])
+
+export interface FollowedEvents {
+  stop(): Promise<void>
+}
+
+export function followEvents(agent: AgentClient, out: Output, atMs: () => number): FollowedEvents {
+  const ended = new AbortController()
+  const following = (async () => {
+    try {
+      for await (const event of agent.watchEvents(0n, { signal: ended.signal })) print(event, out, atMs())
+    } catch {
+      // The connection ends with the guest; how that went is told by whoever waits for the container.
+    }
+  })()
+  return {
+    stop: async () => {
+      ended.abort()
+      await following
+    },
+  }
+}
+
+function print(event: Event, out: Output, atMs: number): void {
+  const seconds = `${(atMs / 1000).toFixed(1).padStart(6)} s`
+  if (event.kind === EventKind.PULL_LAYER) {
+    const { layer, layers, doneBytes, totalBytes } = event
+    // One line per finished layer: a line per chunk would be noise in a log.
+    if (doneBytes !== totalBytes) return
+    out.progress(`${seconds} pulling: layer ${layer + 1} of ${layers}, ${totalBytes} bytes`, {
+      layer,
+      layers,
+      bytes: Number(totalBytes),
+      atMs,
+    })
+    return
+  }
+  const stage = STAGES.get(event.kind)
+  if (stage !== undefined) out.progress(`${seconds} ${stage}`, { stage, atMs })
+}

@@ -1,0 +1,189 @@
+/** The life of `caisson run`: pod up, sandbox attested, container created, attached, waited for, everything removed. */
+import { resolve } from 'node:path'
+import { GuestRefusalError } from '#host-shim/pod/agent-client'
+import { type AttachedStdio, attachStdio, forwardPort, type PortForward } from '#host-shim/pod/guest-streams'
+import { type Pod, startPod } from '#host-shim/pod/pod'
+import type { PodPlan } from '#host-shim/pod/pod-plan'
+import { reconcilePods } from '#host-shim/pod/state-dir'
+import { CAISSON_POD } from '#native/host/index'
+import { UnavailableError, UsageError } from '#protocol/errors'
+import { USER_NETWORK } from '#vmm/qemu/command-line'
+import { parseHosts } from '../connections.ts'
+import type { Output } from '../output.ts'
+import { rawTerminal } from '../terminal.ts'
+import { followEvents } from './progress.ts'
+
+/** What the user asks the guest for. The tenant's policy decides about all of it. */
+export interface ContainerWish {
+  readonly image: string
+  readonly name: string
+  readonly args: readonly string[] | undefined
+  readonly env: readonly string[]
+  readonly user: string
+  readonly terminal: boolean
+  readonly stdin: boolean
+  /** NAME:IP, where IP may be `host-gateway`. */
+  readonly hosts: readonly string[]
+  /** [IP:]PORT:PORT */
+  readonly publish: readonly string[]
+}
+
+const SIGTERM = 15
+
+export async function runPod(options: {
+  plan: PodPlan
+  wish: ContainerWish
+  stateRoot: string
+  out: Output
+}): Promise<number> {
+  const { plan, wish, out } = options
+  const stateRoot = resolve(options.stateRoot)
+  const ports = wish.publish.map(parsePublish)
+  const hosts = Object.entries(parseHosts(wish.hosts)).map(([name, address]) => ({
+    name,
+    address: address === 'host-gateway' ? USER_NETWORK.gateways[0] : address,
+  }))
+  const removed = await reconcilePods(stateRoot)
+  if (removed.length > 0) out.progress(`removed what earlier runs left: ${removed.join(', ')}`, { removed })
+
+  const interrupted = new AbortController()
+  const interrupt = (): void => interrupted.abort(new UnavailableError('ERR_INTERRUPTED', 'interrupted'))
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt)
+  const started = performance.now()
+  const atMs = (): number => Math.round(performance.now() - started)
+  await using pod = await startPod(plan, {
+    stateRoot,
+    podProgram: CAISSON_POD,
+    signal: interrupted.signal,
+    onStage: (stage) => out.progress(`${stamp(atMs())} ${stage}`, { stage, atMs: atMs() }),
+  })
+  process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
+  const events = followEvents(pod.agent, out, atMs)
+
+  const vmEnded = pod.exited.then((exit) => {
+    throw new UnavailableError('ERR_VM_EXITED', `the VM of ${plan.id} ended (${exit.signal ?? exit.code})`, {
+      hint: 'If nobody stopped it, look at the console codes above and at the host’s kernel log.',
+    })
+  })
+  vmEnded.catch(() => undefined) // also when nobody waits for it any more
+  const code = await Promise.race([serve(pod, { plan, wish, ports, hosts, out, atMs }), vmEnded])
+  await events.stop()
+  return code
+}
+
+async function serve(
+  pod: Pod,
+  context: {
+    plan: PodPlan
+    wish: ContainerWish
+    ports: readonly PublishedPort[]
+    hosts: readonly { name: string; address: string }[]
+    out: Output
+    atMs: () => number
+  },
+): Promise<number> {
+  const { plan, wish, out, atMs } = context
+  const containerId = plan.id
+  await pod.agent.startSandbox({
+    hostname: containerId,
+    interfaces: [
+      {
+        mac: USER_NETWORK.mac,
+        addresses: [...USER_NETWORK.addresses],
+        gateways: [...USER_NETWORK.gateways],
+        mtu: USER_NETWORK.mtu,
+      },
+    ],
+    nameservers: [...USER_NETWORK.nameservers],
+    hosts: [...context.hosts],
+  })
+  const { imageDigest } = await pod.agent.createContainer({
+    containerId,
+    name: wish.name,
+    image: wish.image,
+    ...(wish.args === undefined ? {} : { args: { values: [...wish.args] } }),
+    env: [...wish.env],
+    user: wish.user,
+    terminal: wish.terminal,
+    stdin: wish.stdin,
+  })
+  const stdio = await attach(pod, containerId, wish, out)
+  await pod.agent.startContainer(containerId)
+  await using forwards = new AsyncDisposableStack()
+  const listening: { listen: number; guest: number }[] = []
+  for (const { listen, port } of context.ports) {
+    const forward: PortForward = forwards.use(
+      await forwardPort(pod, { listen, port, onError: (error) => out.error(error) }),
+    )
+    listening.push({ listen: forward.port, guest: port })
+    out.progress(`${stamp(atMs())} port ${forward.host}:${forward.port} -> ${port}`)
+  }
+  out.progress(`${stamp(atMs())} running ${containerId} ${imageDigest}`, {
+    running: true,
+    id: containerId,
+    imageDigest,
+    ports: listening,
+    atMs: atMs(),
+  })
+  // The stop signal first; a second interrupt ends the VM.
+  const stop = (): void => {
+    pod.agent.signal({ containerId }, SIGTERM).catch(() => undefined)
+    process.once('SIGINT', kill).once('SIGTERM', kill)
+  }
+  const kill = (): void => void pod.stop({ graceMs: 0 })
+  process.once('SIGINT', stop).once('SIGTERM', stop)
+  using _terminal = rawTerminal(wish.terminal && wish.stdin, (columns, rows) => {
+    pod.agent.resize({ containerId }, columns, rows).catch(() => undefined)
+  })
+  const { exitCode } = await pod.agent.wait({ containerId })
+  await stdio?.drained
+  stdio?.close()
+  process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGINT', kill).off('SIGTERM', kill)
+  return exitCode
+}
+
+/** Output that the policy keeps in the guest is no reason not to run. */
+async function attach(
+  pod: Pod,
+  containerId: string,
+  wish: ContainerWish,
+  out: Output,
+): Promise<AttachedStdio | undefined> {
+  try {
+    return await attachStdio(
+      pod,
+      { containerId },
+      {
+        terminal: wish.terminal,
+        stdout: process.stdout,
+        stderr: process.stderr,
+        ...(wish.stdin ? { stdin: process.stdin } : {}),
+      },
+    )
+  } catch (error) {
+    if (!(error instanceof GuestRefusalError) || error.kind !== 'denied' || wish.stdin || wish.terminal) throw error
+    out.progress('output stays in the guest: the policy has no `logs: allow`')
+    return undefined
+  }
+}
+
+interface PublishedPort {
+  /** HOST:PORT */
+  readonly listen: string
+  readonly port: number
+}
+
+function parsePublish(text: string): PublishedPort {
+  const match = /^(?:(?<ip>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?<listen>\d{1,5}):(?<port>\d{1,5})$/.exec(text)
+  const port = Number(match?.groups?.port)
+  if (match === null || port < 1 || port > 65535 || Number(match.groups?.listen) > 65535) {
+    throw new UsageError('ERR_USAGE', `--publish ${JSON.stringify(text)} is not [IP:]PORT:PORT`, {
+      hint: 'Example: --publish 127.0.0.1:8443:8443',
+    })
+  }
+  return { listen: `${match.groups?.ip ?? '127.0.0.1'}:${match.groups?.listen}`, port }
+}
+
+function stamp(ms: number): string {
+  return `${(ms / 1000).toFixed(1).padStart(6)} s`
+}
