@@ -10,6 +10,7 @@ export type LayerFailure =
   | 'file'
   | 'cancelled'
   | 'no-memory'
+  | 'entry'
 
 export interface FailureContext {
   readonly what: string
@@ -18,6 +19,8 @@ export interface FailureContext {
   readonly maxRatio: number
   /** Name of the operating system's error for `file`: "ENOSPC". */
   readonly errno: string
+  /** With `entry`: what is wrong with which entry of the tar. */
+  readonly entry?: { readonly problem: string; readonly name: string } | undefined
 }
 
 export function layerFailure(failure: LayerFailure, context: FailureContext): CaissonError {
@@ -48,6 +51,12 @@ export function layerFailure(failure: LayerFailure, context: FailureContext): Ca
       return new UnavailableError('ERR_LAYER_CANCELLED', `${what}: cancelled`)
     case 'no-memory':
       return new UnavailableError('ERR_LAYER_MEMORY', `${what}: no memory left for decompression`)
+    case 'entry': {
+      const { name = '', problem = 'refused' } = context.entry ?? {}
+      return new MalformedError('ERR_LAYER_ENTRY', `${what}: entry ${JSON.stringify(name.slice(0, 300))}: ${problem}`, {
+        hint: 'Build the layer again without this entry.',
+      })
+    }
     default:
       return failure satisfies never
   }

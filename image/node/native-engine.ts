@@ -48,9 +48,9 @@ class NativeLayerWriter implements LayerWriter {
 
 type Limits = Pick<OpenLayerOptions, 'what' | 'compression' | 'maxTarBytes' | 'maxRatio'>
 
-function check({ status, errno }: Outcome, limits: Limits): void {
+function check({ status, errno, entry }: Outcome, limits: Limits): void {
   if (status === 'ok') return
-  throw layerFailure(status, { ...limits, errno: errno === 0 ? 'unknown' : getSystemErrorName(-errno) })
+  throw layerFailure(status, { ...limits, entry, errno: errno === 0 ? 'unknown' : getSystemErrorName(-errno) })
 }
 
 function verityOf(tree: NativeTree, salt: string): LayerVerity {

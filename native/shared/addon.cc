@@ -32,6 +32,17 @@ Napi::Object Status(Napi::Env env, LayerStatus status, int error) {
   return object;
 }
 
+Napi::Object Status(Napi::Env env, LayerStatus status, const caisson::Layer& layer) {
+  auto object = Status(env, status, layer.error());
+  if (status == LayerStatus::kEntry) {
+    object.Set("problem", layer.problem());
+    // Bytes: names in a tar need not be UTF-8.
+    object.Set("entry", Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(layer.problem_entry().data()),
+                                                    layer.problem_entry().size()));
+  }
+  return object;
+}
+
 void SetTree(Napi::Env env, Napi::Object object, const caisson::VerityTree& tree) {
   object.Set("dataBlocks", static_cast<double>(tree.data_blocks));
   object.Set("hashOffset", static_cast<double>(tree.hash_offset));
@@ -71,7 +82,7 @@ class WriteJob final : public Job {
 
  protected:
   Napi::Object Result(Napi::Env env) override {
-    auto object = Status(env, status_, layer_->error());
+    auto object = Status(env, status_, *layer_);
     object.Set("tarBytes", static_cast<double>(layer_->tar_bytes()));
     return object;
   }
@@ -92,7 +103,7 @@ class FinishJob final : public Job {
 
  protected:
   Napi::Object Result(Napi::Env env) override {
-    auto object = Status(env, status_, layer_->error());
+    auto object = Status(env, status_, *layer_);
     object.Set("compressedDigest", Copy(env, result_.compressed_digest));
     object.Set("compressedBytes", static_cast<double>(result_.compressed_bytes));
     object.Set("diffId", Copy(env, result_.diff_id));

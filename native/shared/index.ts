@@ -16,6 +16,7 @@ export type LayerStatus =
   | 'file'
   | 'cancelled'
   | 'no-memory'
+  | 'entry'
 
 /** By the numbers of `LayerStatus` in layer.h. */
 const STATUS: readonly LayerStatus[] = [
@@ -28,6 +29,7 @@ const STATUS: readonly LayerStatus[] = [
   'file',
   'cancelled',
   'no-memory',
+  'entry',
 ]
 
 export interface NativeTree {
@@ -48,11 +50,15 @@ export interface NativeLayerResult extends NativeTree {
 export interface Outcome {
   readonly status: LayerStatus
   readonly errno: number
+  /** With `entry`: what is wrong with which entry of the tar, its name in the tar's own words. */
+  readonly entry?: { readonly problem: string; readonly name: string }
 }
 
 interface RawOutcome {
   readonly status: number
   readonly errno: number
+  readonly problem?: string
+  readonly entry?: Uint8Array
 }
 
 interface RawLayer {
@@ -127,8 +133,9 @@ function checkSalt(salt: Uint8Array): void {
   if (salt.byteLength > MAX_SALT) throw new RangeError(`salt of ${salt.byteLength} bytes, at most ${MAX_SALT}`)
 }
 
-function outcome({ status, errno }: RawOutcome): Outcome {
-  return { status: STATUS[status] ?? 'corrupt', errno }
+function outcome({ status, errno, problem, entry }: RawOutcome): Outcome {
+  const known = { status: STATUS[status] ?? 'corrupt', errno }
+  return problem === undefined ? known : { ...known, entry: { problem, name: new TextDecoder().decode(entry) } }
 }
 
 /** Beside the bundle in the guest, in the build folder elsewhere. */

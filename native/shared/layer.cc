@@ -1,6 +1,7 @@
 #include "layer.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace caisson {
 
@@ -10,7 +11,6 @@ namespace {
 constexpr size_t kOutput = 256 * 1024;
 // Small layers of zeros compress beyond any sensible ratio and harm nobody.
 constexpr uint64_t kRatioFree = 16 * 1024 * 1024;
-constexpr size_t kTarBlock = 512;
 
 }  // namespace
 
@@ -27,7 +27,7 @@ LayerStatus Layer::Begin(const LayerOptions& options) {
   stored_ = options.compression == "none";
   output_.resize(kOutput);
   if (const int error = tar_.Create(options.path)) return FileStatus(error);
-  return FileStatus(verity_.Begin(options.path, kTarBlock, options.salt));
+  return FileStatus(verity_.Begin(options.path, TarScanner::kBlock, options.salt));
 }
 
 LayerStatus Layer::Write(const uint8_t* bytes, size_t length) {
@@ -37,7 +37,8 @@ LayerStatus Layer::Write(const uint8_t* bytes, size_t length) {
   for (;;) {
     if (cancelled_) return LayerStatus::kCancelled;
     size_t produced = 0;
-    const Inflated state = decompressor_->Push(bytes, length, output_.data(), output_.size(), &produced);
+    const Inflated state =
+        decompressor_->Push(bytes, length, output_.data() + held_, output_.size() - held_, &produced);
     switch (state) {
       case Inflated::kCorrupt:
         return LayerStatus::kCorrupt;
@@ -49,20 +50,35 @@ LayerStatus Layer::Write(const uint8_t* bytes, size_t length) {
       case Inflated::kOutputFull:
         break;
     }
-    if (const LayerStatus status = Take(output_.data(), produced); status != LayerStatus::kOk) return status;
+    if (const LayerStatus status = Take(produced); status != LayerStatus::kOk) return status;
     if (state == Inflated::kNeedInput) return LayerStatus::kOk;
   }
 }
 
-LayerStatus Layer::Take(const uint8_t* bytes, size_t length) {
-  if (length == 0) return LayerStatus::kOk;
-  if (length > max_tar_bytes_ - tar_bytes_) return LayerStatus::kTooLarge;
-  if (tar_bytes_ + length > kRatioFree && (tar_bytes_ + length) / max_ratio_ > compressed_bytes_) {
-    return LayerStatus::kRatio;
+// `produced` new bytes of tar stand in `output_` behind the held ones.
+LayerStatus Layer::Take(size_t produced) {
+  if (produced == 0) return LayerStatus::kOk;
+  if (produced > max_tar_bytes_ - tar_bytes_) return LayerStatus::kTooLarge;
+  tar_bytes_ += produced;
+  if (tar_bytes_ > kRatioFree && tar_bytes_ / max_ratio_ > compressed_bytes_) return LayerStatus::kRatio;
+  tar_hash_.Update(output_.data() + held_, produced);
+
+  const size_t available = held_ + produced;
+  const size_t blocks = available / TarScanner::kBlock;
+  const size_t belonging = scanner_.Blocks(output_.data(), blocks);
+  if (scanner_.failed()) return LayerStatus::kEntry;
+  if (const LayerStatus status = Store(output_.data(), belonging * TarScanner::kBlock); status != LayerStatus::kOk) {
+    return status;
   }
-  tar_hash_.Update(bytes, length);
-  if (const int error = tar_.WriteAt(bytes, length, tar_bytes_)) return FileStatus(error);
-  tar_bytes_ += length;
+  held_ = available - blocks * TarScanner::kBlock;
+  std::memmove(output_.data(), output_.data() + blocks * TarScanner::kBlock, held_);
+  return LayerStatus::kOk;
+}
+
+LayerStatus Layer::Store(const uint8_t* bytes, size_t length) {
+  if (length == 0) return LayerStatus::kOk;
+  if (const int error = tar_.WriteAt(bytes, length, stored_bytes_)) return FileStatus(error);
+  stored_bytes_ += length;
   return FileStatus(verity_.Update(bytes, length));
 }
 
@@ -73,6 +89,9 @@ LayerStatus Layer::Finish(LayerResult* result) {
   result->compressed_digest = stored_ ? result->diff_id : compressed_hash_.Finish();
   result->compressed_bytes = compressed_bytes_;
   result->tar_bytes = tar_bytes_;
+  const std::vector<uint8_t> rest = scanner_.Finish(held_);
+  if (scanner_.failed()) return LayerStatus::kEntry;
+  if (const LayerStatus status = Store(rest.data(), rest.size()); status != LayerStatus::kOk) return status;
   return FileStatus(verity_.Finish(tar_, &result->tree));
 }
 

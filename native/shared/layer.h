@@ -11,6 +11,7 @@
 #include "decompressor.h"
 #include "file.h"
 #include "sha256.h"
+#include "tar.h"
 #include "verity.h"
 
 namespace caisson {
@@ -25,6 +26,7 @@ enum class LayerStatus {
   kFile = 6,            // `error` is the errno
   kCancelled = 7,
   kNoMemory = 8,
+  kEntry = 9,           // an entry of the tar is refused; see `problem`
 };
 
 struct LayerOptions {
@@ -40,7 +42,7 @@ struct LayerResult {
   Digest diff_id{};
   uint64_t compressed_bytes = 0;
   uint64_t tar_bytes = 0;
-  VerityTree tree;
+  VerityTree tree;  // over what is stored: see tar.h
 };
 
 class Layer {
@@ -54,13 +56,20 @@ class Layer {
   // Of the last kFile.
   int error() const { return error_; }
   uint64_t tar_bytes() const { return tar_bytes_; }
+  // Of the last kEntry: what is wrong, and with which entry, as named in the archive.
+  const std::string& problem() const { return scanner_.problem(); }
+  const std::string& problem_entry() const { return scanner_.problem_entry(); }
 
  private:
-  LayerStatus Take(const uint8_t* bytes, size_t length);
+  LayerStatus Take(size_t produced);
+  LayerStatus Store(const uint8_t* bytes, size_t length);
   LayerStatus FileStatus(int error);
 
   std::unique_ptr<Decompressor> decompressor_;
+  // The start of a tar block whose rest has not come yet, then what is being decompressed.
   std::vector<uint8_t> output_;
+  size_t held_ = 0;
+  TarScanner scanner_;
   File tar_;
   VerityBuilder verity_;
   Sha256 compressed_hash_;
@@ -69,6 +78,7 @@ class Layer {
   uint64_t max_ratio_ = 0;
   uint64_t compressed_bytes_ = 0;
   uint64_t tar_bytes_ = 0;
+  uint64_t stored_bytes_ = 0;
   std::atomic<bool> cancelled_{false};
   bool stored_ = false;
   int error_ = 0;
