@@ -1,0 +1,162 @@
+/**
+ * The agent's service as the host calls it. A refusal arrives as a stable code and the id under which the tenant, and
+ * nobody else, finds the reason.
+ */
+import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
+import { AGENT_MAX_MESSAGE_BYTES, AGENT_RPC_PORT, Agent, refusalOf } from '#protocol/agent-service'
+import { CaissonError } from '#protocol/errors'
+import type {
+  ContainerInfo,
+  CreateContainerRequestSchema,
+  CreateContainerResponse,
+  Event,
+  ExecProcessRequestSchema,
+  GetStatsResponse,
+  GetStatusResponse,
+  OpenStreamRequestSchema,
+  StartSandboxRequestSchema,
+  WaitProcessResponse,
+} from '#protocol/gen/agent_pb'
+import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
+import { type CallOptions, type Method, TtrpcClient } from '#protocol/ttrpc/client'
+import { RpcError, StatusCode } from '#protocol/ttrpc/status'
+import { connectVsock } from './vsock.ts'
+
+/** The guest said no. `code` is the guest's; the reason stays with the tenant under `correlationId`. */
+export class GuestRefusalError extends CaissonError {
+  readonly correlationId: string | undefined
+  /** `denied`: the tenant's policy said no; `failed`: the guest could not, or something was not genuine. */
+  readonly kind: 'denied' | 'failed'
+
+  constructor(code: string, cause: RpcError, correlationId: string | undefined) {
+    const denied = cause.status.code === StatusCode.permissionDenied
+    super(code, `the guest ${denied ? 'refused' : 'failed'}: ${code}`, {
+      hint:
+        correlationId === undefined
+          ? 'docs/errors.md explains the code'
+          : `docs/errors.md explains the code; the tenant finds the reason under ${correlationId}`,
+      cause,
+    })
+    this.correlationId = correlationId
+    this.kind = denied ? 'denied' : 'failed'
+  }
+}
+
+/** A process of a container: its first one when `execId` is absent. */
+export interface ProcessName {
+  readonly containerId: string
+  readonly execId?: string
+}
+
+/** Time limits of calls that the agent answers from memory, and of those that pull or attest. Milliseconds. */
+const QUICK_MS = 60_000
+const LONG_MS = 60 * 60_000
+
+export class AgentClient {
+  readonly #rpc: TtrpcClient
+
+  constructor(rpc: TtrpcClient) {
+    this.#rpc = rpc
+  }
+
+  /** @throws UnavailableError ERR_VSOCK_CONNECT, ERR_VSOCK_TIMEOUT */
+  static async connect(vsock: string): Promise<AgentClient> {
+    const socket = await connectVsock(vsock, AGENT_RPC_PORT)
+    return new AgentClient(new TtrpcClient(byteStreamFromDuplex(socket), { maxMessageBytes: AGENT_MAX_MESSAGE_BYTES }))
+  }
+
+  /** Resolves when the connection is gone. */
+  get closed(): Promise<void> {
+    return this.#rpc.closed
+  }
+
+  getStatus(options: CallOptions = {}): Promise<GetStatusResponse> {
+    return this.#call(Agent.method.getStatus, {}, { timeoutMs: QUICK_MS, ...options })
+  }
+
+  /** Events after sequence number `after`; goes on until the connection ends or the signal fires. */
+  watchEvents(after = 0n, options: CallOptions = {}): AsyncIterable<Event> {
+    return this.#rpc.serverStream(Agent.method.watchEvents, { after }, options)
+  }
+
+  async startSandbox(
+    request: MessageInitShape<typeof StartSandboxRequestSchema>,
+    options: CallOptions = {},
+  ): Promise<void> {
+    await this.#call(Agent.method.startSandbox, request, { timeoutMs: LONG_MS, ...options })
+  }
+
+  createContainer(
+    request: MessageInitShape<typeof CreateContainerRequestSchema>,
+    options: CallOptions = {},
+  ): Promise<CreateContainerResponse> {
+    return this.#call(Agent.method.createContainer, request, { timeoutMs: LONG_MS, ...options })
+  }
+
+  async startContainer(containerId: string): Promise<void> {
+    await this.#call(Agent.method.startContainer, { containerId }, { timeoutMs: QUICK_MS })
+  }
+
+  async exec(request: MessageInitShape<typeof ExecProcessRequestSchema>): Promise<void> {
+    await this.#call(Agent.method.execProcess, request, { timeoutMs: QUICK_MS })
+  }
+
+  /** @param signal number, as the guest's Linux counts them */
+  async signal(process: ProcessName, signal: number, options: { readonly all?: boolean } = {}): Promise<void> {
+    await this.#call(
+      Agent.method.signalProcess,
+      { ...process, signal, all: options.all ?? false },
+      { timeoutMs: QUICK_MS },
+    )
+  }
+
+  /** Waits as long as it takes. */
+  wait(process: ProcessName, options: CallOptions = {}): Promise<WaitProcessResponse> {
+    return this.#call(Agent.method.waitProcess, process, options)
+  }
+
+  async resize(process: ProcessName, columns: number, rows: number): Promise<void> {
+    await this.#call(Agent.method.resizeTerminal, { ...process, columns, rows }, { timeoutMs: QUICK_MS })
+  }
+
+  async delete(process: ProcessName): Promise<void> {
+    await this.#call(Agent.method.deleteContainer, process, { timeoutMs: QUICK_MS })
+  }
+
+  async listContainers(): Promise<readonly ContainerInfo[]> {
+    const { containers } = await this.#call(Agent.method.listContainers, {}, { timeoutMs: QUICK_MS })
+    return containers
+  }
+
+  getStats(containerId: string): Promise<GetStatsResponse> {
+    return this.#call(Agent.method.getStats, { containerId }, { timeoutMs: QUICK_MS })
+  }
+
+  /** A ticket for `redeemTicket`. */
+  async openStream(request: MessageInitShape<typeof OpenStreamRequestSchema>): Promise<string> {
+    const { ticket } = await this.#call(Agent.method.openStream, request, { timeoutMs: QUICK_MS })
+    return ticket
+  }
+
+  async shutdown(options: CallOptions = {}): Promise<void> {
+    await this.#call(Agent.method.shutdown, {}, { timeoutMs: QUICK_MS, ...options })
+  }
+
+  close(): void {
+    this.#rpc.close()
+  }
+
+  async #call<Input extends DescMessage, Output extends DescMessage>(
+    method: Method<'unary', Input, Output>,
+    request: MessageInitShape<Input>,
+    options: CallOptions,
+  ): Promise<MessageShape<Output>> {
+    try {
+      return await this.#rpc.unary(method, request, options)
+    } catch (error) {
+      const refusal = refusalOf(error)
+      if (refusal === undefined || !(error instanceof RpcError)) throw error
+      throw new GuestRefusalError(refusal.code, error, refusal.correlationId)
+    }
+  }
+}
