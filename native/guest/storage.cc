@@ -173,7 +173,8 @@ int RemoveMapped(const std::string& name) noexcept {
   const Descriptor control("/dev/mapper/control", O_RDWR);
   if (!control.valid()) return -errno;
   dm_ioctl ignored{};
-  return Control(control.get(), DM_DEV_REMOVE, name, 0, ignored);
+  // Somebody may still be letting go of it: then it goes when they are done.
+  return Control(control.get(), DM_DEV_REMOVE, name, DM_DEFERRED_REMOVE, ignored);
 }
 
 int64_t BlockDeviceSize(const std::string& path) noexcept {

@@ -1,0 +1,124 @@
+/**
+ * From a configured network to a sandbox that can run containers: initdata, attestation, policy, image policy, scratch.
+ */
+import { parseSignaturePolicy } from '#image/policy/parse'
+import { PolicyEngine } from '#policies/engine'
+import { parseWorkloadPolicy } from '#policies/workload'
+import { UnavailableError } from '#protocol/errors'
+import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
+import type { Platform } from '../platform/platform.ts'
+import { ContainerFactory } from './container-factory.ts'
+import { Containers } from './containers.ts'
+import { ImageSource } from './image-source.ts'
+import { LayerMounts } from './layer-mounts.ts'
+import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
+import { parseRegistryCredentials } from './registry-credentials.ts'
+import type { SandboxRequest } from './requests.ts'
+import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
+import { prepareScratch } from './scratch.ts'
+
+const INITDATA_PATH = '/run/caisson/initdata.toml'
+const LAYER_MOUNTS_DIR = '/run/caisson/l'
+
+/** Attests, fetches what the verifier releases, and prepares everything that containers need. */
+export async function bringUp(options: SandboxOptions, request: SandboxRequest): Promise<Attested> {
+  const { platform } = options
+  const initdataToml = await platform.files.read(INITDATA_PATH, MAX_INITDATA_BYTES)
+  const initdata = parseInitdata(initdataToml)
+  const policy = parseWorkloadPolicy(initdata.policyYaml)
+  const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
+  // The disk needs no secrets of the verifier's, and both take a while.
+  const scratch = prepareScratch(platform)
+  scratch.catch(() => undefined)
+  const verifier = await createVerifier(options, initdata, hosts)
+  if (verifier !== undefined) {
+    const { signedTime } = await verifier.attest({ initdataToml })
+    platform.clock.set(signedTime)
+  }
+  const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
+  const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  const engine = new PolicyEngine(policy)
+  const factory = new ContainerFactory({
+    platform,
+    pull: (reference, onProgress) => images.pull(reference, onProgress),
+    measurement,
+    resource,
+    layers: new LayerMounts(platform, LAYER_MOUNTS_DIR),
+    scratch: await scratch,
+    hostname: request.hostname,
+  })
+  const containers = new Containers({ platform, policy: engine, factory, events: options.events })
+  return { policy: engine, containers }
+}
+
+/** Undefined on platform `none`, which the measured command line names. */
+async function createVerifier(
+  { platform, createVerifier }: SandboxOptions,
+  initdata: Initdata,
+  hosts: Readonly<Record<string, string>>,
+): Promise<Verifier | undefined> {
+  if (platform.tpm === undefined) return undefined
+  if (initdata.verifier === undefined) {
+    throw new UnavailableError('ERR_VERIFIER_MISSING', 'the initdata names no verifier', {
+      hint: 'Write the URL and the CA of your verifier into the initdata (aa.toml).',
+    })
+  }
+  const { url, caPem } = initdata.verifier
+  return createVerifier({ platform, url, caPem, hosts })
+}
+
+function afterAttestation(
+  platform: Platform,
+  verifier: Verifier | undefined,
+  initdataToml: Uint8Array,
+): { measurement: ImageMeasurement; resource: ((path: string) => Promise<Uint8Array>) | undefined } {
+  if (verifier === undefined || platform.tpm === undefined) return { measurement: noMeasurement, resource: undefined }
+  const measurement = new TpmMeasurement(platform.tpm, platform.crypto, async (images) => {
+    const { signedTime } = await verifier.attest({ initdataToml, images })
+    platform.clock.set(signedTime)
+  })
+  return { measurement, resource: (path) => verifier.getResource(path) }
+}
+
+async function imageSource(
+  { platform, imageTools }: SandboxOptions,
+  initdata: Initdata,
+  inlinePolicy: unknown,
+  input: {
+    readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
+    readonly hosts: Readonly<Record<string, string>>
+    readonly scratch: string
+  },
+): Promise<ImageSource> {
+  const resource = input.resource ?? noResources
+  const policyBytes =
+    inlinePolicy === undefined
+      ? await resource(initdata.imagePolicyResource ?? missingImagePolicy())
+      : new TextEncoder().encode(JSON.stringify(inlinePolicy))
+  const credentials = initdata.registryCredentialsResource
+  return new ImageSource({
+    platform,
+    tools: await imageTools(),
+    http: await platform.network.http(initdata.registryCaPem, input.hosts),
+    policy: parseSignaturePolicy(policyBytes),
+    credentials: credentials === undefined ? undefined : parseRegistryCredentials(await resource(credentials)),
+    resource,
+    folder: `${input.scratch}/layers`,
+  })
+}
+
+function noResources(path: string): Promise<Uint8Array> {
+  throw new UnavailableError('ERR_RESOURCE_UNAVAILABLE', `no verifier can release ${path} on this platform`, {
+    hint: 'On platform none, write the image policy into the workload policy (imagePolicy).',
+  })
+}
+
+function missingImagePolicy(): never {
+  throw new UnavailableError(
+    'ERR_IMAGE_POLICY_NONE',
+    'neither the workload policy nor the initdata names an image policy',
+    {
+      hint: 'Name a resource as image_security_policy_uri in the initdata, or write imagePolicy into the policy.',
+    },
+  )
+}

@@ -1,0 +1,143 @@
+/**
+ * From an admitted request to a created container: pull and verify, measure, fetch secrets, mount, derive the
+ * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
+ */
+import type { PullProgress } from '#image/pull/progress'
+import type { PulledImage } from '#image/pull/pull-image'
+import type { AdmittedContainer } from '#policies/engine'
+import { UnavailableError } from '#protocol/errors'
+import type { Platform, RunningProcess } from '../platform/platform.ts'
+import { type ImageUser, resolveUser } from './image-user.ts'
+import type { LayerMounts } from './layer-mounts.ts'
+import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES } from './limits.ts'
+import type { ImageMeasurement } from './measurement.ts'
+import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
+import type { ResourceLimits } from './requests.ts'
+import { mountRootfs } from './rootfs.ts'
+import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
+
+const CONTAINERS_DIR = '/run/caisson/containers'
+
+export interface FactoryOptions {
+  readonly platform: Platform
+  readonly pull: (reference: string, onProgress: (progress: PullProgress) => void) => Promise<PulledImage>
+  readonly measurement: ImageMeasurement
+  /** A resource of the verifier; undefined on platform `none`. */
+  readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
+  readonly layers: LayerMounts
+  /** Directory of the scratch disk. */
+  readonly scratch: string
+  readonly hostname: string
+}
+
+export interface CreateInput {
+  readonly admitted: AdmittedContainer
+  readonly runtimeId: string
+  readonly terminal: boolean
+  readonly stdin: boolean
+  readonly resources: ResourceLimits
+  readonly onProgress: (progress: PullProgress) => void
+  readonly onMeasured: () => void
+}
+
+export interface CreatedContainer {
+  readonly image: PulledImage
+  readonly cgroupPath: string
+  readonly firstProcess: OciProcess
+  readonly running: RunningProcess
+}
+
+export class ContainerFactory {
+  readonly #options: FactoryOptions
+
+  constructor(options: FactoryOptions) {
+    this.#options = options
+  }
+
+  /** @param undo gets what has to be undone, also when this fails half-way */
+  async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
+    const { platform, pull, layers, scratch, hostname } = this.#options
+    const { admitted, runtimeId, terminal, stdin } = input
+    const image = await pull(admitted.reference, input.onProgress)
+    await this.#measure(image, input)
+    const bundle = `${CONTAINERS_DIR}/${runtimeId}`
+    undo.defer(() => platform.files.remove(bundle))
+    await platform.files.mkdir(bundle, 0o711)
+    const binds = [
+      ...SANDBOX_FILE_BINDS,
+      ...(await this.#scratchMounts(admitted, runtimeId, undo)),
+      ...(await this.#secrets(admitted, bundle)),
+    ]
+    const rootfs = `${bundle}/rootfs`
+    const writable = `${scratch}/containers/${runtimeId}`
+    await mountRootfs(platform, layers, { layers: image.layers, writable, target: rootfs }, undo)
+    const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
+    const cgroupPath = `/caisson/${runtimeId}`
+    const base = { config: image.config, admitted, user, hostname, terminal }
+    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
+    await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
+    undo.defer(() => platform.runtime.delete(runtimeId))
+    const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
+    return { image, cgroupPath, firstProcess: buildProcess(base), running }
+  }
+
+  async #measure(image: PulledImage, { admitted, onMeasured }: CreateInput): Promise<void> {
+    const isNew = await this.#options.measurement.admit({
+      container: admitted.rule.name,
+      manifest: image.manifestDigest,
+      config: image.configDigest,
+      diffIds: image.config.diffIds,
+    })
+    if (isNew) onMeasured()
+  }
+
+  async #scratchMounts(
+    admitted: AdmittedContainer,
+    runtimeId: string,
+    undo: AsyncDisposableStack,
+  ): Promise<readonly BindMount[]> {
+    const { platform, scratch } = this.#options
+    const base = `${scratch}/volumes/${runtimeId}`
+    const mounts = admitted.mounts.filter((mount) => mount.kind === 'scratch')
+    if (mounts.length > 0) undo.defer(() => platform.files.remove(base))
+    return Promise.all(
+      mounts.map(async ({ path, readOnly }, index) => {
+        const source = `${base}/${index}`
+        // Any user of the container may write, as in an empty directory volume of Kubernetes.
+        await platform.files.mkdir(source, 0o777)
+        return { source, destination: path, readOnly }
+      }),
+    )
+  }
+
+  /** Files in guest memory, mounted read-only over their paths. */
+  async #secrets(admitted: AdmittedContainer, bundle: string): Promise<readonly BindMount[]> {
+    const { platform, resource } = this.#options
+    const { secrets } = admitted.rule
+    return Promise.all(
+      secrets.map(async (secret, index) => {
+        if (resource === undefined) {
+          throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `no verifier can release ${secret.resource} here`, {
+            hint: 'Platform none has no attestation; run on a platform that has, or remove the secret from the policy.',
+          })
+        }
+        const bytes = await resource(secret.resource)
+        if (bytes.byteLength > MAX_SECRET_BYTES) {
+          throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${secret.resource} has ${bytes.byteLength} bytes`)
+        }
+        const source = `${bundle}/secret-${index}`
+        await platform.files.write(source, bytes, secret.mode, { uid: secret.uid, gid: secret.gid })
+        bytes.fill(0)
+        return { source, destination: secret.path, readOnly: true }
+      }),
+    )
+  }
+
+  async #user(rootfs: string, spec: string): Promise<ImageUser> {
+    const text = async (path: string) => {
+      const bytes = await this.#options.platform.files.readInRoot(rootfs, path, MAX_PASSWD_BYTES)
+      return bytes === undefined ? '' : new TextDecoder().decode(bytes)
+    }
+    return resolveUser(spec, await text('/etc/passwd'), await text('/etc/group'))
+  }
+}

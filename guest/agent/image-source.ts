@@ -1,0 +1,96 @@
+/** Images by digest: pulled once, verified under the tenant's image policy, kept on scratch, told about as they come. */
+
+import type { LayerEngine } from '#image/layer/engine'
+import { FileLayerStore } from '#image/layer/file-store'
+import { ErofsIndexer } from '#image/layer/indexer'
+import type { SignaturePolicy } from '#image/policy/policy'
+import type { PullProgress } from '#image/pull/progress'
+import { type PulledImage, pullImage } from '#image/pull/pull-image'
+import type { CredentialSource } from '#image/registry/authorization'
+import { RegistryClient } from '#image/registry/client'
+import { MalformedError } from '#protocol/errors'
+import type { HttpTransport } from '#protocol/http-transport'
+import type { Platform } from '../platform/platform.ts'
+
+export interface ImageTools {
+  readonly engine: LayerEngine
+  /** The program that confines the indexer, and mkfs.erofs. */
+  readonly confine: string
+  readonly mkfs: string
+}
+
+export interface ImageSourceOptions {
+  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes'>
+  readonly tools: ImageTools
+  /** Trusts the registries' roots and nothing else. */
+  readonly http: HttpTransport
+  readonly policy: SignaturePolicy
+  readonly credentials: CredentialSource | undefined
+  /** A resource of the verifier: keys that the image policy names. */
+  readonly resource: (path: string) => Promise<Uint8Array>
+  /** Directory on scratch for layers. */
+  readonly folder: string
+}
+
+export class ImageSource {
+  readonly #options: ImageSourceOptions
+  readonly #registry: RegistryClient
+  readonly #store: FileLayerStore
+  readonly #indexer: ErofsIndexer
+  readonly #pulls = new Map<string, Promise<PulledImage>>()
+
+  constructor(options: ImageSourceOptions) {
+    const { platform, tools, http, credentials, folder } = options
+    this.#options = options
+    this.#registry = new RegistryClient({
+      http,
+      crypto: platform.crypto,
+      ...(credentials === undefined ? {} : { credentials }),
+    })
+    this.#store = new FileLayerStore({ folder, remove: (path) => platform.files.remove(path) })
+    this.#indexer = new ErofsIndexer({
+      run: (path, args, { timeoutMs }) => platform.processes.run(path, args, { timeoutMs }),
+      confine: tools.confine,
+      mkfs: [tools.mkfs],
+    })
+  }
+
+  /** @param reference repository@digest. The same image is pulled once, also for callers at the same time. */
+  pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<PulledImage> {
+    const known = this.#pulls.get(reference)
+    if (known !== undefined) return known
+    const pull = this.#pull(reference, onProgress)
+    this.#pulls.set(reference, pull)
+    // A failure is not remembered: the registry may answer better next time.
+    pull.catch(() => this.#pulls.delete(reference))
+    return pull
+  }
+
+  #pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<PulledImage> {
+    const { platform, tools, policy, resource } = this.#options
+    return pullImage({
+      reference,
+      registry: this.#registry,
+      signaturePolicy: policy,
+      resolveKey: async (path) => new TextDecoder().decode(await resource(resourcePath(path))),
+      crypto: platform.crypto,
+      store: this.#store,
+      engine: tools.engine,
+      indexer: this.#indexer,
+      onProgress,
+    })
+  }
+}
+
+/** "kbs:///repository/type/tag" to its path. */
+function resourcePath(uri: string): string {
+  const match = /^kbs:\/\/\/(.+)$/.exec(uri)
+  if (match?.[1] !== undefined) return match[1]
+  throw new MalformedError(
+    'ERR_IMAGE_POLICY_KEY',
+    `the image policy names a key by ${JSON.stringify(uri.slice(0, 200))}`,
+    {
+      hint: 'Inside the guest there are no files of yours: use keyData, or a kbs:/// resource.',
+    },
+  )
+}

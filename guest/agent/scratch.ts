@@ -1,0 +1,40 @@
+/**
+ * The scratch disk: encrypted with a key that only this guest's kernel has, made afresh at every start, so its content
+ * ends with the guest. The host can see that it is written to, and can break it, which ext4 then reports.
+ */
+import { UnavailableError } from '#protocol/errors'
+import type { Platform } from '../platform/platform.ts'
+
+const SERIAL = 'scratch'
+const MAPPED_NAME = 'scratch'
+const MKFS = '/usr/sbin/mke2fs'
+export const SCRATCH_DIR = '/run/caisson/scratch'
+
+/** Mounts it and answers with its directory. Throws `UnavailableError` ERR_SCRATCH_MISSING or ERR_SCRATCH. */
+export async function prepareScratch(platform: Pick<Platform, 'storage' | 'files' | 'processes'>): Promise<string> {
+  const { storage, files, processes } = platform
+  const disk = await storage.findDisk(SERIAL)
+  if (disk === undefined) {
+    throw new UnavailableError('ERR_SCRATCH_MISSING', `no disk has the serial number ${SERIAL}`, {
+      hint: 'Images are kept on it: start the virtual machine with a scratch disk.',
+    })
+  }
+  const mapped = await storage.openScratch(MAPPED_NAME, disk)
+  // No journal: after a crash there is nobody who could read it.
+  const features = ['-O', '^has_journal,^orphan_file', '-E', 'lazy_itable_init=1,nodiscard', '-m', '0']
+  const made = await processes.run(MKFS, ['-q', '-F', '-t', 'ext4', ...features, mapped])
+  if (made.code !== 0) {
+    const said = new TextDecoder().decode(made.stderr).trim().slice(0, 500)
+    throw new UnavailableError('ERR_SCRATCH', `mke2fs exited with ${made.code}: ${said}`)
+  }
+  await files.mkdir(SCRATCH_DIR, 0o700)
+  await storage.mount({
+    source: mapped,
+    target: SCRATCH_DIR,
+    type: 'ext4',
+    flags: ['nodev', 'nosuid', 'noatime'],
+    data: 'noinit_itable',
+  })
+  for (const folder of ['layers', 'containers', 'volumes']) await files.mkdir(`${SCRATCH_DIR}/${folder}`, 0o711)
+  return SCRATCH_DIR
+}

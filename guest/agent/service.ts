@@ -1,0 +1,216 @@
+/** The RPC service: one function per method of agent.proto, each a few lines. Errors become a code and an id here. */
+
+import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
+import {
+  type Agent,
+  ContainerState as ContainerStateCode,
+  EventKind,
+  type OpenStreamRequest,
+  Stage as StageCode,
+  StreamKind,
+} from '#protocol/gen/agent_pb'
+import type { ServiceImpl } from '#protocol/ttrpc/server'
+import type { Platform } from '../platform/platform.ts'
+import { malformedRequest } from './agent-error.ts'
+import { readStats } from './cgroup-stats.ts'
+import type { Container } from './container.ts'
+import { noSuchStream } from './container-process.ts'
+import { joinStreams } from './copy.ts'
+import type { EventLog } from './events.ts'
+import { SHUTDOWN_GRACE_MS, SHUTDOWN_KILL_MS } from './limits.ts'
+import type { Refusals } from './reasons.ts'
+import { parseExecId, parseId, parsePort, parseSignal, parseWindow } from './requests.ts'
+import type { Sandbox } from './sandbox.ts'
+import type { Stage } from './stage.ts'
+import type { StreamHandler, TicketOffice } from './tickets.ts'
+
+export interface ServiceOptions {
+  readonly platform: Platform
+  readonly sandbox: Sandbox
+  readonly events: EventLog
+  readonly refusals: Refusals
+  readonly tickets: TicketOffice
+  readonly version: string
+  /** Called when everything has been stopped and the answer is on its way. */
+  readonly onShutdown: () => void
+}
+
+const STAGES: Readonly<Record<Stage, StageCode>> = {
+  ready: StageCode.READY,
+  network: StageCode.NETWORK,
+  attesting: StageCode.ATTESTING,
+  attested: StageCode.ATTESTED,
+  failed: StageCode.FAILED,
+  stopping: StageCode.STOPPING,
+}
+
+export function agentService(options: ServiceOptions): AgentService {
+  const { platform, sandbox, events, refusals, tickets } = options
+  /** Judged as one: what is thrown inside becomes a refusal that names `what`. */
+  const guarded = async <T>(what: string, work: () => Promise<T> | T): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      throw refusals.toRpc(error, what)
+    }
+  }
+  const container = (id: string): Container => sandbox.attested().containers.get(parseId(id, 'container_id'))
+
+  return {
+    getStatus: async () => ({
+      stage: STAGES[sandbox.stage],
+      errorCode: sandbox.refused?.code ?? '',
+      correlationId: sandbox.refused?.correlationId ?? '',
+      agentVersion: options.version,
+    }),
+
+    watchEvents: ({ after }, { signal }) => events.watch(after, signal),
+
+    startSandbox: (request) =>
+      guarded('StartSandbox', async () => {
+        await sandbox.start(request)
+        return {}
+      }),
+
+    createContainer: (request) =>
+      guarded(`CreateContainer ${request.containerId}`, async () => {
+        try {
+          const created = await sandbox.attested().containers.create(request)
+          return { imageDigest: created.parts.imageDigest }
+        } catch (error) {
+          const { code, correlationId, denied } = refusals.record(error, `CreateContainer ${request.containerId}`)
+          const kind = denied ? EventKind.REFUSED : EventKind.FAILED
+          events.append({ kind, containerId: request.containerId.slice(0, 128), errorCode: code, correlationId })
+          throw error
+        }
+      }),
+
+    startContainer: ({ containerId }) =>
+      guarded(`StartContainer ${containerId}`, async () => {
+        const started = await sandbox.attested().containers.start(parseId(containerId, 'container_id'))
+        return { guestPid: started.process('').process.pid }
+      }),
+
+    execProcess: (request) =>
+      guarded(`ExecProcess ${request.containerId}`, async () => {
+        const process = await sandbox.attested().containers.exec(request)
+        return { guestPid: process.pid }
+      }),
+
+    signalProcess: ({ containerId, execId, signal, all }) =>
+      guarded(`SignalProcess ${containerId}`, async () => {
+        const { containers } = sandbox.attested()
+        const id = parseId(containerId, 'container_id')
+        await containers.signal(id, parseExecId(execId), { signal: parseSignal(signal), all })
+        return {}
+      }),
+
+    waitProcess: ({ containerId, execId }, { signal }) =>
+      guarded(`WaitProcess ${containerId}`, async () => {
+        const { exited } = container(containerId).process(parseExecId(execId))
+        const { code, atMs, oomKilled } = await Promise.race([exited, whenAborted(signal)])
+        return { exitCode: code, exitedAtMs: BigInt(atMs), oomKilled }
+      }),
+
+    resizeTerminal: ({ containerId, execId, columns, rows }) =>
+      guarded(`ResizeTerminal ${containerId}`, () => {
+        const window = parseWindow(columns, rows)
+        const { process } = container(containerId).process(parseExecId(execId))
+        if (!process.hasTerminal) throw noSuchStream('terminal')
+        process.resize(window.columns, window.rows)
+        return {}
+      }),
+
+    deleteContainer: ({ containerId, execId }) =>
+      guarded(`DeleteContainer ${containerId}`, async () => {
+        const { containers } = sandbox.attested()
+        const id = parseId(containerId, 'container_id')
+        const { code, atMs } = execId === '' ? await containers.delete(id) : container(id).forget(parseExecId(execId))
+        return { exitCode: code, exitedAtMs: BigInt(atMs) }
+      }),
+
+    listContainers: () =>
+      guarded('ListContainers', () => ({ containers: sandbox.attested().containers.list().map(describe) })),
+
+    getStats: ({ containerId }) =>
+      guarded(`GetStats ${containerId}`, () => readStats(platform.files, container(containerId).parts.cgroupPath)),
+
+    openStream: (request) =>
+      guarded(`OpenStream ${request.containerId}`, () => ({ ticket: tickets.issue(streamHandler(request, options)) })),
+
+    shutdown: () =>
+      guarded('Shutdown', async () => {
+        const containers = sandbox.stop()
+        platform.consoleCode('agent-stopping')
+        await containers?.stopAll(SHUTDOWN_GRACE_MS, SHUTDOWN_KILL_MS)
+        options.onShutdown()
+        return {}
+      }),
+  }
+}
+
+type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
+
+/** One function per method of the generated description. */
+export type AgentService = ServiceImpl<MethodsOf<typeof Agent>>
+
+/** What a ticket will open, judged now. */
+function streamHandler(request: OpenStreamRequest, { sandbox, platform }: ServiceOptions): StreamHandler {
+  const { policy, containers } = sandbox.attested()
+  if (request.kind === StreamKind.PORT) {
+    const port = parsePort(request.port)
+    policy.admitPort(port)
+    return async (stream) => joinStreams(stream, await platform.network.connectLocal(port))
+  }
+  const id = parseId(request.containerId, 'container_id')
+  const { process } = containers.get(id).process(parseExecId(request.execId))
+  const isExec = request.execId !== ''
+  switch (request.kind) {
+    case StreamKind.STDIN:
+      policy.admitStdin(id)
+      if (process.hasTerminal) throw noSuchStream('stdin')
+      return (stream) => process.takeInput(stream)
+    case StreamKind.STDOUT:
+    case StreamKind.STDERR: {
+      policy.admitOutput(id, isExec)
+      if (process.hasTerminal) throw noSuchStream('stdout or stderr')
+      const source = request.kind === StreamKind.STDOUT ? 'stdout' : 'stderr'
+      return (stream) => process.sendOutput(stream, [source], true)
+    }
+    case StreamKind.TERMINAL:
+      policy.admitOutput(id, isExec)
+      if (!process.hasTerminal) throw noSuchStream('terminal')
+      return (stream) => process.joinTerminal(stream)
+    case StreamKind.LOGS:
+      policy.admitOutput(id, isExec)
+      return (stream) => process.sendOutput(stream, ['stdout', 'stderr'], request.follow)
+    case StreamKind.UNSPECIFIED:
+    default:
+      throw malformedRequest('kind', `is ${request.kind}`)
+  }
+}
+
+function describe(container: Container) {
+  const { parts, state } = container
+  return {
+    containerId: parts.id,
+    name: parts.name,
+    imageDigest: parts.imageDigest,
+    state: {
+      creating: ContainerStateCode.UNSPECIFIED,
+      created: ContainerStateCode.CREATED,
+      running: ContainerStateCode.RUNNING,
+      exited: ContainerStateCode.EXITED,
+    }[state.status],
+    guestPid: 'pid' in state ? state.pid : 0,
+    exitCode: state.status === 'exited' ? state.exit.code : 0,
+    startedAtMs: 'startedAtMs' in state ? BigInt(state.startedAtMs) : 0n,
+  }
+}
+
+/** Nobody waits for the answer any more. */
+function whenAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(malformedRequest('call', 'was abandoned')), { once: true })
+  })
+}
