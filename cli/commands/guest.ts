@@ -1,5 +1,6 @@
 import { buildGuest } from '#guest/build/build'
 import type { GuestImage } from '#guest/build/guest-image'
+import { buildProgress } from '../build-progress.ts'
 import type { CommandSpec, Invocation } from '../command.ts'
 
 export const guestBuild: CommandSpec = {
@@ -12,7 +13,7 @@ export const guestBuild: CommandSpec = {
   examples: ['caisson guest build'],
   run: async (invocation) => {
     const guest = await buildGuest({
-      onProgress: (line) => invocation.out.progress(String(line)),
+      onProgress: buildProgress(invocation.out),
       force: invocation.flag('force'),
     })
     printGuest(invocation, guest)

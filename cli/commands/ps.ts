@@ -45,21 +45,19 @@ async function describe(root: string, pod: PodSummary): Promise<Row> {
   try {
     using handle = await connectPod(root, pod.id)
     const [container] = await handle.agent.listContainers()
-    return { ...row, state: stateText(container?.state), imageDigest: container?.imageDigest ?? '' }
+    return {
+      ...row,
+      state: STATE_TEXT[container?.state ?? ContainerState.UNSPECIFIED],
+      imageDigest: container?.imageDigest ?? '',
+    }
   } catch {
     return { ...row, state: 'starting' } // the guest does not answer yet, or not any more
   }
 }
 
-function stateText(state: ContainerState | undefined): string {
-  switch (state) {
-    case ContainerState.CREATED:
-      return 'created'
-    case ContainerState.RUNNING:
-      return 'running'
-    case ContainerState.EXITED:
-      return 'exited'
-    default:
-      return 'starting'
-  }
+const STATE_TEXT: Readonly<Record<ContainerState, string>> = {
+  [ContainerState.UNSPECIFIED]: 'starting',
+  [ContainerState.CREATED]: 'created',
+  [ContainerState.RUNNING]: 'running',
+  [ContainerState.EXITED]: 'exited',
 }

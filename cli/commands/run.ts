@@ -5,6 +5,7 @@ import { UsageError } from '#protocol/errors'
 import { parseInitdata } from '#protocol/initdata'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
 import { createTpmCa } from '#vmm/swtpm'
+import { buildProgress } from '../build-progress.ts'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { EXIT_RUN_FAILED } from '../exit-code.ts'
 import { readUserFile } from '../files.ts'
@@ -126,7 +127,7 @@ async function planOf(
   { image, initdata, accelerator }: { image: string; initdata: Uint8Array; accelerator: PodPlan['accelerator'] },
 ): Promise<PodPlan> {
   const platform = oneOf(invocation, 'platform', ['tpm', 'none'])
-  const guest = await buildGuest({ onProgress: (line) => invocation.out.progress(String(line)) })
+  const guest = await buildGuest({ onProgress: buildProgress(invocation.out) })
   const tpmCaDirectory = invocation.string('tpm-ca') ?? `${stateRootOf(invocation)}/tpm-ca`
   return {
     id: invocation.string('name') ?? defaultId(image),

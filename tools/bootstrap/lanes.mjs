@@ -8,7 +8,7 @@ const node = (...args) => [PINNED_NODE, '--disable-warning=ExperimentalWarning',
 const ava = (...args) => node(`${BIN}/ava`, ...args)
 
 const NATIVE = { name: 'native code', command: node('native/build.mjs') }
-const GUEST = { name: 'guest image', command: node('guest/build/main.ts', '--quiet-when-cached') }
+const GUEST = { name: 'guest image', command: node('guest/build/main.ts') }
 const CHECKS = [
   { name: 'types', command: [`${BIN}/tsc`] },
   { name: 'format and lint', command: [`${BIN}/biome`, 'ci', '--error-on-warnings'] },

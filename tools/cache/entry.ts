@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { UnavailableError } from '#protocol/errors'
@@ -16,6 +16,8 @@ const LISTING = 'SHA256.json'
 export interface CacheOptions {
   /** Make it again although it is there. */
   readonly force?: boolean
+  /** How many entries of this kind stay when one is added: those used last. Default: all. */
+  readonly keep?: number
   /** Told when a stored entry no longer has the content it had. */
   readonly onWarning?: (text: string) => void
 }
@@ -32,11 +34,11 @@ export async function cachedDirectory(
 ): Promise<string> {
   const parent = join(cacheDirectory(), kind)
   const entry = join(parent, key)
-  if (options.force !== true && (await isIntact(entry))) return entry
+  if (options.force !== true && (await isIntact(entry))) return used(entry)
   await mkdir(parent, { recursive: true })
   await using _lock = await lock(join(parent, `.${key}.lock`))
   // Whoever held the lock may just have made it.
-  if (options.force !== true && (await isIntact(entry))) return entry
+  if (options.force !== true && (await isIntact(entry))) return used(entry)
   const existing = await readdir(parent)
   if (options.force !== true && existing.includes(key)) {
     options.onWarning?.(`cached ${kind} ${key} was changed since it was made; making it again`)
@@ -49,7 +51,27 @@ export async function cachedDirectory(
   await writeFile(join(parent, temporary, LISTING), JSON.stringify(await listing(join(parent, temporary)), null, 1))
   await rm(entry, { recursive: true, force: true })
   await rename(join(parent, temporary), entry)
+  if (options.keep !== undefined) await prune(parent, options.keep)
   return entry
+}
+
+/** Marks the entry as used now. */
+async function used(entry: string): Promise<string> {
+  const now = new Date()
+  await utimes(entry, now, now)
+  return entry
+}
+
+/** Removes all but the entries used last. A machine that runs from a removed one has its files open and keeps them. */
+async function prune(parent: string, keep: number): Promise<void> {
+  const names = (await readdir(parent)).filter((name) => !name.startsWith('.'))
+  const entries = await Promise.all(
+    names.map(async (name) => ({ name, usedMs: (await stat(join(parent, name))).mtimeMs })),
+  )
+  for (const { name } of entries.toSorted((a, b) => b.usedMs - a.usedMs).slice(keep)) {
+    await rm(join(parent, name), { recursive: true, force: true })
+    await rm(join(parent, `.${name}.lock`), { force: true })
+  }
 }
 
 /** True when the directory has exactly the files it was made with, byte for byte. */
