@@ -35,6 +35,9 @@ export interface BuildOptions {
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const LOCK_FILE: string = join(ROOT, 'guest/lock.json')
+/** 60 MB each; every change of the agent makes another. */
+const KEPT_GUESTS = 12
+
 const AGENT = join(ROOT, 'guest/main.ts')
 
 /** Builds the guest, or finds it built. Throws what the steps throw; each error names its remedy. */
@@ -55,6 +58,7 @@ export async function buildGuest(options: BuildOptions = {}): Promise<GuestImage
     (into) => make(into, { lock, sources, kernel, bundled }, onProgress),
     {
       force,
+      keep: KEPT_GUESTS,
       onWarning: (text) => onProgress({ step: 'guest', text, warning: true }),
     },
   )

@@ -70,7 +70,6 @@ async function prune(parent: string, keep: number): Promise<void> {
   )
   for (const { name } of entries.toSorted((a, b) => b.usedMs - a.usedMs).slice(keep)) {
     await rm(join(parent, name), { recursive: true, force: true })
-    await rm(join(parent, `.${name}.lock`), { force: true })
   }
 }
 

@@ -1,5 +1,5 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readdir, readFile, utimes, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { cachedDirectory } from '../../../tools/cache/entry.ts'
 import { cacheDirectory } from '../../../tools/cache/location.ts'
@@ -61,6 +61,18 @@ test.serial('an entry whose making failed is not there, and the next run starts 
   )
   const directory = await cachedDirectory('kind', 'key', counted().make)
   t.deepEqual((await readdir(directory)).sort(), ['SHA256.json', 'file'])
+})
+
+test.serial('only as many entries are kept as asked for, those used last', async (t) => {
+  await privateCache(t)
+  const { make } = counted()
+  const use = (key: string) => cachedDirectory('kind', key, make, { keep: 2 })
+  await utimes(await use('first'), 1, 1)
+  await utimes(await use('second'), 2, 2)
+  await use('first')
+  const third = await use('third')
+  const left = (await readdir(dirname(third))).filter((name) => !name.startsWith('.'))
+  t.deepEqual(left.sort(), ['first', 'third'])
 })
 
 test.serial('a relative cache directory is ignored, as the specification asks', (t) => {
