@@ -105,6 +105,7 @@ void Supervisor::EndVm() {
 }
 
 void Supervisor::OnFrontEndLost(bool violated) {
+  device_.EndAll();  // nobody can serve these streams any more
   if (violated) return EndVm();
   if (phase_ != Phase::kRunning) return;
   phase_ = Phase::kFrontEndLost;
