@@ -35,8 +35,11 @@ export function qemuCommandLine(plan: VmPlan, program = 'qemu-system-x86_64'): r
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ['-machine', 'q35,memory-backend=memory,usb=off,vmport=off,dump-guest-core=off'],
     ['-accel', plan.accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
-    ['-cpu', 'max'],
+    // OVMF's first volume is measured with what it learned of the machine written into it: the width of physical
+    // addresses, the number of CPUs, and with S3 the top of memory. So these are the same under KVM and TCG, or off.
+    ['-cpu', 'max,host-phys-bits=off,phys-bits=40'],
     ['-smp', String(plan.vcpus)],
+    ['-global', 'ICH9-LPC.disable_s3=1', '-global', 'ICH9-LPC.disable_s4=1'],
     ['-m', `${plan.memoryMib}M`],
     // share=on: with a private mapping the vsock backend would see only zeros, without any error.
     ['-object', `memory-backend-memfd,id=memory,size=${plan.memoryMib}M,share=on`],
