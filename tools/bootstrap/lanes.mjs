@@ -4,6 +4,8 @@ import { PINNED_NODE, PROJECT_ROOT } from './paths.mjs'
 import { BootstrapError, say } from './say.mjs'
 
 const BIN = `${PROJECT_ROOT}/node_modules/.bin`
+/** The binary itself: its wrapper package wants a package per platform, and not every registry has them all. */
+const BIOME = `${PROJECT_ROOT}/node_modules/@biomejs/cli-linux-x64/biome`
 const node = (...args) => [PINNED_NODE, '--disable-warning=ExperimentalWarning', ...args]
 const ava = (...args) => node(`${BIN}/ava`, ...args)
 
@@ -11,7 +13,7 @@ const NATIVE = { name: 'native code', command: node('native/build.mjs') }
 const GUEST = { name: 'guest image', command: node('guest/build/main.ts') }
 const CHECKS = [
   { name: 'types', command: [`${BIN}/tsc`] },
-  { name: 'format and lint', command: [`${BIN}/biome`, 'ci', '--error-on-warnings'] },
+  { name: 'format and lint', command: [BIOME, 'ci', '--error-on-warnings'] },
   { name: 'promises and exhaustiveness', command: [`${BIN}/oxlint`, '--type-aware'] },
   { name: 'layers', command: node('tools/check-layers.ts') },
   { name: 'error codes', command: node('tools/check-errors.ts') },
