@@ -13,13 +13,19 @@ export function installNpmPackages() {
     .digest('hex')
   if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === lock) return
   say('installing npm packages from the lock file')
-  // No package's own scripts run: everything needed is in the packages themselves.
-  const result = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: PROJECT_ROOT,
-    stdio: ['ignore', 2, 2],
-  })
+  // Not `npm ci`: it refuses a lock file without the binaries of other platforms, which not every registry has. The
+  // versions and hashes of the lock file bind all the same, and --no-save leaves it untouched. No package's own scripts
+  // run: everything needed is in the packages themselves.
+  const result = spawnSync(
+    'npm',
+    ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
+    {
+      cwd: PROJECT_ROOT,
+      stdio: ['ignore', 2, 2],
+    },
+  )
   if (result.status !== 0) {
-    throw new BootstrapError('npm ci failed', 'Read its output above; the network or the registry may be down.')
+    throw new BootstrapError('npm install failed', 'Read its output above; the network or the registry may be down.')
   }
   writeFileSync(STAMP, lock)
 }
