@@ -29,7 +29,7 @@ export function qemuCommandLine(plan: VmPlan, program = 'qemu-system-x86_64'): r
   return [
     program,
     ['-name', `guest=caisson-${plan.id}`],
-    ['-nodefaults', '-no-user-config', '-no-reboot'],
+    ['-nodefaults', '-no-user-config', '-no-reboot', '-S'],
     ['-display', 'none'],
     // QEMU starts with these rights and can never get them back: no exec, no set-uid, no change of its own limits.
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],

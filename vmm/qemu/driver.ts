@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT_MS = 60_000
 const DEFAULT_GRACE_MS = 5000
 
 /**
- * Resolves when QEMU answers on its control connection; the guest's CPUs run from before that.
+ * Resolves when QEMU answers on its control connection and the guest's CPUs run.
  * @throws UsageError ERR_VM_PLAN, ERR_SOCKET_PATH
  * @throws UnavailableError ERR_VMM_FAILED when QEMU ended or stayed silent, with what it wrote
  */
@@ -48,9 +48,10 @@ export async function launchVm(
     return vm
   } catch (error) {
     process.kill()
-    await process.exited
+    const exit = await process.exited
     log.close()
-    throw error
+    // QEMU closes its connection as it ends; the end tells more.
+    throw error instanceof UnavailableError && error.code === 'ERR_QMP_CLOSED' ? qemuEnded(exit) : error
   } finally {
     clearTimeout(expire)
   }
@@ -77,6 +78,8 @@ class QemuVm implements Vm {
 
   async connect(socket: Socket): Promise<void> {
     this.#qmp = await QmpClient.open(socket, { onEvent: (event) => this.#take(event), timeoutMs: CONNECT_TIMEOUT_MS })
+    // QEMU waits for this (-S), so however short the guest's life is, why it ended is heard.
+    await this.resume()
   }
 
   async status(): Promise<string> {
