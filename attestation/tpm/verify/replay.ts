@@ -1,0 +1,83 @@
+/** Event log → PCR values (TPM 2.0 part 1, section 17.2). A log counts for those PCRs that it replays to as quoted. */
+import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
+import { concatBytes, equalBytes } from '#protocol/encoding'
+import { HASH_BYTES } from '../parse/algorithms.ts'
+import { type EventLog, EventLogError, type TpmEvent } from '../parse/event-log.ts'
+import { eventTypeName } from '../parse/uefi-events.ts'
+
+/** PCRs 17–22 start with ones: they belong to the dynamic root of trust. */
+const FIRST_DRTM_PCR = 17
+const LAST_DRTM_PCR = 22
+
+export interface ReplayMismatch {
+  readonly pcr: number
+  readonly replayed: Uint8Array
+  readonly quoted: Uint8Array
+}
+
+export function initialPcr(pcr: number, bank: HashAlgorithm, startupLocality = 0): Uint8Array {
+  const value = new Uint8Array(HASH_BYTES[bank])
+  if (pcr >= FIRST_DRTM_PCR && pcr <= LAST_DRTM_PCR) value.fill(0xff)
+  if (pcr === 0) value[value.length - 1] = startupLocality
+  return value
+}
+
+export function extendPcr(
+  crypto: CryptoProvider,
+  bank: HashAlgorithm,
+  extension: { readonly pcr: Uint8Array; readonly digest: Uint8Array },
+): Uint8Array {
+  const hash = crypto.createHash(bank)
+  hash.update(concatBytes(extension.pcr, extension.digest))
+  return hash.digest()
+}
+
+/** Values of all PCRs that the log has events for. Throws `EventLogError` ERR_EVENT_LOG_BANK when the log lacks the bank. */
+export function replayEventLog(crypto: CryptoProvider, log: EventLog, bank: HashAlgorithm): Map<number, Uint8Array> {
+  if (!log.banks.includes(bank)) {
+    throw new EventLogError('ERR_EVENT_LOG_BANK', `the event log has no ${bank} digests, only ${log.banks.join(', ')}`)
+  }
+  const pcrs = new Map<number, Uint8Array>()
+  for (const event of log.events) {
+    const digest = event.digests[bank]
+    if (digest === undefined) continue
+    const pcr = pcrs.get(event.pcr) ?? initialPcr(event.pcr, bank, log.startupLocality)
+    pcrs.set(event.pcr, extendPcr(crypto, bank, { pcr, digest }))
+  }
+  return pcrs
+}
+
+/**
+ * PCRs whose quoted value is not what the log replays to.
+ * @param judged PCRs that firmware and kernel log completely; a PCR without events must still have its initial value
+ */
+export function replayMismatches(
+  crypto: CryptoProvider,
+  log: EventLog,
+  quote: { bank: HashAlgorithm; pcrs: ReadonlyMap<number, Uint8Array>; judged: readonly number[] },
+): ReplayMismatch[] {
+  const replayed = replayEventLog(crypto, log, quote.bank)
+  return quote.judged.flatMap((pcr) => {
+    const quoted = quote.pcrs.get(pcr)
+    const value = replayed.get(pcr) ?? initialPcr(pcr, quote.bank, log.startupLocality)
+    return quoted === undefined || equalBytes(value, quoted) ? [] : [{ pcr, replayed: value, quoted }]
+  })
+}
+
+/** Types whose digest is that of their data (PC Client Platform Firmware Profile 1.05, table 14). */
+const SELF_DESCRIBING: ReadonlySet<string> = new Set([
+  'EV_SEPARATOR',
+  'EV_S_CRTM_VERSION',
+  'EV_EFI_ACTION',
+  'EV_EFI_VARIABLE_DRIVER_CONFIG',
+  'EV_EFI_VARIABLE_AUTHORITY',
+])
+
+/** Whether the event's data is what was measured; undefined where the type's data is only a comment. */
+export function dataWasMeasured(crypto: CryptoProvider, event: TpmEvent, bank: HashAlgorithm): boolean | undefined {
+  const digest = event.digests[bank]
+  if (digest === undefined || !SELF_DESCRIBING.has(eventTypeName(event.type))) return undefined
+  const hash = crypto.createHash(bank)
+  hash.update(event.data)
+  return equalBytes(hash.digest(), digest)
+}
