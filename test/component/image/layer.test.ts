@@ -1,0 +1,245 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { copyFile, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
+import test from 'ava'
+import type { FinishedLayer, LayerVerity, OpenLayerOptions } from '#image/layer/engine'
+import { runProgram } from '#image/node/run-program'
+import type { Digest } from '#protocol/oci/digest'
+import { encodeTar, type TarEntry } from '#tools/nginx-image/tar'
+import { buildNative } from '../../../native/build.mjs'
+import { directory, file, filler } from './fixtures/image.ts'
+import { testIndexer } from './fixtures/indexer.ts'
+import { nativeEngine, workspace } from './fixtures/workspace.ts'
+
+const run = promisify(execFile)
+const SALT = createHash('sha256').update('salt').digest('hex')
+
+test.before(async () => {
+  await buildNative({ only: ['shared', 'caisson-index'] })
+})
+
+async function stream(
+  compressed: Uint8Array,
+  options: Partial<OpenLayerOptions> & { path: string },
+  step = 65_536,
+): Promise<FinishedLayer> {
+  const writer = nativeEngine.openLayer({
+    compression: 'none',
+    salt: SALT,
+    maxTarBytes: 100_000_000,
+    maxRatio: 1100,
+    what: 'layer',
+    ...options,
+  })
+  for (let at = 0; at < compressed.byteLength; at += step) await writer.write(compressed.subarray(at, at + step))
+  return await writer.finish()
+}
+
+/** The judgement of cryptsetup's own implementation. It takes no writable copy of ours, hence the copy. */
+async function veritysetup(path: string, verity: LayerVerity): Promise<void> {
+  const copy = `${path}.copy`
+  await copyFile(path, copy)
+  await run('veritysetup', [
+    'verify',
+    copy,
+    copy,
+    verity.rootHash,
+    '--no-superblock',
+    '--format=1',
+    '--hash=sha256',
+    `--data-block-size=${verity.dataBlockSize}`,
+    `--hash-block-size=${verity.hashBlockSize}`,
+    `--data-blocks=${verity.dataBlocks}`,
+    `--hash-offset=${verity.hashOffset}`,
+    `--salt=${verity.salt}`,
+  ])
+  await rm(copy)
+}
+
+// 128 digests of 512-byte blocks fill a hash block, and 128 hash blocks the next level: sizes around the steps.
+const CONTENTS = [0, 60_000, 62_976, 63_000, 8_380_000, 8_390_000]
+
+test('the tree of a tar of any size is the one that veritysetup computes', async (t) => {
+  const folder = await workspace(t)
+  for (const size of CONTENTS) {
+    const path = join(folder, `${size}.tar`)
+    const { verity } = await stream(encodeTar([directory('.'), file('f', filler(size))]), { path })
+    await t.notThrowsAsync(veritysetup(path, verity), `${size}`)
+    const bytes = await readFile(path)
+    bytes[verity.dataBlocks * 512 - 1600] = 1
+    await writeFile(path, bytes)
+    await t.throwsAsync(veritysetup(path, verity), undefined, `${size}, changed`)
+  }
+})
+
+test('a tree is appended to any file, padded to its blocks', async (t) => {
+  const folder = await workspace(t)
+  for (const size of [0, 1, 511, 512, 4096, 65_536, 65_537, 8_388_609]) {
+    const path = join(folder, `${size}`)
+    await writeFile(path, filler(size))
+    const verity = await nativeEngine.appendVerity(path, SALT, 'file')
+    await t.notThrowsAsync(veritysetup(path, verity), `${size}`)
+    t.deepEqual((await readFile(path)).subarray(0, size), Buffer.from(filler(size)))
+  }
+})
+
+const TAR = encodeTar([directory('.'), directory('d'), file('d/f', filler(700_000)), file('d/g', 'g')])
+
+function sha256(bytes: Uint8Array): Digest {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+}
+
+test('both digests, and the same tar, whatever the compression and however the bytes arrive', async (t) => {
+  const folder = await workspace(t)
+  const half = TAR.byteLength >> 1
+  const skippable = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5])
+  const forms = [
+    ['none', TAR],
+    ['gzip', gzipSync(TAR)],
+    ['gzip', Buffer.concat([gzipSync(TAR.subarray(0, half)), gzipSync(TAR.subarray(half))])],
+    ['zstd', zstdCompressSync(TAR)],
+    ['zstd', Buffer.concat([skippable, zstdCompressSync(TAR.subarray(0, half)), zstdCompressSync(TAR.subarray(half))])],
+  ] as const
+  let number = 0
+  for (const [compression, compressed] of forms) {
+    for (const step of [4_099, compressed.byteLength]) {
+      const path = join(folder, `${number++}.tar`)
+      const finished = await stream(compressed, { path, compression }, step)
+      t.is(finished.compressedDigest, sha256(compressed))
+      t.is(finished.diffId, sha256(TAR))
+      t.is(finished.tarBytes, TAR.byteLength)
+      t.deepEqual((await readFile(path)).subarray(0, TAR.byteLength), Buffer.from(TAR))
+    }
+  }
+})
+
+test('a stream that ends early, goes on after its end, or is of another format is refused', async (t) => {
+  const folder = await workspace(t)
+  let number = 0
+  const refused = async (compression: 'gzip' | 'zstd', bytes: Uint8Array, code: RegExp): Promise<void> => {
+    const error = await t.throwsAsync<Error & { code?: string }>(
+      stream(bytes, { path: join(folder, `${number++}.tar`), compression }),
+    )
+    t.regex(error?.code ?? '', code)
+  }
+  const small = encodeTar([file('a', 'a')])
+  for (const [compression, bytes] of [
+    ['gzip', gzipSync(small)],
+    ['zstd', zstdCompressSync(small)],
+  ] as const) {
+    for (let length = 0; length < bytes.byteLength; length++) {
+      await refused(compression, bytes.subarray(0, length), /^ERR_LAYER_TRUNCATED$/)
+    }
+    await refused(compression, Buffer.concat([bytes, Buffer.from('junk')]), /^ERR_LAYER_(?:CORRUPT|TRUNCATED)$/)
+    await refused(compression, Buffer.from('neither of the two formats'), /^ERR_LAYER_CORRUPT$/)
+  }
+  await refused('gzip', zstdCompressSync(small), /^ERR_LAYER_CORRUPT$/)
+  await refused('zstd', gzipSync(small), /^ERR_LAYER_CORRUPT$/)
+  // RFC 8878 3.1.1.1: a frame with a window descriptor of 2^41 bytes.
+  await refused('zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00]), /^ERR_LAYER_WINDOW$/)
+})
+
+test('a file that is there already is not overwritten', async (t) => {
+  const path = join(await workspace(t), 'there')
+  await writeFile(path, 'mine')
+  await t.throwsAsync(stream(TAR, { path }), { code: 'ERR_LAYER_FILE' })
+  t.is(await readFile(path, 'utf8'), 'mine')
+})
+
+const LONG = 'x'.repeat(256)
+const link = (path: string, target: string): TarEntry => ({ path, type: 'hardlink', mode: 0o644, target })
+
+/** Hostile or broken, with what the message must say. None of them may reach a file, a mount, or an unbounded loop. */
+const REFUSED: readonly (readonly [string, readonly TarEntry[], RegExp])[] = [
+  ['a name that climbs out', [file('../../etc/passwd', 'x')], /"\.\." component/],
+  ['a name that climbs and returns', [file('a/../b', 'x')], /"\.\." component/],
+  ['a component that is too long', [file(LONG, 'x')], /255 bytes/],
+  ['a name that is too long', [file(`${'d/'.repeat(2100)}f`, 'x')], /4096 bytes/],
+  ['an attribute of overlayfs', [{ ...file('a', 'x'), xattrs: { 'trusted.overlay.redirect': '/etc' } }], /attribute/],
+  ['an attribute of overlayfs for users', [{ ...file('a', 'x'), xattrs: { 'user.overlay.opaque': 'y' } }], /attribute/],
+  ['a label of a security module', [{ ...file('a', 'x'), xattrs: { 'security.selinux': 'x' } }], /attribute/],
+  ['a whiteout of nothing', [file('.wh.', '')], /whiteout of nothing/],
+  ['a whiteout of the parent', [file('a/.wh...', '')], /whiteout of nothing/],
+  ['a whiteout that is a directory', [directory('.wh.a')], /empty file/],
+  ['a whiteout with content', [file('.wh.a', 'content')], /empty file/],
+  ['a root that is a file', [file('.', 'x')], /root/],
+  ['a file in the place of a directory', [file('a/b', 'x'), file('a', 'y')], /place of a directory/],
+]
+
+for (const [title, entries, message] of REFUSED) {
+  test(`refused while streaming: ${title}`, async (t) => {
+    const path = join(await workspace(t), 'layer.tar')
+    const error = await t.throwsAsync(stream(encodeTar(entries), { path }), { code: 'ERR_LAYER_ENTRY' })
+    t.regex(error?.message ?? '', message)
+  })
+}
+
+const NOT_INDEXED: readonly (readonly [string, readonly TarEntry[]])[] = [
+  ['a hard link to a file of the machine', [link('a', '../../../etc/shadow')]],
+  ['a hard link to nothing', [link('a', 'b')]],
+  ['a hard link to a directory', [directory('d'), link('a', 'd')]],
+  ['a file below a file', [file('a', 'x'), file('a/b', 'y')]],
+  [
+    'a file below a symbolic link',
+    [{ path: 'd', type: 'symlink', mode: 0o777, target: '/etc' }, file('d/passwd', 'evil')],
+  ],
+]
+
+for (const [title, entries] of NOT_INDEXED) {
+  test(`refused by the indexer: ${title}`, async (t) => {
+    const folder = await workspace(t)
+    const path = join(folder, 'layer.tar')
+    const { tarBytes } = await stream(encodeTar(entries), { path })
+    const indexer = await testIndexer()
+    const indexPath = join(folder, 'layer.erofs')
+    await t.throwsAsync(indexer.index({ tarPath: path, indexPath, tarBytes, what: 'l' }), { code: 'ERR_LAYER_INDEX' })
+  })
+}
+
+test('a tar that is cut anywhere, or has a changed header byte, is refused or is another tar', async (t) => {
+  const folder = await workspace(t)
+  const tar = encodeTar([directory('d'), file('d/a', 'content'), { ...file('d/b', 'x'), xattrs: { 'user.a': 'b' } }])
+  let number = 0
+  for (let length = 1; length < tar.byteLength - 1024; length += 97) {
+    if (length % 512 === 0) continue
+    const path = join(folder, `${number++}`)
+    await t.throwsAsync(stream(tar.subarray(0, length), { path }), { code: 'ERR_LAYER_ENTRY' })
+  }
+  for (let at = 0; at < 512; at += 7) {
+    const changed = Uint8Array.from(tar)
+    changed[at] = (changed[at] ?? 0) ^ 0x55
+    await t.throwsAsync(stream(changed, { path: join(folder, `${number++}`) }), { code: 'ERR_LAYER_ENTRY' }, `${at}`)
+  }
+})
+
+test('the indexer runs as nobody, without network, cannot write elsewhere, and is stopped when it takes too long', async (t) => {
+  const folder = await workspace(t)
+  const { 'caisson-index': confine } = await buildNative({ only: ['caisson-index'] })
+  const tar = join(folder, 'layer.tar')
+  await writeFile(tar, 'input')
+  let number = 0
+  const confined = async (seconds: string, script: string): ReturnType<typeof runProgram> => {
+    const args = [tar, join(folder, `out-${number++}`), seconds, '256', '8', '--', '/usr/bin/perl', '-e', script]
+    return await runProgram(confine ?? '', args, { timeoutMs: 20_000 })
+  }
+  const said = async (script: string): Promise<string> => {
+    const { stdout, stderr, code } = await confined('10', script)
+    t.is(code, 0, Buffer.from(stderr).toString())
+    return Buffer.from(stdout).toString().trim()
+  }
+  t.regex(await said('print "$< $> $( $)"'), /^(?:65534 ?)+$/)
+  t.is(await said('print <STDIN>'), 'input')
+  t.is(await said('print socket(my $s, 2, 1, 0) ? "done" : $!+0'), '1')
+  t.is(await said(`print open(my $f, ">", ${JSON.stringify(join(folder, 'new'))}) ? "done" : $!+0`), '13')
+  t.is(await said('print mkdir("/tmp/caisson-test-folder") ? "done" : $!+0'), '1')
+  t.is(await said('print kill(0, getppid()) ? "done" : $!+0'), '1')
+  t.is((await confined('1', 'while (1) {}')).code, 124)
+  t.not((await confined('10', 'my $x = "x" x (1 << 30)')).code, 0)
+  t.not(
+    (await confined('10', 'open(my $f, ">", "/proc/self/fd/3"); print $f "x" x (16 << 20); close $f or exit 1')).code,
+    0,
+  )
+})
