@@ -82,9 +82,11 @@ HostClients::~HostClients() = default;
 
 int HostClients::Listen(const std::string& path) {
   const int result = listener_.Listen(path, kBacklog);
-  if (result == 0) watch_.Start(listener_.fd(), EPOLLIN, *this);
+  if (result == 0) AcceptMore();
   return result;
 }
+
+void HostClients::AcceptMore() { watch_.Start(listener_.fd(), EPOLLIN, *this); }
 
 void HostClients::Close() {
   watch_.Stop();
@@ -94,11 +96,12 @@ void HostClients::Close() {
 }
 
 void HostClients::OnReady(uint32_t) {
-  for (int turn = 0; turn < kAcceptsPerTurn; ++turn) {
+  for (int turn = 0; turn < kAcceptsPerTurn && clients_.size() < kMaxClients; ++turn) {
     UniqueFd fd = listener_.Accept();
     if (!fd) return;
-    if (clients_.size() < kMaxClients) clients_.push_back(std::make_unique<Client>(loop_, *this, std::move(fd)));
+    clients_.push_back(std::make_unique<Client>(loop_, *this, std::move(fd)));
   }
+  if (clients_.size() >= kMaxClients) watch_.Stop();  // the rest waits in the backlog
 }
 
 void HostClients::OnLine(Client& client, uint32_t port) {
@@ -121,11 +124,14 @@ void HostClients::OnDeviceUsable() {
     }
   }
   held_ = 0;
+  if (clients_.size() < kMaxClients) AcceptMore();
 }
 
 void HostClients::Remove(Client& client) {
   if (client.held()) --held_;
+  const bool full = clients_.size() >= kMaxClients;
   clients_.remove_if([&](const auto& candidate) { return candidate.get() == &client; });
+  if (full) AcceptMore();
 }
 
 }  // namespace caisson::pod

@@ -30,6 +30,7 @@ class HostClients final : public EventHandler {
  private:
   class Client;
 
+  void AcceptMore();
   void OnLine(Client& client, uint32_t port);
   void Remove(Client& client);
 
