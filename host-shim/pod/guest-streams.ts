@@ -3,7 +3,7 @@
  * holds up nobody else.
  */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
-import type { Duplex, Readable, Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { UnavailableError } from '#protocol/errors'
@@ -110,7 +110,7 @@ export async function forwardPort(
   options: { readonly listen: string; readonly port: number; readonly onError?: (error: unknown) => void },
 ): Promise<PortForward> {
   const { host, port } = parseListen(options.listen)
-  const open = new Set<Duplex>()
+  const open = new Set<Socket>()
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
     open.add(client)
     client.once('close', () => open.delete(client))
@@ -131,22 +131,31 @@ export async function forwardPort(
     port: address.port,
     async [Symbol.asyncDispose]() {
       const closed = new Promise((resolve) => server.close(resolve))
-      for (const client of open) client.destroy()
+      for (const client of open) client.resetAndDestroy()
       await closed
     },
   }
 }
 
-/** Pipes both ways; a pipe passes on the end of one direction, and an abrupt end of either side ends the other. */
-function join(a: Socket, b: Socket): void {
-  if (a.destroyed) {
-    b.destroy()
+/**
+ * Pipes both ways; a pipe passes on the end of one direction. Where a side ends in the middle, the other one is cut off, and
+ * a TCP client hears of it as a reset: it must not take half an answer for a whole one.
+ */
+function join(client: Socket, remote: Socket): void {
+  if (client.destroyed) {
+    remote.destroy()
     return
   }
-  a.pipe(b)
-  b.pipe(a)
-  a.once('close', () => b.destroy())
-  b.once('close', () => a.destroy())
+  client.pipe(remote)
+  remote.pipe(client)
+  client.once('close', () => (client.readableEnded ? destroyWhenWritten(remote) : remote.destroy()))
+  remote.once('close', () => (remote.readableEnded ? destroyWhenWritten(client) : client.resetAndDestroy()))
+}
+
+/** The other side is gone and everything it sent is on its way; what this side still sends has nowhere to go. */
+function destroyWhenWritten(socket: Socket): void {
+  if (socket.writableFinished) socket.destroy()
+  else socket.once('finish', () => socket.destroy())
 }
 
 function parseListen(listenOn: string): { host: string; port: number } {
