@@ -15,7 +15,7 @@ import {
 import { credentialProof } from '../credential-proof.ts'
 import { TPM_ALG } from '../parse/algorithms.ts'
 import { parseQuoteAttest } from '../parse/attest.ts'
-import { OBJECT_ATTRIBUTE, type PublicArea } from '../parse/public-area.ts'
+import { type EccPublicArea, OBJECT_ATTRIBUTE } from '../parse/public-area.ts'
 import {
   activateCredential,
   createPrimary,
@@ -148,7 +148,7 @@ export class TpmAttestation implements AsyncDisposable {
 }
 
 /** Restricted ECDSA P-256 signing key with SHA-256, outside the dictionary-attack protection since its password is empty. */
-export function attestationKeyTemplate(unique: Uint8Array): PublicArea {
+export function attestationKeyTemplate(unique: Uint8Array): EccPublicArea {
   return {
     type: 'ecc',
     nameAlgorithm: 'sha256',
