@@ -35,7 +35,7 @@ export function parseSignaturePolicy(source: string | Uint8Array): SignaturePoli
 
 /** containers-policy.json: "docker:" scopes. Anything else could never match, and a scope that never matches is a trap. */
 const SCOPE =
-  /^(?:\*\.)?[a-zA-Z0-9[][a-zA-Z0-9.:[\]-]*(?:\/[a-z0-9._/-]+(?::[A-Za-z0-9_.-]+|@sha(?:256|512):[0-9a-f]+)?)?$/
+  /^(?:\*\.)?(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]+)?(?:\/[a-z0-9._/-]+(?::[A-Za-z0-9_.-]+|@sha(?:256|512):[0-9a-f]+)?)?$/
 
 function parseScope(scope: string, place: string): string {
   if (scope === '') return scope

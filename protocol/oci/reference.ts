@@ -32,7 +32,7 @@ export function parseReference(text: string, defaultTag?: string): ImageReferenc
   const { name, tag, digest } = splitSuffixes(text)
   const slash = name.indexOf('/')
   const first = slash === -1 ? '' : name.slice(0, slash)
-  const hasHost = first !== '' && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase())
+  const hasHost = first !== '' && (/[.:]/.test(first) || first === 'localhost')
   const registry = hasHost ? first.toLowerCase() : DOCKER_HUB
   const rest = hasHost ? name.slice(slash + 1) : name
 
