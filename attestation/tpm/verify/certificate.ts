@@ -2,12 +2,13 @@
  * What `node:crypto` does not tell about an X.509 certificate (RFC 5280 section 4.1): constraints, key usages, criticality
  * and signature algorithm. Nothing is judged here.
  */
-import { X509Certificate } from 'node:crypto'
+import { type KeyObject, X509Certificate } from 'node:crypto'
 import { MalformedError } from '#protocol/errors'
 import { DER_TAG, type DerValue, readBoolean, readDer, readObjectId, readSingleDer } from '../parse/der.ts'
 
 export interface ParsedCertificate {
   readonly x509: X509Certificate
+  readonly publicKey: KeyObject
   readonly der: Uint8Array
   readonly signatureAlgorithm: string
   /** Undefined when the extension is absent. */
@@ -40,8 +41,10 @@ const EXTENSIONS_TAG = 0xa3
 /** DER or PEM. Throws `MalformedError` ERR_CERTIFICATE or ERR_DER. */
 export function parseCertificate(certificate: Uint8Array | string): ParsedCertificate {
   let x509: X509Certificate
+  let publicKey: KeyObject
   try {
     x509 = new X509Certificate(certificate)
+    publicKey = x509.publicKey // decoded when asked for, so this throws for a broken key
   } catch (cause) {
     throw new MalformedError('ERR_CERTIFICATE', 'not an X.509 certificate', { cause })
   }
@@ -56,6 +59,7 @@ export function parseCertificate(certificate: Uint8Array | string): ParsedCertif
   const content = (oid: string): Uint8Array | undefined => extensions.find((extension) => extension.oid === oid)?.value
   return {
     x509,
+    publicKey,
     der,
     signatureAlgorithm: readObjectId(first(readDer(algorithm.content))),
     basicConstraints: readBasicConstraints(content(OID.basicConstraints)),

@@ -69,9 +69,9 @@ export function verifyEkChain(input: EkChainInput): VerifiedEk {
   const publicArea = ekPublicArea(leaf)
   return {
     ...publicArea,
-    publicKey: leaf.x509.publicKey,
+    publicKey: leaf.publicKey,
     fingerprint: sha256(leaf.der),
-    keyFingerprint: sha256(new Uint8Array(leaf.x509.publicKey.export({ format: 'der', type: 'spki' }))),
+    keyFingerprint: sha256(new Uint8Array(leaf.publicKey.export({ format: 'der', type: 'spki' }))),
     subject: leaf.x509.subject,
   } as VerifiedEk
 }
@@ -115,7 +115,7 @@ function issued(issuer: ParsedCertificate, certificate: ParsedCertificate, below
   if (keyUsage !== undefined && !keyUsage.has('keyCertSign')) return false
   if (issuer.unknownCritical.length > 0) return false
   if (!SIGNATURE_ALGORITHMS.has(certificate.signatureAlgorithm)) return false
-  const { publicKey } = issuer.x509
+  const { publicKey } = issuer
   if (publicKey.asymmetricKeyType === 'rsa' && (publicKey.asymmetricKeyDetails?.modulusLength ?? 0) < MIN_RSA_BITS) {
     return false
   }
@@ -130,7 +130,7 @@ function checkLeaf(leaf: ParsedCertificate): void {
   if (leaf.extendedKeyUsage?.includes(EK_CERTIFICATE_USAGE) !== true) {
     refuse(`its extended key usage lacks ${EK_CERTIFICATE_USAGE}`)
   }
-  const wanted = leaf.x509.publicKey.asymmetricKeyType === 'rsa' ? 'keyEncipherment' : 'keyAgreement'
+  const wanted = leaf.publicKey.asymmetricKeyType === 'rsa' ? 'keyEncipherment' : 'keyAgreement'
   if (leaf.keyUsage?.has(wanted) !== true) refuse(`its key usage lacks ${wanted}`)
   if (leaf.unknownCritical.length > 0) refuse(`unknown critical extension ${leaf.unknownCritical.join(', ')}`)
 }
@@ -147,7 +147,7 @@ function checkValidity({ x509 }: ParsedCertificate, at: Date): void {
 
 /** The one public area that a key of this certificate can have in a TPM that follows the templates. */
 function ekPublicArea(leaf: ParsedCertificate): { template: EkTemplate; publicArea: PublicArea } {
-  const key = leaf.x509.publicKey
+  const key = leaf.publicKey
   const jwk = key.export({ format: 'jwk' })
   if (jwk.kty === 'RSA' && jwk.e === 'AQAB' && key.asymmetricKeyDetails?.modulusLength === 2048) {
     const template = EK_TEMPLATES['rsa-2048']
