@@ -4,13 +4,14 @@
  */
 import { randomBytes } from 'node:crypto'
 import { fromBase64, toBase64, toHex } from '#protocol/encoding'
-import { UnverifiedError } from '#protocol/errors'
+import { MalformedError, UnverifiedError } from '#protocol/errors'
 import { JsonFields } from '#protocol/json-fields'
 import { type KbsRequest, reportDataDigest } from '#protocol/kbs-messages'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { parseTpmEvidence, type TpmEvidence } from '#protocol/tpm-messages'
 import { credentialProof } from '../tpm/credential-proof.ts'
 import { checkSameKey, verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
+import { parseCertificate } from '../tpm/verify/certificate.ts'
 import { verifyEkChain } from '../tpm/verify/ek-chain.ts'
 import { makeCredential } from '../tpm/verify/make-credential.ts'
 import { type VerifiedQuote, verifyQuote } from '../tpm/verify/quote.ts'
@@ -40,8 +41,13 @@ export class TpmEvidenceKind implements EvidenceKind {
   readonly tee = 'tpm'
   readonly #options: TpmEvidenceOptions
 
+  /** @throws MalformedError ERR_TPM_CA, ERR_CERTIFICATE or ERR_DER when a trusted certificate cannot be read */
   constructor(options: TpmEvidenceOptions) {
-    this.#options = options
+    this.#options = {
+      ...options,
+      roots: options.roots.flatMap(certificatesOf),
+      intermediates: options.intermediates.flatMap(certificatesOf),
+    }
   }
 
   challenge({ tpm, version }: KbsRequest): ChallengeOffer {
@@ -112,6 +118,16 @@ function verifyGenuine(
   const quote = verifyQuote({ ...evidence.quote, key, qualifyingData: reportData, selection: SELECTION })
   checks.push(passed('quote', 'signed by the attestation key over this challenge and this public key'))
   return quote
+}
+
+/** Every certificate of a PEM file: one that was overlooked would be trust that the tenant believes to have given. */
+function certificatesOf(pem: string): string[] {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+  if (blocks.length === 0 || blocks.length !== pem.split('-----BEGIN').length - 1) {
+    throw new MalformedError('ERR_TPM_CA', 'a CA file must hold PEM certificates and nothing else in PEM form')
+  }
+  for (const block of blocks) parseCertificate(block)
+  return blocks
 }
 
 function readState({ state }: AnswerInput): ChallengeState {
