@@ -166,7 +166,7 @@ function exitedError(stage: BootStage, exit: VmExit, vm: Vm): BootError {
   return new BootError(
     'ERR_VM_EXITED',
     `the VM ended in stage "${stage}" (${why}; console codes: ${codesText(codes)})${stderr}`,
-    { stage, consoleCodes: codes, hint: exitHint(stage, codes) },
+    { stage, consoleCodes: codes, hint: exitHint(stage, codes, why) },
   )
 }
 
@@ -192,7 +192,11 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   'agent-died': 'The agent ended by itself; usual causes are too little memory and a guest image of another version',
 }
 
-function exitHint(stage: BootStage, codes: readonly string[]): string {
+function exitHint(stage: BootStage, codes: readonly string[], why: string): string {
+  // SIGTERM, SIGKILL and QMP's quit come from this side.
+  if (/^(?:host-|signal )/.test(why)) {
+    return 'The VM was ended from the host: by caisson stop, by a signal, or by the kernel when memory ran out (see dmesg)'
+  }
   const told = codes.toReversed().find((code) => Object.hasOwn(CODE_HINTS, code))
   const hint = told === undefined ? undefined : CODE_HINTS[told]
   return hint ?? EXIT_HINTS[stage]
