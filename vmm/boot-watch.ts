@@ -93,6 +93,7 @@ class Progress<T> {
   #entered = this.#started
   #codesSeen = 0
   #timer: ReturnType<typeof setTimeout> | undefined
+  #closed = false
   #stall: (limitMs: number) => void = () => undefined
 
   /** Resolves with the limit that passed. */
@@ -137,14 +138,16 @@ class Progress<T> {
     return this.#times
   }
 
+  /** The console goes on talking after the boot; it must not start the watch again. */
   close(): void {
+    this.#closed = true
     clearTimeout(this.#timer)
-    this.#timer = undefined
     this.#stall = () => undefined
   }
 
   #restartTimer(): void {
     clearTimeout(this.#timer)
+    if (this.#closed) return
     const limitMs = this.#limits[this.#stage]
     this.#timer = setTimeout(() => this.#stall(limitMs), limitMs)
   }
