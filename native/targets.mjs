@@ -16,6 +16,18 @@ export const targets = [
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
   { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
+  {
+    name: 'fuzz-native-host',
+    kind: 'sanitized-program',
+    sources: [
+      'test/fuzz/native-host/*.cc',
+      ...['connect_line', 'guest_memory', 'vhost_user_message', 'virtqueue', 'vsock_packet'].map(
+        (name) => `native/host/pod/${name}.cc`,
+      ),
+    ],
+    flags: ['-Inative/host/pod'],
+    onDemand: true,
+  },
   { name: 'caisson-kvm-probe', kind: 'program', sources: ['native/host/kvm-probe/*.cc'] },
   {
     name: 'guest',

@@ -47,6 +47,8 @@ class HostClients::Client final : public EventHandler {
         if (recv(fd_.get(), received, line.bytes, MSG_DONTWAIT) != static_cast<ssize_t>(line.bytes)) {
           return owner_.Remove(*this);
         }
+        // Gone already: no second event would tell.
+        if ((events & (EPOLLHUP | EPOLLERR)) != 0) return owner_.Remove(*this);
         return owner_.OnLine(*this, line.port);
     }
   }

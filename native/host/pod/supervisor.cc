@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -50,7 +51,16 @@ int Supervisor::Run() {
 bool Supervisor::Prepare() {
   sigset_t handled;
   sigemptyset(&handled);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&handled, number);
+  for (const int number : {SIGTERM, SIGCHLD}) sigaddset(&handled, number);
+  for (const int number : {SIGINT, SIGHUP}) {
+    // A terminal's signals reach the owner as well, and what they mean for the VM is the owner's to say: it holds the
+    // leash. Only somebody who runs this process by hand means it.
+    if (isatty(STDIN_FILENO) == 1) {
+      sigaddset(&handled, number);
+    } else {
+      signal(number, SIG_IGN);
+    }
+  }
   sigprocmask(SIG_BLOCK, &handled, nullptr);
   signals_.Reset(signalfd(-1, &handled, SFD_NONBLOCK | SFD_CLOEXEC));
   if (!signals_ || !signal_watch_.Start(signals_.get(), EPOLLIN, *this)) {

@@ -65,6 +65,22 @@ test('SIGTERM ends the VMM', async (t) => {
   t.deepEqual(await pod.exit, { code: 1, signal: null })
 })
 
+test('signals of a terminal are left to the owner', async (t) => {
+  const pod = new TestPod(
+    t,
+    shell('grep SigIgn /proc/$PPID/status /proc/self/status; kill -INT $PPID; kill -HUP $PPID'),
+  )
+  t.deepEqual(await pod.exit, { code: 0, signal: null })
+  const [ours, theirs] = pod
+    .log()
+    .trimEnd()
+    .split('\n')
+    .map((line) => BigInt(`0x${line.split('\t')[1]}`))
+  const hangupAndInterrupt = 0b11n
+  t.is((ours ?? 0n) & hangupAndInterrupt, hangupAndInterrupt)
+  t.is((theirs ?? 0n) & hangupAndInterrupt, 0n)
+})
+
 test('a VMM that ignores SIGTERM is killed after the grace time, with its whole group', async (t) => {
   const pod = new TestPod(t, shell('trap "" TERM; sleep 600 & echo $!; wait'), ['--grace-ms', '100'])
   await until(() => pod.log().endsWith('\n'), 'the helper starts')

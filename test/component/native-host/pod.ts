@@ -1,4 +1,4 @@
-/** Starts `caisson-pod` and follows its events. */
+/** Starts `caisson-pod`, or what `CAISSON_TEST_POD` names (the one under sanitizers, say), and follows its events. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { EventEmitter, on, once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -31,7 +31,7 @@ export class TestPod {
     this.dir = mkdtempSync(join(tmpdir(), 'caisson-pod-'))
     this.vsockPath = join(this.dir, 'vsock.sock')
     const args = ['--state-dir', this.dir, ...options, '--', ...command(this.dir)]
-    this.process = spawn(CAISSON_POD, args, { stdio: ['pipe', 'pipe', 'pipe'] })
+    this.process = spawn(process.env.CAISSON_TEST_POD ?? CAISSON_POD, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.process.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.stderr += text
     })
