@@ -68,6 +68,8 @@ export async function watchBoot<T>(
   try {
     progress.enter(watch.platform === 'tpm' ? 'firmware' : 'kernel')
     vm.console.onProgress(() => progress.readConsole(vm))
+    // A fast guest has spoken already.
+    progress.readConsole(vm)
     const agent = await Promise.race([
       watch.connectAgent(vm, abort.signal),
       progress.stalled.then((limitMs) => Promise.reject(stalledError(progress.stage, limitMs, vm))),
