@@ -169,6 +169,6 @@ async function contentKey(sources: RootSources, kernel: BuiltKernel): Promise<st
 }
 
 async function sourceDigests(folder: string): Promise<readonly string[]> {
-  const files = (await readdir(folder)).filter((file) => file.endsWith('.ts')).sort()
+  const files = (await readdir(folder)).filter((file) => /\.(ts|cjs)$/.test(file)).sort()
   return Promise.all(files.map(async (file) => `${file} ${await fileSha256(join(folder, file))}`))
 }

@@ -3,7 +3,8 @@
  * the agent imports may use await at top level. Reports which npm packages went in, for the lock.
  */
 import { sep } from 'node:path'
-import { build } from 'esbuild'
+import { fileURLToPath } from 'node:url'
+import { build, type Plugin } from 'esbuild'
 import { errorText, UnavailableError } from '#protocol/errors'
 
 export interface AgentBundle {
@@ -14,6 +15,14 @@ export interface AgentBundle {
 
 /** `import.meta.url` of bundled modules is the bundle's own: addons lie beside it. */
 const IMPORT_META_URL = 'const importMetaUrl = require("node:url").pathToFileURL(__filename).href;'
+
+const SMALL_UNDICI: Plugin = {
+  name: 'small-undici',
+  setup: (bundler) => {
+    const path = fileURLToPath(new URL('undici-agent.cjs', import.meta.url))
+    bundler.onResolve({ filter: /^undici$/ }, () => ({ path }))
+  },
+}
 
 /** Throws ERR_AGENT_BUNDLE with the bundler's reasons. Paths in the output are relative to `root`, the repository. */
 export async function bundleAgent(entry: string, root: string): Promise<AgentBundle> {
@@ -32,6 +41,7 @@ export async function bundleAgent(entry: string, root: string): Promise<AgentBun
       define: { 'import.meta.url': 'importMetaUrl' },
       banner: { js: IMPORT_META_URL },
       external: ['*.node'],
+      plugins: [SMALL_UNDICI],
       legalComments: 'none',
       minifyWhitespace: true,
       minifySyntax: true,

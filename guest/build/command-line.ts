@@ -26,7 +26,8 @@ export function commandLine(root: VerityRoot, platform: GuestPlatform): string {
   return [
     `dm-mod.create="${rootDevice(root)}"`,
     'root=/dev/dm-0 rootfstype=erofs ro init=/sbin/init',
-    'console=ttyS0 quiet loglevel=1 panic=-1',
+    // Level 0 holds in a panic too: registers and stacks of the guest are not for the host, which reads the console.
+    'console=ttyS0 quiet loglevel=0 panic=-1',
     // The seed that the loader passes is the host's or the firmware's: mixed in, but no credit.
     'random.trust_bootloader=off',
     `caisson.platform=${platform}`,
