@@ -14,7 +14,7 @@ import { createScratchDisk, writeInitdataDisk } from './disks.ts'
 import type { GuestAccess } from './guest-streams.ts'
 import type { PodPlan } from './pod-plan.ts'
 import { type PodProcess, startPodProcess } from './pod-process.ts'
-import { createPodState, type PodPaths, podPaths, removePod } from './state-dir.ts'
+import { createPodState, type PodPaths, podPaths, reconcilePods, removePod } from './state-dir.ts'
 
 /** `disks` and `tpm` are the host's own; the rest is the VM's. */
 export type PodStage = 'disks' | 'tpm' | BootStage
@@ -107,6 +107,8 @@ export class Pod implements AsyncDisposable, GuestAccess {
 export async function startPod(plan: PodPlan, options: StartPodOptions): Promise<Pod> {
   const paths = podPaths(options.stateRoot, plan.id)
   const clock = new StageClock(options.onStage)
+  // What crashed owners left goes first, so that a restart under the same id works.
+  await reconcilePods(options.stateRoot)
   await using resources = new AsyncDisposableStack()
   await createPodState(paths, { id: plan.id, platform: plan.platform, labels: plan.labels ?? {} })
   resources.defer(() => removePod(paths))
