@@ -47,7 +47,7 @@ async function describe(root: string, pod: PodSummary): Promise<Row> {
     const [container] = await handle.agent.listContainers()
     return {
       ...row,
-      state: STATE_TEXT[container?.state ?? ContainerState.UNSPECIFIED],
+      state: STATE_TEXT[container?.state ?? ContainerState.UNSPECIFIED] ?? 'starting',
       imageDigest: container?.imageDigest ?? '',
     }
   } catch {
@@ -55,7 +55,7 @@ async function describe(root: string, pod: PodSummary): Promise<Row> {
   }
 }
 
-const STATE_TEXT: Readonly<Record<ContainerState, string>> = {
+const STATE_TEXT: Readonly<Record<number, string>> = {
   [ContainerState.UNSPECIFIED]: 'starting',
   [ContainerState.CREATED]: 'created',
   [ContainerState.RUNNING]: 'running',
