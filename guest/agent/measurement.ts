@@ -3,10 +3,10 @@
  * see it. An image is measured once per name in the policy; the order is that of admission.
  */
 
+import { extendSha256Pcr } from '#attestation/tpm/guest/pcrs'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { type AdmittedImage, admittedImageDigest } from '#protocol/tpm-messages'
 import type { Tpm } from '../platform/platform.ts'
-import { extendPcr } from './pcr-extend.ts'
 
 const RUNTIME_PCR = 15
 
@@ -46,7 +46,7 @@ export class TpmMeasurement implements ImageMeasurement {
     )
     if (index >= 0 && index < this.#attested) return false
     if (index < 0) {
-      await extendPcr(this.#tpm, RUNTIME_PCR, admittedImageDigest(this.#crypto, image))
+      await extendSha256Pcr(this.#tpm, RUNTIME_PCR, admittedImageDigest(this.#crypto, image))
       this.#images.push(image)
     }
     const images = [...this.#images]

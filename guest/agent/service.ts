@@ -11,7 +11,7 @@ import {
 } from '#protocol/gen/agent_pb'
 import type { ServiceImpl } from '#protocol/ttrpc/server'
 import type { Platform } from '../platform/platform.ts'
-import { malformedRequest } from './agent-error.ts'
+import { AgentError, malformedRequest } from './agent-error.ts'
 import { readStats } from './cgroup-stats.ts'
 import type { Container } from './container.ts'
 import { noSuchStream } from './container-process.ts'
@@ -78,6 +78,8 @@ export function agentService(options: ServiceOptions): AgentService {
           const created = await sandbox.attested().containers.create(request)
           return { imageDigest: created.parts.imageDigest }
         } catch (error) {
+          // A request that never became a container is answered and is no event of one.
+          if (error instanceof AgentError) throw error
           const { code, correlationId, denied } = refusals.record(error, `CreateContainer ${request.containerId}`)
           const kind = denied ? EventKind.REFUSED : EventKind.FAILED
           events.append({ kind, containerId: request.containerId.slice(0, 128), errorCode: code, correlationId })
@@ -185,9 +187,10 @@ function streamHandler(request: OpenStreamRequest, { sandbox, platform }: Servic
       policy.admitOutput(id, isExec)
       return (stream) => process.sendOutput(stream, ['stdout', 'stderr'], request.follow)
     case StreamKind.UNSPECIFIED:
-    default:
-      throw malformedRequest('kind', `is ${request.kind}`)
+      break
   }
+  // A number that this version does not know comes here too.
+  throw malformedRequest('kind', `is ${request.kind}`)
 }
 
 function describe(container: Container) {

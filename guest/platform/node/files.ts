@@ -8,7 +8,7 @@ import type { Files } from '../platform.ts'
 export const nodeFiles: Files = {
   read: async (path, maxBytes) => {
     await using file = await open(path, constants.O_RDONLY)
-    return readBounded(file, path, maxBytes)
+    return await readBounded(file, path, maxBytes)
   },
 
   readIfExists: async (path, maxBytes) => {

@@ -52,7 +52,7 @@ export class Crun implements OciRuntime {
 
   async create(id: string, bundle: string, options: { terminal: boolean; stdin: boolean }): Promise<RunningProcess> {
     return this.#launch(
-      (scratch, console) => ['create', `--bundle=${bundle}`, ...pidFile(scratch), ...console, id],
+      (scratch, console) => ['create', '--no-new-keyring', `--bundle=${bundle}`, ...pidFile(scratch), ...console, id],
       options,
     )
   }
