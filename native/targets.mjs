@@ -45,5 +45,12 @@ export const targets = [
     libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a', '-Wl,--exclude-libs,ALL', '-Wl,-Bsymbolic'],
   },
   { name: 'caisson-index', kind: 'static-program', sources: ['native/shared/indexer/*.c'] },
+  {
+    name: 'layer-fuzz',
+    kind: 'sanitized-program',
+    sources: ['native/shared/fuzz/*.cc', 'native/shared/tar.cc', 'native/shared/decompressor.cc'],
+    libs: ['-l:libzstd.a', '-l:libz.a'],
+    onDemand: true,
+  },
   { name: 'init', kind: 'static-program', sources: ['guest/init/*.c'] },
 ]

@@ -65,6 +65,16 @@ bool ChecksumHolds(const uint8_t* block) {
 
 uint64_t BlocksOf(uint64_t bytes) { return (bytes + TarScanner::kBlock - 1) / TarScanner::kBlock; }
 
+// "-12.034": sign and fraction are for times; owners that have them fail in the indexer.
+bool Decimal(std::string_view text) {
+  if (!text.empty() && text[0] == '-') text.remove_prefix(1);
+  const size_t point = std::min(text.find('.'), text.size());
+  const auto digits = [](std::string_view part) {
+    return std::all_of(part.begin(), part.end(), [](char digit) { return digit >= '0' && digit <= '9'; });
+  };
+  return point > 0 && point <= 18 && digits(text.substr(0, point)) && digits(text.substr(std::min(point + 1, text.size())));
+}
+
 bool StartsWith(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
 
 // overlayfs and the kernel's security modules act on these: they are for whoever mounts, not for whoever packs.
@@ -207,7 +217,9 @@ void TarScanner::PaxRecord(std::string_view key, std::string_view value, bool gl
   if (StartsWith(key, "GNU.sparse.")) return Fail("sparse files are not supported");
   for (const std::string_view prefix : {"SCHILY.xattr.", "LIBARCHIVE.xattr."}) {
     if (!StartsWith(key, prefix)) continue;
-    if (ForbiddenXattr(key.substr(prefix.size()))) return Fail("an extended attribute of it is not for images to set");
+    const std::string_view name = key.substr(prefix.size());
+    if (name.empty() || name.find('\0') != std::string_view::npos) return Fail("an extended attribute of it has no name");
+    if (ForbiddenXattr(name)) return Fail("an extended attribute of it is not for images to set");
     return;
   }
   if (key == "size") {
@@ -218,6 +230,10 @@ void TarScanner::PaxRecord(std::string_view key, std::string_view value, bool gl
     }
     if (value.empty() || next_size_ > kMaxSize) return Fail("its size is not a sensible number");
     has_next_size_ = true;
+    return;
+  }
+  if (key == "mtime" || key == "uid" || key == "gid") {
+    if (!Decimal(value)) return Fail("a number in a pax record is malformed");
     return;
   }
   if (key != "path" && key != "linkpath") return;
