@@ -1,6 +1,8 @@
 /** Where a command prints: results on stdout (text or one JSON value), progress and errors on stderr. */
 import { writeSync } from 'node:fs'
+import { GuestRefusalError } from '#host-shim/pod/agent-client'
 import { CaissonError, DeniedError, errorText } from '#protocol/errors'
+import { explainCode } from './error-table.ts'
 
 export class Output {
   readonly json: boolean
@@ -46,9 +48,21 @@ function writeAll(fd: number, bytes: Uint8Array): void {
   }
 }
 
+/** The host learns a code from the guest, no reason; what the code means in general is no secret. */
+function guestRefusalLines(error: GuestRefusalError): string[] {
+  const explained = explainCode(error.code)
+  const lines = explained === undefined ? [] : [`  cause: ${explained.cause}`, `  remedy: ${explained.remedy}`]
+  if (error.correlationId !== undefined) lines.push(`  the tenant finds the reason under ${error.correlationId}`)
+  return lines
+}
+
 function errorJson(error: unknown): Record<string, unknown> {
   if (!(error instanceof CaissonError)) return { code: 'ERR_INTERNAL', message: errorText(error) }
   const denial = error instanceof DeniedError ? { field: error.field, allowed: error.allowed, asked: error.asked } : {}
+  if (error instanceof GuestRefusalError) {
+    const explained = explainCode(error.code)
+    return { code: error.code, message: error.message, ...explained, correlationId: error.correlationId }
+  }
   return { code: error.code, message: error.message, remedy: error.hint, ...denial }
 }
 
@@ -58,10 +72,12 @@ function errorLines(error: unknown): string {
     return `caisson: ERR_INTERNAL: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`
   }
   const lines = [`caisson: ${error.code}: ${error.message}`]
-  for (let cause = error.cause, depth = 0; cause !== undefined && depth < 4; depth++) {
+  const ownCause = error instanceof GuestRefusalError ? undefined : error.cause
+  for (let cause = ownCause, depth = 0; cause !== undefined && depth < 4; depth++) {
     lines.push(`  cause: ${cause instanceof CaissonError ? `${cause.code}: ` : ''}${errorText(cause)}`)
     cause = cause instanceof Error ? cause.cause : undefined
   }
-  if (error.hint !== undefined) lines.push(`  remedy: ${error.hint}`)
+  if (error instanceof GuestRefusalError) lines.push(...guestRefusalLines(error))
+  else if (error.hint !== undefined) lines.push(`  remedy: ${error.hint}`)
   return `${lines.join('\n')}\n`
 }

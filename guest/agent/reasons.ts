@@ -3,6 +3,7 @@
  * sealed to a key of its own, never for the host.
  */
 
+import { VerifierRefusal } from '#attestation/client/verifier-http'
 import { refusalError } from '#protocol/agent-service'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { toHex } from '#protocol/encoding'
@@ -65,8 +66,10 @@ export class Refusals {
   record(error: unknown, subject: string): Refused {
     const known = error instanceof Error ? this.#known.get(error) : undefined
     if (known !== undefined) return known
-    const code = error instanceof CaissonError ? error.code : 'ERR_INTERNAL'
-    const correlationId = toHex(this.#crypto.randomBytes(8))
+    // A refusal of the verifier keeps the id under which the verifier keeps its reasons.
+    const verifiers = error instanceof VerifierRefusal ? error.refusal : undefined
+    const code = verifiers?.code ?? (error instanceof CaissonError ? error.code : 'ERR_INTERNAL')
+    const correlationId = verifiers?.correlationId ?? toHex(this.#crypto.randomBytes(8))
     this.#sink.record({
       correlationId,
       atMs: this.#now().getTime(),
@@ -77,7 +80,7 @@ export class Refusals {
       denial:
         error instanceof DeniedError ? { field: error.field, allowed: error.allowed, asked: error.asked } : undefined,
     })
-    const refused = { code, correlationId, denied: error instanceof DeniedError || error instanceof UnverifiedError }
+    const refused = { code, correlationId, denied: isNo(error) }
     if (error instanceof Error) this.#known.set(error, refused)
     return refused
   }
@@ -92,9 +95,14 @@ export class Refusals {
 
 function statusOf(error: unknown): Parameters<typeof refusalError>[0] {
   if (error instanceof AgentError) return error.status
-  if (error instanceof DeniedError || error instanceof UnverifiedError) return 'permissionDenied'
+  if (isNo(error)) return 'permissionDenied'
   if (error instanceof UnavailableError) return 'unavailable'
   return error instanceof CaissonError ? 'failedPrecondition' : 'internal'
+}
+
+/** A policy, signature, digest or the verifier said no, as opposed to something that broke. */
+function isNo(error: unknown): boolean {
+  return error instanceof DeniedError || error instanceof UnverifiedError || error instanceof VerifierRefusal
 }
 
 function withCauses(error: unknown): string {
