@@ -11,8 +11,6 @@ export interface ChallengeOffer {
   /** Sealed into the session and handed back with the answer; it may hold secrets. Small: it travels in a cookie. */
   readonly state: JsonObject
   readonly tpm?: TpmChallenge
-  /** Who asks, for the tenant's records. */
-  readonly facts: Readonly<Record<string, string>>
 }
 
 export interface AnswerInput {

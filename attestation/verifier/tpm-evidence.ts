@@ -1,6 +1,6 @@
 /**
- * Evidence of TPMs for the KBS service: whom to challenge, with what, and which answers are genuine. What a genuine quote
- * says is judged by `../tpm/appraise.ts` against the registered reference values.
+ * Evidence of TPMs for the KBS service: whom to challenge and with what. What answers the challenge is judged by
+ * `../tpm/appraise.ts`.
  */
 import { randomBytes } from 'node:crypto'
 import { fromBase64, toBase64, toHex } from '#protocol/encoding'
@@ -8,15 +8,15 @@ import { MalformedError, UnverifiedError } from '#protocol/errors'
 import { JsonFields } from '#protocol/json-fields'
 import { type KbsRequest, reportDataDigest } from '#protocol/kbs-messages'
 import { nodeCrypto } from '#protocol/node/crypto'
-import { parseTpmEvidence, type TpmEvidence } from '#protocol/tpm-messages'
-import { credentialProof } from '../tpm/credential-proof.ts'
-import { checkSameKey, verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
+import { parseTpmEvidence } from '#protocol/tpm-messages'
+import { parseReferenceValues, type TpmReferenceValues } from '../measure/reference-values.ts'
+import { appraiseTpmEvidence, QUOTED_PCRS, type TpmClaims } from '../tpm/appraise.ts'
+import { verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
 import { parseCertificate } from '../tpm/verify/certificate.ts'
 import { verifyEkChain } from '../tpm/verify/ek-chain.ts'
 import { makeCredential } from '../tpm/verify/make-credential.ts'
-import { type VerifiedQuote, verifyQuote } from '../tpm/verify/quote.ts'
-import type { ClaimCheck } from './attestation-log.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
+import type { StoredReference } from './reference-store.ts'
 
 export interface TpmEvidenceOptions {
   /** PEM certificates of CAs whose TPMs are believed. */
@@ -26,9 +26,10 @@ export interface TpmEvidenceOptions {
   readonly now: () => Date
 }
 
-/** SHA-256 bank: firmware and boot (0 to 7), initdata (8), command line (9), admitted images (15). */
-const SELECTION = { bank: 'sha256', pcrs: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15] } as const
 const SECRET_BYTES = 32
+/** Kept of the event log in each record; firmware writes some 30 events. */
+const MAX_LOG_LINES = 200
+const MAX_LOG_CHARACTERS = 16_000
 
 interface ChallengeState {
   readonly secret: Uint8Array
@@ -69,55 +70,48 @@ export class TpmEvidenceKind implements EvidenceKind {
     const secret = new Uint8Array(randomBytes(SECRET_BYTES))
     return {
       state: { secret: toBase64(secret), ak: toBase64(tpm.akPublic), ek: ek.fingerprint },
-      tpm: { ...makeCredential({ ek, akName: ak.name, secret }), pcrSelection: SELECTION },
-      facts: { 'ek-fingerprint': ek.fingerprint, 'ek-subject': ek.subject },
+      tpm: {
+        ...makeCredential({ ek, akName: ak.name, secret }),
+        pcrSelection: { bank: 'sha256', pcrs: QUOTED_PCRS.pcrs },
+      },
     }
   }
 
   appraise(input: AnswerInput): Appraisal {
+    const { version, nonce, attestation } = input
     const state = readState(input)
-    const facts = { 'ek-fingerprint': state.ekFingerprint }
-    const checks: ClaimCheck[] = []
-    const evidence = parseTpmEvidence(input.attestation.primaryEvidence)
-    const reportData = reportDataDigest(nodeCrypto, {
-      ...input.attestation,
-      version: input.version,
-      nonce: input.nonce,
+    const reportData = reportDataDigest(nodeCrypto, { ...attestation, version, nonce })
+    const verdict = appraiseTpmEvidence({
+      evidence: parseTpmEvidence(attestation.primaryEvidence),
+      key: verifyAttestationKey(state.akPublic),
+      secret: state.secret,
+      reportData,
+      initdataToml: attestation.initdataToml,
+      references: input.references.map(readReference),
     })
-    try {
-      verifyGenuine({ state, evidence, reportData }, checks)
-      throw new UnverifiedError('ERR_TPM_REFERENCE', 'no registered reference values match')
-    } catch (error) {
-      if (!(error instanceof UnverifiedError)) throw error
-      checks.push(failed(error))
-      return { accepted: false, code: error.code, reason: error.message, hint: error.hint, checks, facts }
-    }
+    const facts = { 'ek-fingerprint': state.ekFingerprint, ...factsOf(verdict.claims) }
+    if (!verdict.accepted) return { ...verdict, facts }
+    // The log's description is for the tenant's records; in the token it would only grow the header it travels in.
+    const { events: _, ...teeClaims } = verdict.claims
+    return { ...verdict, reportData: toHex(reportData), teeClaims, facts }
   }
 }
 
-/** Steps 4 and 5 of `protocol/attestation-messages.md`: everything that makes the PCR values the guest's own. */
-function verifyGenuine(
-  input: { state: ChallengeState; evidence: TpmEvidence; reportData: Uint8Array },
-  checks: ClaimCheck[],
-): VerifiedQuote {
-  const { state, evidence, reportData } = input
-  const key = verifyAttestationKey(state.akPublic)
-  checkSameKey(key, evidence.akPublic)
-  checks.push(passed('attestation key', toHex(key.name)))
-  const proof = credentialProof(nodeCrypto, state.secret, reportData)
-  if (!nodeCrypto.timingSafeEqual(proof, evidence.credentialSecret)) {
-    throw new UnverifiedError(
-      'ERR_TPM_CREDENTIAL',
-      'the answer does not prove that the attestation key is in this TPM',
-      {
-        hint: 'Another TPM answered, or nonce or public key were exchanged on the way.',
-      },
-    )
-  }
-  checks.push(passed('credential', 'recovered by the TPM with the endorsement key'))
-  const quote = verifyQuote({ ...evidence.quote, key, qualifyingData: reportData, selection: SELECTION })
-  checks.push(passed('quote', 'signed by the attestation key over this challenge and this public key'))
-  return quote
+/** PCR values and the log in words, for the tenant's record. */
+function factsOf(claims: TpmClaims | undefined): Record<string, string> {
+  if (claims === undefined) return {}
+  const pcrs = Object.entries(claims.pcrs).map(([pcr, value]) => [`pcr ${pcr}`, value])
+  const log = claims.events.slice(0, MAX_LOG_LINES).join('\n').slice(0, MAX_LOG_CHARACTERS)
+  return { ...Object.fromEntries(pcrs), 'event-log': log, 'reset-count': String(claims.reset_count) }
+}
+
+/** @throws MalformedError ERR_REFERENCE_VALUES */
+export function parseTpmReference(document: string): { readonly id: string } {
+  return parseReferenceValues(document)
+}
+
+function readReference({ document }: StoredReference): TpmReferenceValues {
+  return parseReferenceValues(document)
 }
 
 /** Every certificate of a PEM file: one that was overlooked would be trust that the tenant believes to have given. */
@@ -137,28 +131,4 @@ function readState({ state }: AnswerInput): ChallengeState {
     akPublic: fromBase64(fields.string('ak', 8192), 'session.state.ak'),
     ekFingerprint: fields.string('ek', 64),
   }
-}
-
-function passed(claim: string, found: string): ClaimCheck {
-  return { claim, expected: found, found, ok: true }
-}
-
-function failed(error: UnverifiedError): ClaimCheck {
-  const remedy = error.hint === undefined ? {} : { remedy: error.hint }
-  return { claim: CLAIM_OF[error.code] ?? 'evidence', expected: 'genuine', found: error.message, ok: false, ...remedy }
-}
-
-const CLAIM_OF: Readonly<Record<string, string>> = {
-  ERR_AK_CHANGED: 'attestation key',
-  ERR_TPM_CREDENTIAL: 'credential',
-  ERR_QUOTE_SIGNATURE: 'quote',
-  ERR_QUOTE_STALE: 'quote',
-  ERR_QUOTE_SELECTION: 'quote',
-  ERR_QUOTE_PCRS: 'quote',
-  ERR_QUOTE_SIGNER: 'quote',
-}
-
-export function parseTpmReference(document: string): { readonly id: string } {
-  const fields = JsonFields.parse(document, 'reference values', { code: 'ERR_REFERENCE_VALUES', maxChars: 1024 * 1024 })
-  return { id: fields.string('id', 128) }
 }

@@ -123,7 +123,7 @@ test('keys are rotated without invalidating what is out, and a second process kn
   const { time } = await get(`${verifier.url}/kbs/v0/time`)
   verifier.rotateTokenKey()
   const second = await startSecond()
-  const keys = await get(`${second.url}/.well-known/jwks.json`)
+  const keys = await get(`${second}/.well-known/jwks.json`)
   t.is(keys.keys.length, 2)
   await t.notThrowsAsync(jwtVerify(time, createLocalJWKSet(keys)))
 })

@@ -1,4 +1,6 @@
 /** A verifier with its own CA on a free loopback port, and what its administrator needs; everything ends with the test. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,8 +17,8 @@ export interface Site {
   readonly http: UndiciTransport
   readonly admin: VerifierAdminClient
   readonly adminKey: AdminKey
-  /** Another process's view: the same store and keys behind another listener. */
-  startSecond(config?: Partial<VerifierConfig>): Promise<RunningVerifier>
+  /** URL of a second verifier on the same store, in a process of its own. */
+  startSecond(): Promise<string>
 }
 
 export async function startSite(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Site> {
@@ -26,14 +28,23 @@ export async function startSite(t: ExecutionContext, config: Partial<VerifierCon
   const tls = issueServerCertificate({ ca, names: ['verifier.test'], ips: ['127.0.0.1'] })
   const adminKey = createAdminKey()
   const storePath = join(directory, 'verifier.db')
-  const start = async (more: Partial<VerifierConfig>): Promise<RunningVerifier> => {
-    const verifier = await startVerifier({ storePath, tls, adminKeys: [adminKey.publicJwk], ...config, ...more })
-    t.teardown(() => verifier.close())
-    return verifier
-  }
-  const verifier = await start({})
+  const settings = { storePath, tls, adminKeys: [adminKey.publicJwk], ...config }
+  const verifier = await startVerifier(settings)
+  t.teardown(() => verifier.close())
   const http = new UndiciTransport({ caPem: [ca.certificatePem] })
   t.teardown(() => http.close())
   const admin = new VerifierAdminClient({ http, url: verifier.url, adminKey: adminKey.privateJwk })
-  return { verifier, storePath, http, admin, adminKey, startSecond: (more = {}) => start(more) }
+  return { verifier, storePath, http, admin, adminKey, startSecond: () => startProcess(t, settings) }
+}
+
+async function startProcess(t: ExecutionContext, settings: VerifierConfig): Promise<string> {
+  const program = join(import.meta.dirname, 'verifier-process.ts')
+  const child = spawn(process.execPath, [program, JSON.stringify(settings)], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  t.teardown(async () => {
+    child.stdin.end()
+    await exited
+  })
+  const [line]: string[] = await once(child.stdout.setEncoding('utf8'), 'data')
+  return (line ?? '').trim()
 }

@@ -4,15 +4,16 @@
  */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { createTpmCa, manufactureTpm, type TpmCa } from '#vmm/swtpm'
+import { createTpmCa, manufactureTpm } from '#vmm/swtpm'
 
 export interface TestCa {
-  readonly ca: TpmCa
+  /** State of a TPM that the CA certified. Booting copies it: making one takes longer than most tests. */
+  readonly tpmState: string
   readonly rootPem: string
   readonly intermediatePem: string
 }
@@ -28,8 +29,10 @@ export interface TestTpm {
 export async function makeTpmCa(): Promise<TestCa & { remove(): void }> {
   const directory = mkdtempSync(join(tmpdir(), 'caisson-tpmca-'))
   const ca = await createTpmCa(join(directory, 'ca'))
+  const tpmState = join(directory, 'tpm')
+  await manufactureTpm({ stateDir: tpmState, ca, name: 'test' })
   return {
-    ca,
+    tpmState,
     rootPem: readFileSync(ca.rootPem, 'utf8'),
     intermediatePem: readFileSync(ca.intermediatePem, 'utf8'),
     remove: () => rmSync(directory, { recursive: true }),
@@ -53,7 +56,7 @@ export async function bootTpm(
 ): Promise<TestTpm> {
   const stateDir = mkdtempSync(join(tmpdir(), 'caisson-tpm-'))
   t.teardown(() => rmSync(stateDir, { recursive: true, force: true }))
-  await manufactureTpm({ stateDir, ca: testCa.ca, name: 'test' })
+  cpSync(testCa.tpmState, stateDir, { recursive: true })
   const tpm = await startTpm(t, stateDir)
   const events = boot.events ?? BOOT_EVENTS
   for (const { pcr, data } of events) await tpm.extend(pcr, sha256(data))

@@ -18,7 +18,7 @@ export const MANIFEST: string = `sha256:${'a'.repeat(64)}`
 /** Evidence that says in plain words what the verdict shall be; the service is what is tested here. */
 const spoken: EvidenceKind = {
   tee: 'sample',
-  challenge: () => ({ state: { secret: 's' }, facts: {} }),
+  challenge: () => ({ state: { secret: 's' } }),
   appraise: ({ state, nonce, attestation }): Appraisal => {
     const said = attestation.primaryEvidence
     const common = { checks: [], facts: { secret: JSON.stringify(state.secret) } }

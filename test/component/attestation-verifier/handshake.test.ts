@@ -1,0 +1,403 @@
+import { json } from 'node:stream/consumers'
+import test, { type ExecutionContext } from 'ava'
+import { decodeJwt, type JSONWebKeySet } from 'jose'
+import { Attester } from '#attestation/client/attester'
+import type { EvidenceSource } from '#attestation/client/evidence-source'
+import { createTeeKeyPair } from '#attestation/client/sealed-resource'
+import { tpmEvidenceSource } from '#attestation/client/tpm-evidence-source'
+import { VerifierRefusal } from '#attestation/client/verifier-http'
+import { verifyToken } from '#attestation/token/verify-token'
+import type { VerifierConfig } from '#attestation/verifier/verifier'
+import { toHex } from '#protocol/encoding'
+import type { HttpRequest, HttpTransport } from '#protocol/http-transport'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { type AdmittedImage, admittedImageDigest } from '#protocol/tpm-messages'
+import { referenceFor } from './reference.ts'
+import { type Site, startSite } from './site.ts'
+import { BOOT_EVENTS, bootTpm, makeTpmCa, sha256, type TestCa, type TestTpm } from './software-tpm.ts'
+
+const INITDATA = Buffer.from('version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"policy.yaml" = "x"\n')
+const IMAGE: AdmittedImage = {
+  container: 'web',
+  manifest: `sha256:${'1'.repeat(64)}`,
+  config: `sha256:${'2'.repeat(64)}`,
+  diffIds: [`sha256:${'3'.repeat(64)}`],
+}
+
+let trusted: TestCa & { remove(): void }
+let foreign: TestCa & { remove(): void }
+test.before(async () => {
+  trusted = await makeTpmCa()
+  foreign = await makeTpmCa()
+})
+test.after.always(() => {
+  trusted.remove()
+  foreign.remove()
+})
+
+async function site(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Site> {
+  const trust = { trustedTpmCas: [trusted.rootPem], tpmIntermediates: [trusted.intermediatePem] }
+  const started = await startSite(t, { ...trust, ...config })
+  await started.admin.putReference(referenceFor('guest-1', { initdata: INITDATA }))
+  await started.admin.putResource('default/tls/key', Buffer.from('tls key'))
+  await started.admin.putResource('default/tls/late', Buffer.from('late'), {
+    kind: 'images',
+    manifests: [IMAGE.manifest],
+  })
+  return started
+}
+
+function attesterOf(
+  served: Site,
+  tpm: TestTpm,
+  options: { http?: HttpTransport; evidence?: EvidenceSource } = {},
+): Attester {
+  return new Attester({
+    http: options.http ?? served.http,
+    crypto: nodeCrypto,
+    evidence: options.evidence ?? tpmEvidenceSource({ tpm, crypto: nodeCrypto }),
+    url: served.verifier.url,
+    now: () => new Date(),
+    backOff: { attempts: 1, firstDelayMs: 1, maxDelayMs: 1 },
+  })
+}
+
+/** The guest's connection in the hands of the host: may change each request's URL, headers and body. */
+class HostileTransport implements HttpTransport {
+  readonly sent: HttpRequest[] = []
+  readonly #inner: HttpTransport
+  readonly #change: (request: HttpRequest, sent: readonly HttpRequest[]) => HttpRequest
+
+  constructor(
+    inner: HttpTransport,
+    change: (request: HttpRequest, sent: readonly HttpRequest[]) => HttpRequest = (r) => r,
+  ) {
+    this.#inner = inner
+    this.#change = change
+  }
+
+  request(request: HttpRequest) {
+    const changed = this.#change(request, this.sent)
+    this.sent.push(changed)
+    return this.#inner.request(changed)
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** Changes the JSON of answers on their way. */
+function changingAnswers(inner: HttpTransport, change: (answer: Answer) => void): HostileTransport {
+  return new HostileTransport(inner, (request) => {
+    if (!request.url.endsWith('/attest') || !(request.body instanceof Uint8Array)) return request
+    const answer: Answer = JSON.parse(Buffer.from(request.body).toString())
+    change(answer)
+    return { ...request, body: Buffer.from(JSON.stringify(answer)) }
+  })
+}
+
+interface Answer {
+  'init-data': { body: string }
+  'runtime-data': { nonce: string; 'tee-pubkey': object }
+  'tee-evidence': {
+    primary_evidence: {
+      ak_public: string
+      tpm_quote: { message: string; signature: string; pcrs: string[] }
+      event_log: string
+      credential_secret: string
+      images?: object[]
+    }
+  }
+}
+
+/** The attestation must be refused with this code; returns the tenant's record of it. */
+async function refused(t: ExecutionContext, served: Site, work: Promise<unknown>, code: string) {
+  const error = await t.throwsAsync(work, { instanceOf: VerifierRefusal })
+  t.is(error?.refusal.code, code)
+  const records = await served.admin.explain(error?.refusal.correlationId ?? '')
+  const record = records.find(({ id }) => id === error?.refusal.correlationId)
+  t.is(record?.verdict, 'refused')
+  t.is(record?.code, code)
+  return record
+}
+
+test('a guest with a real TPM attests and gets its resource', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const attester = attesterOf(served, tpm)
+  const result = await attester.attest({ initdataToml: INITDATA })
+  t.true(Math.abs(result.signedTime.getTime() - Date.now()) < 10_000)
+
+  const published = await served.http.request({ method: 'GET', url: `${served.verifier.url}/.well-known/jwks.json` })
+  const keys = (await json(published.body)) as JSONWebKeySet
+  const claims = await verifyToken({ token: result.token, keys, issuer: 'caisson-verifier', now: new Date() })
+  t.like(claims, {
+    submods: {
+      cpu0: {
+        'ear.status': 'affirming',
+        'ear.appraisal-policy-id': 'guest-1',
+        'ear.trustworthiness-vector': { hardware: 0, executables: 3 },
+        'ear.veraison.annotated-evidence': { init_data: toHex(sha256(INITDATA)) },
+      },
+    },
+  })
+  t.is(claims['caisson.images'], undefined)
+  t.is(Buffer.from(await attester.getResource('default/tls/key')).toString(), 'tls key')
+  const [record] = await served.admin.listAttestations({ verdict: 'accepted' })
+  t.true(record?.checks.every(({ ok }) => ok))
+  t.is(record?.id, claims.jti)
+})
+
+test('a resource kept for an image comes with the second token, not with the first', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const attester = attesterOf(served, tpm)
+  await attester.attest({ initdataToml: INITDATA })
+  await refused(t, served, attester.getResource('default/tls/late'), 'ERR_RELEASE_IMAGES')
+  await tpm.extend(15, admittedImageDigest(nodeCrypto, IMAGE))
+  const { token } = await attester.attest({ initdataToml: INITDATA, images: [IMAGE] })
+  const { container, manifest, config } = IMAGE
+  t.deepEqual(decodeJwt(token)['caisson.images'], [{ container, manifest, config }])
+  t.is(Buffer.from(await attester.getResource('default/tls/late')).toString(), 'late')
+})
+
+test('images that were not measured, and measurements that are not listed, are refused', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const attester = attesterOf(served, tpm)
+  await refused(t, served, attester.attest({ initdataToml: INITDATA, images: [IMAGE] }), 'ERR_IMAGES_MISMATCH')
+  await tpm.extend(15, sha256('something else'))
+  await refused(t, served, attester.attest({ initdataToml: INITDATA }), 'ERR_IMAGES_MISMATCH')
+  await refused(t, served, attester.attest({ initdataToml: INITDATA, images: [IMAGE] }), 'ERR_IMAGES_MISMATCH')
+})
+
+test('a TPM of another CA is refused before it is challenged, and the tenant reads what to do', async (t) => {
+  const served = await site(t)
+  const attester = attesterOf(served, await bootTpm(t, foreign, { initdata: INITDATA }))
+  const record = await refused(t, served, attester.attest({ initdataToml: INITDATA }), 'ERR_EK_UNTRUSTED')
+  t.is(record?.stage, 'auth')
+  t.truthy(record?.hint)
+})
+
+test('by default no TPM is believed', async (t) => {
+  const served = await site(t, { trustedTpmCas: [], tpmIntermediates: [] })
+  const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: INITDATA }))
+  const record = await refused(t, served, attester.attest({ initdataToml: INITDATA }), 'ERR_TPM_NO_TRUSTED_CA')
+  t.regex(record?.hint ?? '', /--trust-tpm-ca/)
+})
+
+test('an answer that the host sends a second time is refused', async (t) => {
+  const served = await site(t)
+  const http = new HostileTransport(served.http)
+  await attesterOf(served, await bootTpm(t, trusted, { initdata: INITDATA }), { http }).attest({
+    initdataToml: INITDATA,
+  })
+  const answer = http.sent.find(({ url }) => url.endsWith('/attest'))
+  if (answer === undefined) return t.fail()
+  t.is(await codeOf(served, answer), 'ERR_CHALLENGE_SPENT')
+})
+
+async function codeOf(served: Site, request: HttpRequest): Promise<unknown> {
+  const { body } = await served.http.request(request)
+  const problem = await json(body)
+  return typeof problem === 'object' && problem !== null && 'code' in problem ? problem.code : undefined
+}
+
+test("an old quote under a new challenge is refused, the new challenge's nonce written beside it or not", async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  let old: Answer | undefined
+  const recording = changingAnswers(served.http, (answer) => {
+    old = structuredClone(answer)
+  })
+  await attesterOf(served, tpm, { http: recording }).attest({ initdataToml: INITDATA })
+
+  const whole = changingAnswers(served.http, (answer) => Object.assign(answer, old))
+  await refused(
+    t,
+    served,
+    attesterOf(served, tpm, { http: whole }).attest({ initdataToml: INITDATA }),
+    'ERR_NONCE_MISMATCH',
+  )
+
+  const evidence = changingAnswers(served.http, (answer) => {
+    answer['tee-evidence'] = old?.['tee-evidence'] ?? answer['tee-evidence']
+  })
+  // Another attestation key made the old quote; with the same key it would be the nonce that is missing from it.
+  await refused(
+    t,
+    served,
+    attesterOf(served, tpm, { http: evidence }).attest({ initdataToml: INITDATA }),
+    'ERR_AK_CHANGED',
+  )
+
+  const quote = changingAnswers(served.http, (answer) => {
+    const { primary_evidence: primary } = answer['tee-evidence']
+    primary.tpm_quote = old?.['tee-evidence'].primary_evidence.tpm_quote ?? primary.tpm_quote
+  })
+  await refused(
+    t,
+    served,
+    attesterOf(served, tpm, { http: quote }).attest({ initdataToml: INITDATA }),
+    'ERR_QUOTE_SIGNATURE',
+  )
+})
+
+test('an old quote of the same attestation key, beside a fresh proof of the credential, is refused', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const prepared = await tpmEvidenceSource({ tpm, crypto: nodeCrypto }).prepare()
+  t.teardown(() => prepared[Symbol.asyncDispose]())
+  const evidence: EvidenceSource = { prepare: async () => ({ ...prepared, [Symbol.asyncDispose]: async () => {} }) }
+  let old: Answer | undefined
+  const http = changingAnswers(served.http, (answer) => {
+    const primary = answer['tee-evidence'].primary_evidence
+    if (old === undefined) old = structuredClone(answer)
+    else primary.tpm_quote = old['tee-evidence'].primary_evidence.tpm_quote
+  })
+  const attester = attesterOf(served, tpm, { http, evidence })
+  await attester.attest({ initdataToml: INITDATA })
+  await refused(t, served, attester.attest({ initdataToml: INITDATA }), 'ERR_QUOTE_STALE')
+})
+
+test('a key put in place of the guest’s is refused', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const { publicKey } = await createTeeKeyPair()
+  const http = changingAnswers(served.http, (answer) => {
+    answer['runtime-data']['tee-pubkey'] = publicKey
+  })
+  await refused(t, served, attesterOf(served, tpm, { http }).attest({ initdataToml: INITDATA }), 'ERR_CREDENTIAL')
+})
+
+test("another guest's answer in this guest's session is refused", async (t) => {
+  const served = await site(t)
+  const [one, other] = [
+    await bootTpm(t, trusted, { initdata: INITDATA }),
+    await bootTpm(t, trusted, { initdata: INITDATA }),
+  ]
+  const recorded = new HostileTransport(served.http)
+  await attesterOf(served, other, { http: recorded }).attest({ initdataToml: INITDATA })
+  const theirs = recorded.sent.find(({ url }) => url.endsWith('/attest'))?.body
+  const http = new HostileTransport(served.http, (request) =>
+    request.url.endsWith('/attest') && theirs !== undefined ? { ...request, body: theirs } : request,
+  )
+  await refused(t, served, attesterOf(served, one, { http }).attest({ initdataToml: INITDATA }), 'ERR_NONCE_MISMATCH')
+})
+
+test('a guest that booted something else is refused, and the record names the PCR with both values', async (t) => {
+  const served = await site(t)
+  const events = BOOT_EVENTS.map((event) => (event.pcr === 9 ? { ...event, data: 'command line init=/bin/sh' } : event))
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA, events })
+  const record = await refused(
+    t,
+    served,
+    attesterOf(served, tpm).attest({ initdataToml: INITDATA }),
+    'ERR_PCR_MISMATCH',
+  )
+  const wrong = record?.checks.filter(({ ok }) => !ok) ?? []
+  t.is(wrong.length, 1)
+  t.regex(wrong[0]?.claim ?? '', /9/)
+  t.not(wrong[0]?.expected, wrong[0]?.found)
+  t.truthy(wrong[0]?.remedy)
+})
+
+test('a mixture of two registered guests is refused: values match as one document or not at all', async (t) => {
+  const served = await site(t)
+  const mixed = BOOT_EVENTS.map((event) => (event.pcr === 9 ? { ...event, data: 'other command line' } : event))
+  const both = mixed.map((event) => (event.pcr === 4 ? { ...event, data: 'other kernel' } : event))
+  await served.admin.putReference(referenceFor('guest-2', { initdata: INITDATA, events: both }))
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA, events: mixed })
+  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: INITDATA }), 'ERR_PCR_MISMATCH')
+})
+
+test('initdata that the host exchanged is refused, whether the guest shows the old or the new', async (t) => {
+  const served = await site(t)
+  const exchanged = Buffer.from(INITDATA.toString().replace('"x"', '"y"'))
+  const tpm = await bootTpm(t, trusted, { initdata: exchanged })
+  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: exchanged }), 'ERR_PCR_MISMATCH')
+  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: INITDATA }), 'ERR_INITDATA_MISMATCH')
+})
+
+test('without reference values nothing matches, and the record says so', async (t) => {
+  const served = await site(t)
+  await served.admin.removeReference('guest-1')
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const record = await refused(
+    t,
+    served,
+    attesterOf(served, tpm).attest({ initdataToml: INITDATA }),
+    'ERR_NO_REFERENCE_VALUES',
+  )
+  t.regex(`${record?.reason} ${record?.hint}`, /caisson measure|reference/)
+})
+
+test('a challenge of one process is answered at another, once', async (t) => {
+  const served = await site(t)
+  const second = await served.startSecond()
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const http = new HostileTransport(served.http, (request) =>
+    request.url.includes('/auth') ? request : { ...request, url: request.url.replace(served.verifier.url, second) },
+  )
+  const attester = attesterOf(served, tpm, { http })
+  await attester.attest({ initdataToml: INITDATA })
+  t.is(Buffer.from(await attester.getResource('default/tls/key')).toString(), 'tls key')
+  const answer = http.sent.find(({ url }) => url === `${second}/kbs/v0/attest`)
+  if (answer === undefined) return t.fail()
+  t.is(await codeOf(served, { ...answer, url: answer.url.replace(second, served.verifier.url) }), 'ERR_CHALLENGE_SPENT')
+})
+
+test('sent to both processes at the same time, one answer gets one token', async (t) => {
+  const served = await site(t)
+  const second = await served.startSecond()
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const statuses: number[] = []
+  const http: HttpTransport = {
+    close: async () => {},
+    request: async (request) => {
+      if (!request.url.endsWith('/attest')) return await served.http.request(request)
+      const urls = [request.url, request.url.replace(served.verifier.url, second)]
+      const replies = await Promise.all([...urls, ...urls].map((url) => served.http.request({ ...request, url })))
+      statuses.push(...replies.map(({ status }) => status))
+      const [winner] = replies.toSorted((a, b) => a.status - b.status)
+      if (winner === undefined) throw new Error('no reply')
+      for (const reply of replies) if (reply !== winner) await reply.body[Symbol.asyncIterator]().return?.()
+      return winner
+    },
+  }
+  await attesterOf(served, tpm, { http }).attest({ initdataToml: INITDATA })
+  t.deepEqual(
+    statuses.toSorted((a, b) => a - b),
+    [200, 401, 401, 401],
+  )
+})
+
+test('a session that has expired is refused by the verifier’s clock', async (t) => {
+  const clock = { offsetMs: 0 }
+  const served = await site(t, { now: () => new Date(Date.now() + clock.offsetMs) })
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const http = new HostileTransport(served.http, (request) => {
+    if (request.url.endsWith('/attest')) clock.offsetMs += 6 * 60_000
+    return request
+  })
+  const late = attesterOf(served, tpm, { http }).attest({ initdataToml: INITDATA })
+  // The administrator's own token must be current again when the record is looked up.
+  const afterwards = late.finally(() => {
+    clock.offsetMs = 0
+  })
+  await refused(t, served, afterwards, 'ERR_SESSION_EXPIRED')
+})
+
+test('a verifier does not start with a CA file that it cannot read whole', async (t) => {
+  for (const pem of ['', 'x', `${trusted.rootPem}-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n`]) {
+    await t.throwsAsync(site(t, { trustedTpmCas: [pem] }), { code: 'ERR_TPM_CA' })
+  }
+  await t.throwsAsync(site(t, { trustedTpmCas: ['-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'] }), {
+    code: 'ERR_CERTIFICATE',
+  })
+})
+
+test('root and intermediate in one file are both read', async (t) => {
+  const served = await site(t, { trustedTpmCas: [trusted.rootPem + trusted.intermediatePem], tpmIntermediates: [] })
+  const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: INITDATA }))
+  await t.notThrowsAsync(attester.attest({ initdataToml: INITDATA }))
+})
