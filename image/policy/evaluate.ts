@@ -64,6 +64,8 @@ export async function evaluateSignaturePolicy(input: JudgementInput): Promise<Ju
         })
       case 'signedBy':
         throw unsupported(here, 'signedBy (GPG)')
+      case 'signedBaseLayer':
+        throw unsupported(here, requirement.type)
       case 'sigstoreSigned':
         await requireSigstore(requirement, here, input)
         break

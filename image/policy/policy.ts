@@ -9,6 +9,8 @@ export type Requirement =
   | { readonly type: 'insecureAcceptAnything' }
   | { readonly type: 'reject' }
   | { readonly type: 'signedBy' }
+  /** Reserved by containers/image and implemented nowhere. */
+  | { readonly type: 'signedBaseLayer' }
   | SigstoreSigned
 
 export interface SigstoreSigned {

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
 import { identityMatches } from '#image/policy/identity'
@@ -116,6 +118,18 @@ for (const [title, text] of REFUSED) {
     t.throws(() => parseSignaturePolicy(text), { code: 'ERR_IMAGE_POLICY' })
   })
 }
+
+test('policies of other projects parse', (t) => {
+  const vectors = join(import.meta.dirname, '../../vectors/image-sign')
+  const scopes = [
+    ['containers-image/default-policy.json', 0],
+    ['containers-image/signature/fixtures/policy.json', 14],
+    ['image-rs/image-rs/test_data/signature/policy.json', 6],
+  ] as const
+  for (const [path, count] of scopes) {
+    t.is(parseSignaturePolicy(readFileSync(join(vectors, path))).docker.size, count, path)
+  }
+})
 
 test('a policy with a member twice is refused with its place', (t) => {
   const text = '{"default": [{"type": "reject"}],\n "default": [{"type": "insecureAcceptAnything"}]}'
