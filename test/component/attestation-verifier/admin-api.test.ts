@@ -149,6 +149,5 @@ test('a log line cannot be forged: what a stranger sends is stored as data', asy
   const reply = await http.request({ method: 'POST', url: `${verifier.url}/kbs/v0/auth`, body })
   const { correlation_id: id } = JSON.parse(await text(reply.body))
   const [record] = await admin.explain(id)
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: their absence is what is tested
-  t.notRegex(record?.reason ?? '', /[\u0000-\u001f]/)
+  t.true([...(record?.reason ?? '\n')].every((character) => character >= ' '))
 })

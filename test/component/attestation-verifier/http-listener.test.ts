@@ -60,9 +60,9 @@ test('a path is handed on as it was sent: nothing is decoded, nothing is normali
 })
 
 test('a body larger than its limit is refused, whether it says so or not', async (t) => {
-  const { port } = await serve(t, async ({ body }) => {
+  const { port } = await serve(t, async (exchange) => {
     try {
-      return { status: 200, body: { length: (await body(1000)).byteLength } }
+      return { status: 200, body: { length: (await exchange.body(1000)).byteLength } }
     } catch (error) {
       return { status: 413, body: { code: error instanceof Error && 'code' in error ? error.code : '' } }
     }
@@ -80,7 +80,7 @@ test('a body larger than its limit is refused, whether it says so or not', async
 
 test('a request that trickles in is ended, and others are served meanwhile', async (t) => {
   const options = { requestTimeoutMs: 500 }
-  const { url, port } = await serve(t, async ({ body }) => ({ status: 200, body: await body(100) }), options)
+  const { url, port } = await serve(t, async (exchange) => ({ status: 200, body: await exchange.body(100) }), options)
   const slowHead = connect(port, '127.0.0.1')
   slowHead.write('POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ')
   const slowBody = connect(port, '127.0.0.1')

@@ -18,7 +18,7 @@ export interface Site {
   readonly admin: VerifierAdminClient
   readonly adminKey: AdminKey
   /** URL of a second verifier on the same store, in a process of its own. */
-  startSecond(): Promise<string>
+  readonly startSecond: () => Promise<string>
 }
 
 export async function startSite(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Site> {
