@@ -8,34 +8,9 @@ import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
 import { TtrpcClient } from '#protocol/ttrpc/client'
 import { encodeRequest, parseResponse } from '#protocol/ttrpc/envelope'
 import { encodeFrame, type Frame, FrameDecoder } from '#protocol/ttrpc/frame'
-import { type CallContext, type ServerLimits, type ServiceImpl, TtrpcServer } from '#protocol/ttrpc/server'
+import { type CallContext, type ServerLimits, TtrpcServer } from '#protocol/ttrpc/server'
 import { RpcError, rpcStatus } from '#protocol/ttrpc/status'
-
-type AgentMethods = typeof Agent extends GenService<infer Methods> ? Methods : never
-
-/** Answers every method with "not implemented" except those given. */
-function agentImpl(methods: Partial<ServiceImpl<AgentMethods>>): ServiceImpl<AgentMethods> {
-  const refuse = async () => {
-    throw rpcStatus('unimplemented', 'not in this test')
-  }
-  return {
-    getStatus: refuse,
-    async *watchEvents() {},
-    startSandbox: refuse,
-    createContainer: refuse,
-    startContainer: refuse,
-    execProcess: refuse,
-    signalProcess: refuse,
-    waitProcess: refuse,
-    resizeTerminal: refuse,
-    deleteContainer: refuse,
-    listContainers: refuse,
-    getStats: refuse,
-    openStream: refuse,
-    shutdown: refuse,
-    ...methods,
-  }
-}
+import { type AgentImpl, agentImpl } from '#test/fixtures/fake-guest'
 
 function pair(): [ByteStream, ByteStream] {
   const [a, b] = duplexPair()
@@ -44,7 +19,7 @@ function pair(): [ByteStream, ByteStream] {
 
 function connect(
   t: ExecutionContext,
-  methods: Partial<ServiceImpl<AgentMethods>>,
+  methods: Partial<AgentImpl>,
   limits: Partial<ServerLimits> = {},
 ): { client: TtrpcClient; served: Promise<void> } {
   const [near, far] = pair()
@@ -57,7 +32,7 @@ function connect(
 }
 
 /** A peer that writes frames by hand. */
-function rawPeer(t: ExecutionContext, methods: Partial<ServiceImpl<AgentMethods>>, limits: Partial<ServerLimits> = {}) {
+function rawPeer(t: ExecutionContext, methods: Partial<AgentImpl>, limits: Partial<ServerLimits> = {}) {
   const [near, far] = pair()
   const server = new TtrpcServer(limits)
   server.register(Agent, agentImpl(methods))

@@ -37,7 +37,7 @@ function watch<T>(vm: Vm, connectAgent: () => Promise<T>, change: Partial<BootWa
     accelerator: 'tcg',
     launch: async () => vm,
     connectAgent,
-    limits: { vmm: hour, firmware: hour, kernel: hour, init: hour, agent: hour },
+    limits: { firmware: hour, kernel: hour, init: hour, agent: hour },
     ...change,
   }
 }
