@@ -24,7 +24,14 @@ export function followEvents(agent: AgentClient, out: Output, atMs: () => number
   const ended = new AbortController()
   const following = (async () => {
     try {
-      for await (const event of agent.watchEvents(0n, { signal: ended.signal })) print(event, out, atMs())
+      const finished = new Set<number>()
+      for await (const event of agent.watchEvents(0n, { signal: ended.signal })) {
+        // A finished layer is told again when its index is ready; one line per layer is enough.
+        const layer = event.kind === EventKind.PULL_LAYER ? event.layer : undefined
+        if (layer !== undefined && (event.doneBytes !== event.totalBytes || finished.has(layer))) continue
+        if (layer !== undefined) finished.add(layer)
+        print(event, out, atMs())
+      }
     } catch {
       // The connection ends with the guest; how that went is told by whoever waits for the container.
     }
@@ -40,9 +47,7 @@ export function followEvents(agent: AgentClient, out: Output, atMs: () => number
 function print(event: Event, out: Output, atMs: number): void {
   const seconds = `${(atMs / 1000).toFixed(1).padStart(6)} s`
   if (event.kind === EventKind.PULL_LAYER) {
-    const { layer, layers, doneBytes, totalBytes } = event
-    // One line per finished layer: a line per chunk would be noise in a log.
-    if (doneBytes !== totalBytes) return
+    const { layer, layers, totalBytes } = event
     out.progress(`${seconds} pulling: layer ${layer + 1} of ${layers}, ${totalBytes} bytes`, {
       layer,
       layers,
