@@ -4,7 +4,8 @@
  */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { once } from 'node:events'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -85,11 +86,7 @@ async function startTpm(t: ExecutionContext, stateDir: string): Promise<Omit<Tes
     child.kill()
     await exited
   })
-  while (!existsSync(socketPath)) {
-    if (child.exitCode !== null) throw new Error(`swtpm ended with ${child.exitCode}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  const socket = connect(socketPath)
+  const socket = await connectTo(socketPath, () => child.exitCode === null)
   t.teardown(() => socket.destroy())
   let last: Promise<unknown> = Promise.resolve()
   const submit = (command: Uint8Array): Promise<Uint8Array> => {
@@ -104,6 +101,20 @@ async function startTpm(t: ExecutionContext, stateDir: string): Promise<Omit<Tes
       if (Buffer.from(response).readUInt32BE(6) !== 0)
         throw new Error(`TPM2_PCR_Extend: ${Buffer.from(response).toString('hex')}`)
     },
+  }
+}
+
+/** swtpm cannot say when it listens: a socket that is not there yet, or not listened to yet, is tried again. */
+async function connectTo(path: string, isAlive: () => boolean): Promise<Socket> {
+  for (;;) {
+    const socket = connect(path)
+    try {
+      await once(socket, 'connect')
+      return socket
+    } catch (error) {
+      if (!isAlive()) throw error
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
   }
 }
 
