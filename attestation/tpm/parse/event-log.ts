@@ -1,6 +1,6 @@
 /**
- * The firmware's event log in crypto-agile form (TCG PC Client Platform Firmware Profile 1.05, section 10.2): bytes to
- * events. The log is unauthenticated: it says nothing until it replays to quoted PCRs (`../verify/replay.ts`).
+ * The firmware's event log in crypto-agile form (TCG PC Client Platform Firmware Profile 1.05, section 10.2), or in the
+ * older form that knows SHA-1 alone: bytes to events. The log is unauthenticated: it says nothing until it replays to quoted PCRs (`../verify/replay.ts`).
  *
  * Little-endian, unlike everything else of the TPM.
  */
@@ -48,6 +48,8 @@ interface Bank {
   readonly size: number
 }
 
+const SHA1_ONLY: readonly Bank[] = [{ id: 4, size: SHA1_FIELD }]
+
 /** Throws `EventLogError`. */
 export function parseEventLog(bytes: Uint8Array): EventLog {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
@@ -63,13 +65,16 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
 }
 
 function readLog(reader: ByteReader): EventLog {
-  const banks = readHeader(reader)
-  const events: TpmEvent[] = []
+  const first = readSha1Record(reader)
+  const header = first.type === EV_NO_ACTION ? first : undefined
+  const banks = header === undefined ? SHA1_ONLY : readHeader(header)
+  const readRecord = header === undefined ? readSha1Record : (from: ByteReader) => readEvent(from, banks)
+  const events: TpmEvent[] = header === undefined ? [first] : []
   let startupLocality = 0
   let records = 0
   while (reader.remaining > 0) {
     if (++records > MAX_EVENTS) throw new EventLogError('ERR_EVENT_LOG_LIMIT', `more than ${MAX_EVENTS} events`)
-    const event = readEvent(reader, banks)
+    const event = readRecord(reader)
     if (event.type !== EV_NO_ACTION) {
       events.push(event)
       continue
@@ -80,19 +85,27 @@ function readLog(reader: ByteReader): EventLog {
   return { banks: known, events, startupLocality }
 }
 
-/** TCG_PCR_EVENT with TCG_EfiSpecIDEvent: tells the banks and their digest sizes. */
-function readHeader(reader: ByteReader): Bank[] {
-  const pcr = reader.u32le()
-  const type = reader.u32le()
-  const digest = reader.bytes(SHA1_FIELD)
-  const size = reader.u32le()
-  if (pcr !== 0 || type !== EV_NO_ACTION || digest.some((byte) => byte !== 0)) {
-    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'event log does not begin with a Spec ID event', {
-      hint: 'Logs of TPM 1.2 and empty logs are not read. Check that the kernel exports the log (CONFIG_TCG_TPM, securityfs).',
+/** TCG_PCR_EVENT: the first record of every log, and all records of logs that know SHA-1 alone. */
+function readSha1Record(reader: ByteReader): TpmEvent {
+  const at = reader.offset
+  if (at === 0 && reader.remaining === 0) {
+    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the event log is empty', {
+      hint: 'Check that the kernel exports the log (CONFIG_TCG_TPM, securityfs).',
     })
   }
-  if (size > 256) throw new EventLogError('ERR_EVENT_LOG_HEADER', `event log header of ${size} bytes`)
-  const header = new ByteReader(reader.bytes(size), 'Spec ID event')
+  const pcr = reader.u32le()
+  const type = reader.u32le()
+  if (pcr >= PCR_COUNT) throw new EventLogError('ERR_EVENT_LOG_RECORD', `event at byte ${at} is for PCR ${pcr}`)
+  const sha1 = reader.bytes(SHA1_FIELD)
+  return { pcr, type, digests: { sha1 }, data: readData(reader, at) }
+}
+
+/** TCG_EfiSpecIDEvent: tells the banks and their digest sizes. */
+function readHeader(record: TpmEvent): Bank[] {
+  if (record.pcr !== 0 || record.digests.sha1?.some((byte) => byte !== 0) === true) {
+    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the event log’s first record is neither a header nor an event')
+  }
+  const header = new ByteReader(record.data, 'Spec ID event')
   if (ascii(header.bytes(SPEC_ID.length)) !== SPEC_ID) {
     throw new EventLogError('ERR_EVENT_LOG_HEADER', 'event log header is not "Spec ID Event03"')
   }
@@ -148,11 +161,16 @@ function readEvent(reader: ByteReader, banks: readonly Bank[]): TpmEvent {
     const name = BANKS[id]
     if (name !== undefined) digests[name] = digest
   }
+  return { pcr, type, digests, data: readData(reader, at) }
+}
+
+/** @param at where the event begins */
+function readData(reader: ByteReader, at: number): Uint8Array {
   const size = reader.u32le()
   if (size > MAX_EVENT_BYTES) {
     throw new EventLogError('ERR_EVENT_LOG_LIMIT', `event at byte ${at} has ${size} bytes, limit ${MAX_EVENT_BYTES}`)
   }
-  return { pcr, type, digests, data: reader.bytes(size) }
+  return reader.bytes(size)
 }
 
 function readStartupLocality(event: TpmEvent): number | undefined {
