@@ -28,7 +28,7 @@ export type KbsVersion = (typeof KBS_VERSIONS)[number]
 export const CURRENT_KBS_VERSION: KbsVersion = '0.4.0'
 
 /** Largest body of any message, in UTF-16 units of its text. */
-export const MAX_KBS_BODY = 2 * 1024 * 1024
+export const MAX_KBS_BODY: number = 2 * 1024 * 1024
 const MAX_INITDATA_CHARS = 1024 * 1024
 const MAX_NONCE_CHARS = 1024
 

@@ -57,12 +57,17 @@ export function agentService(options: ServiceOptions): AgentService {
   const container = (id: string): Container => sandbox.attested().containers.get(parseId(id, 'container_id'))
 
   return {
-    getStatus: async () => ({
-      stage: STAGES[sandbox.stage],
-      errorCode: sandbox.refused?.code ?? '',
-      correlationId: sandbox.refused?.correlationId ?? '',
-      agentVersion: options.version,
-    }),
+    getStatus: async () => {
+      const { anonymousBytes, residentBytes } = await platform.memory()
+      return {
+        stage: STAGES[sandbox.stage],
+        errorCode: sandbox.refused?.code ?? '',
+        correlationId: sandbox.refused?.correlationId ?? '',
+        agentVersion: options.version,
+        agentAnonymousBytes: BigInt(anonymousBytes),
+        agentResidentBytes: BigInt(residentBytes),
+      }
+    },
 
     watchEvents: ({ after }, { signal }) => events.watch(after, signal),
 

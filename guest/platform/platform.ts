@@ -172,6 +172,12 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>
 }
 
+/** Memory of the agent's own process, bytes. */
+export interface AgentMemory {
+  readonly anonymousBytes: number
+  readonly residentBytes: number
+}
+
 export interface Platform {
   readonly files: Files
   readonly processes: Processes
@@ -183,6 +189,7 @@ export interface Platform {
   readonly clock: Clock
   readonly crypto: CryptoProvider
   listenVsock(port: number): VsockListener
+  memory(): Promise<AgentMemory>
   /** One enumerated code on the serial console, nothing else ever. */
   consoleCode(code: string): void
   /** Writes what is dirty and switches the machine off; rejects when the machine refuses. */

@@ -2,7 +2,7 @@
 import { openSync, writeSync } from 'node:fs'
 import { FdStream, listenVsock, powerOff } from '#native/guest/index'
 import { nodeCrypto } from '#protocol/node/crypto'
-import type { Platform, VsockListener } from '../platform.ts'
+import type { AgentMemory, Platform, VsockListener } from '../platform.ts'
 import { NodeClock } from './clock.ts'
 import { nodeFiles } from './files.ts'
 import { nodeNetwork } from './network.ts'
@@ -26,6 +26,7 @@ export function nodePlatform(options: { readonly tpm: boolean }): Platform {
     clock: new NodeClock(),
     crypto: nodeCrypto,
     listenVsock: nodeListenVsock,
+    memory: agentMemory,
     consoleCode,
     powerOff: async () => {
       await powerOff()
@@ -43,6 +44,15 @@ function nodeListenVsock(port: number): VsockListener {
     })(),
     close: () => listener.close(),
   }
+}
+
+const STATUS_BYTES = 16 * 1024
+
+/** From /proc/self/status, whose figures are in KiB. */
+async function agentMemory(): Promise<AgentMemory> {
+  const text = new TextDecoder().decode(await nodeFiles.read('/proc/self/status', STATUS_BYTES))
+  const bytes = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? 0) * 1024
+  return { anonymousBytes: bytes('RssAnon'), residentBytes: bytes('VmRSS') }
 }
 
 let consoleDescriptor: number | undefined
