@@ -126,6 +126,7 @@ class Progress<T> {
 
   /** Only new codes count as progress: a guest that writes without end must not look alive. */
   readConsole(vm: Vm): void {
+    if (this.#closed) return
     const { codes, spoke } = vm.console
     if (this.#stage === 'firmware' && spoke) this.enter('kernel')
     for (const code of codes.slice(this.#codesSeen)) {

@@ -6,8 +6,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { open } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
-import { parsePodEvent } from '#native/host/index'
-import { UnavailableError } from '#protocol/errors'
+import { type PodEvent, parsePodEvent } from '#native/host/index'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { VmExit, VmProcess } from '#vmm/types'
 
 /** The guest's context id. Each VM has a backend of its own, so all of them can have the same. */
@@ -62,8 +62,7 @@ export async function startPodProcess(options: {
   const protocolErrors: string[] = []
   const started = Promise.withResolvers<void>()
   const guestConnected = Promise.withResolvers<void>()
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    const event = parsePodEvent(line)
+  const take = (event: PodEvent) => {
     switch (event.event) {
       case 'vm-started':
         started.resolve()
@@ -81,6 +80,15 @@ export async function startPodProcess(options: {
       case 'listening':
       case 'guest-reset':
         break
+    }
+  }
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    try {
+      take(parsePodEvent(line))
+    } catch (error) {
+      // A program of another version: what it does cannot be followed, so the VM must not go on.
+      stderr += `${errorText(error)}\n`
+      child.kill('SIGKILL')
     }
   })
   const exited = new Promise<VmExit>((resolve) => {

@@ -55,7 +55,7 @@ async function bench(t: ExecutionContext, kernel: { text?: string; ending?: Endi
 async function startOwner(t: ExecutionContext, { plan, options }: Bench, stage: PodStage) {
   const script = fileURLToPath(new URL('fixtures/pod-owner.ts', import.meta.url))
   const owner = spawn(process.execPath, [script, JSON.stringify({ plan, options })], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'ignore'],
   })
   t.teardown(() => owner.kill('SIGKILL'))
   for await (const line of createInterface({ input: owner.stdout })) if (line === stage) break
@@ -127,6 +127,15 @@ test('a caisson-pod that is not built is told as such', async (t) => {
   })
 })
 
+test('a caisson-pod of another version is not followed', async (t) => {
+  const { root, plan, options } = await bench(t)
+  const podProgram = join(root, 'caisson-pod')
+  await writeFile(podProgram, '#!/bin/sh\necho \'{"event":"from-the-future"}\'\nexec sleep 60\n', { mode: 0o755 })
+  const error = await t.throwsAsync(startPod(plan, { ...options, podProgram }), { code: 'ERR_POD_PROCESS' })
+  t.regex(error?.message ?? '', /from-the-future/)
+  t.deepEqual(await readdir(join(root, 'pods')), [])
+})
+
 test('QEMU’s own words about a file that is missing reach the operator', async (t) => {
   const { root, plan, options } = await bench(t)
   const guest = { ...plan.guest, kernel: join(root, 'absent') }
@@ -177,6 +186,20 @@ test('a caisson-pod that is killed takes QEMU along, and the owner tidies up', a
   t.is(processes.length, 2)
   await allGone(processes)
   t.deepEqual(await readdir(join(root, 'pods')), [])
+})
+
+test('on platform tpm an owner that is killed takes the software TPM along too', async (t) => {
+  const one = await bench(t)
+  const firmware = join(one.root, 'firmware.fd')
+  await writeFile(firmware, new Uint8Array(64 * 1024).fill(0xf4))
+  const tpmCa = await createTpmCa(join(one.root, 'ca'))
+  const plan: PodPlan = { ...one.plan, platform: 'tpm', guest: { ...one.plan.guest, firmware }, tpmCa }
+  const owner = await startOwner(t, { ...one, plan }, 'firmware')
+  const processes = await findPodProcesses(podPaths(one.root, 'p').directory)
+  t.is(processes.length, 3)
+  owner.kill('SIGKILL')
+  await allGone(processes)
+  t.deepEqual(await reconcilePods(one.root), ['p'])
 })
 
 test('another process stops a pod whose guest does not answer', async (t) => {
