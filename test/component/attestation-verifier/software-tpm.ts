@@ -78,6 +78,7 @@ async function startTpm(t: ExecutionContext, stateDir: string): Promise<Omit<Tes
       `type=unixio,path=${socketPath}`,
       '--flags',
       'startup-clear',
+      '--terminate', // with the connection, also when this process dies without its teardowns
     ],
     { stdio: 'ignore' },
   )
