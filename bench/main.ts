@@ -1,0 +1,34 @@
+/**
+ * npm run bench [-- --rounds N]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { type BootFigures, benchBoot } from './boot.ts'
+
+const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' } } })
+const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
+const figures = await benchBoot(rounds, (line) => console.error(line))
+print(figures)
+const results = new URL('results/', import.meta.url)
+mkdirSync(results, { recursive: true })
+writeFileSync(new URL('boot.json', results), `${JSON.stringify(figures, null, 2)}\n`)
+
+function print(boot: BootFigures): void {
+  for (const [platform, stages] of Object.entries(boot.stages)) {
+    const text = Object.entries(stages).map(([stage, ms]) => `${stage} ${ms.toFixed(0)} ms`)
+    console.log(`boot, platform ${platform} (median of ${boot.rounds}): ${text.join(', ')}`)
+  }
+  console.log(
+    `kernel to agent ready: ${boot.agentReadyMs.toFixed(0)} ms; Node that does nothing: ${boot.bareNodeMs.toFixed(0)} ms`,
+  )
+  console.log(`  ratio ${boot.ratio.toFixed(2)} (target at most 1.3)`)
+  console.log(
+    `agent: ${boot.agentAnonymousMib.toFixed(1)} MiB anonymous (target at most 25), ${boot.agentResidentMib.toFixed(1)} MiB resident`,
+  )
+  for (const { name, pssMib, anonymousMib } of boot.host) {
+    console.log(`host: ${name} ${pssMib.toFixed(1)} MiB PSS, ${anonymousMib.toFixed(1)} MiB anonymous`)
+  }
+  console.log(
+    `guest: kernel ${(boot.kernelBytes / 1e6).toFixed(1)} MB (target at most 7), root ${(boot.rootBytes / 2 ** 20).toFixed(1)} MiB (target at most 80)`,
+  )
+}
