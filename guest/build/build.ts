@@ -14,6 +14,7 @@ import { buildNative } from '../../native/build.mjs'
 import { NATIVE_FILES, type NativeFile, type RootSources, rootEntries, stripVersion } from '../rootfs/contents.ts'
 import { DEBIAN_FILES } from '../rootfs/debian-files.ts'
 import { type AgentBundle, bundleAgent } from './bundle.ts'
+import { compileAgent } from './code-cache.ts'
 import { commandLine } from './command-line.ts'
 import { writeRootImage } from './erofs.ts'
 import { type GuestImage, type GuestManifest, loadGuest, MANIFEST_VERSION } from './guest-image.ts'
@@ -50,7 +51,7 @@ export async function buildGuest(options: BuildOptions = {}): Promise<GuestImage
   const native = await nativeFiles(onProgress)
   const debian = await debianPackages(lock, onProgress)
   const kernel = await buildKernel(lock.kernel, { onProgress, force })
-  const sources: RootSources = { debian, node, native, agent: bundle.code }
+  const sources: Sources = { debian, node, native, code: bundle.code }
   const key = await contentKey(sources, kernel)
   const directory = await cachedDirectory(
     'guest',
@@ -70,9 +71,12 @@ export async function mkfsErofs(onProgress: OnProgress = () => {}): Promise<stri
   return erofsTool(parseGuestLock(await readFile(LOCK_FILE, 'utf8')), onProgress)
 }
 
+/** What the root is made of, before the agent is compiled: its code and Node decide the result of that. */
+type Sources = Omit<RootSources, 'agent'> & { readonly code: Uint8Array }
+
 interface Ingredients {
   readonly lock: GuestLock
-  readonly sources: RootSources
+  readonly sources: Sources
   readonly kernel: BuiltKernel
   readonly bundled: readonly NpmPackagePin[]
 }
@@ -80,7 +84,9 @@ interface Ingredients {
 async function make(into: string, ingredients: Ingredients, onProgress: OnProgress): Promise<void> {
   const { lock, sources, kernel, bundled } = ingredients
   onProgress({ step: 'root', text: 'assembling the root file system' })
-  const entries = await rootEntries(sources)
+  const { code, ...rest } = sources
+  const cache = await compileAgent(code, sources.node)
+  const entries = await rootEntries({ ...rest, agent: { code, cache } })
   onProgress({ step: 'root', text: 'writing erofs and its verity tree' })
   const rootFile = join(into, 'root.img')
   const root = await writeRootImage(entries, rootFile, await erofsTool(lock, onProgress))
@@ -158,13 +164,13 @@ const packageProgress = (onProgress: OnProgress) => ({
 })
 
 /** Everything that decides the bytes of the output, our own recipe included. */
-async function contentKey(sources: RootSources, kernel: BuiltKernel): Promise<string> {
+async function contentKey(sources: Sources, kernel: BuiltKernel): Promise<string> {
   const hash = createHash('sha256')
   const recipe = await Promise.all(['guest/build', 'guest/rootfs'].map((folder) => sourceDigests(join(ROOT, folder))))
   const native = await Promise.all(Object.values(sources.native).map(fileSha256))
   const debian = sources.debian.map((each) => each.sha256)
   const parts = [recipe, native, debian, await fileSha256(sources.node), await stripVersion(), kernel.sha256]
-  hash.update(JSON.stringify([...parts, kernel.source, kernel.compiler])).update(sources.agent)
+  hash.update(JSON.stringify([...parts, kernel.source, kernel.compiler])).update(sources.code)
   return hash.digest('hex').slice(0, 32)
 }
 

@@ -1,5 +1,5 @@
 /**
- * The agent as one file. CommonJS, because Node starts it without the module loader's asynchronous half; so nothing that
+ * The agent as one file, a function of Node's five module variables. CommonJS, because Node starts it without the module loader's asynchronous half; so nothing that
  * the agent imports may use await at top level. Reports which npm packages went in, for the lock.
  */
 import { sep } from 'node:path'
@@ -8,10 +8,14 @@ import { build, type Plugin } from 'esbuild'
 import { errorText, UnavailableError } from '#protocol/errors'
 
 export interface AgentBundle {
+  /** ASCII: a function expression that `guest/rootfs/agent-loader.cjs` calls. */
   readonly code: Uint8Array
   /** Names of npm packages with at least one module inside. */
   readonly packages: readonly string[]
 }
+
+const PROLOGUE = Buffer.from('(function (exports, require, module, __filename, __dirname) {')
+const EPILOGUE = Buffer.from('})')
 
 /** `import.meta.url` of bundled modules is the bundle's own: addons lie beside it. */
 const IMPORT_META_URL = 'const importMetaUrl = require("node:url").pathToFileURL(__filename).href;'
@@ -45,13 +49,13 @@ export async function bundleAgent(entry: string, root: string): Promise<AgentBun
       legalComments: 'none',
       minifyWhitespace: true,
       minifySyntax: true,
-      charset: 'utf8',
       logLevel: 'silent',
     })
     const [output] = result.outputFiles
     if (output === undefined) throw new Error('no output')
     const packages = Object.keys(result.metafile.inputs).map(packageOf)
-    return { code: output.contents, packages: [...new Set(packages.filter((name) => name !== undefined))].sort() }
+    const code = Buffer.concat([PROLOGUE, output.contents, EPILOGUE])
+    return { code, packages: [...new Set(packages.filter((name) => name !== undefined))].sort() }
   } catch (cause) {
     throw new UnavailableError('ERR_AGENT_BUNDLE', `The agent could not be bundled: ${errorText(cause)}`, { cause })
   }

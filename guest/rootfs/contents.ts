@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { UnavailableError } from '#protocol/errors'
 import type { ObtainedPackage } from '#tools/debian/packages'
@@ -11,6 +12,8 @@ import { LAYOUT } from './layout.ts'
 import type { TarEntry } from './tar.ts'
 
 const run = promisify(execFile)
+
+const LOADER = fileURLToPath(new URL('agent-loader.cjs', import.meta.url))
 
 /** Native targets that enter the guest → where they lie in it. Addons are loaded, not executed. */
 export const NATIVE_FILES = {
@@ -28,8 +31,8 @@ export interface RootSources {
   readonly node: string
   /** Path of each native program. */
   readonly native: Readonly<Record<NativeFile, string>>
-  /** The agent, one CommonJS file. */
-  readonly agent: Uint8Array
+  /** The agent: one function expression, and V8's code cache for it. */
+  readonly agent: { readonly code: Uint8Array; readonly cache: Uint8Array }
 }
 
 /** Throws ERR_ROOTFS_PACKAGE, and ERR_ROOTFS_STRIP when binutils are missing. */
@@ -50,7 +53,9 @@ export async function rootEntries(sources: RootSources): Promise<readonly TarEnt
     }
     const node = await strip(sources.node, join(scratch, 'node'))
     entries.push({ kind: 'file', path: 'usr/lib/caisson/node', mode: 0o755, content: node })
-    entries.push({ kind: 'file', path: 'usr/lib/caisson/agent.js', mode: 0o644, content: sources.agent })
+    entries.push({ kind: 'file', path: 'usr/lib/caisson/agent.js', mode: 0o644, content: await readFile(LOADER) })
+    entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.js', mode: 0o644, content: sources.agent.code })
+    entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.cache', mode: 0o644, content: sources.agent.cache })
     return entries
   } finally {
     await rm(scratch, { recursive: true, force: true })

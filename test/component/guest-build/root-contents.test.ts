@@ -33,7 +33,7 @@ async function collect(): Promise<readonly TarEntry[]> {
       shared: path('shared'),
       'caisson-index': path('caisson-index'),
     },
-    agent: Buffer.from(''),
+    agent: { code: Buffer.from(''), cache: Buffer.from('') },
   })
 }
 
