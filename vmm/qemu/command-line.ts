@@ -102,6 +102,10 @@ function networkArguments(plan: VmPlan): string[] {
   ]
 }
 
+/**
+ * tpm-crb and not tpm-tis: both work and boot equally fast, but CRB exists for TPM 2.0 alone and hands a command over as
+ * one buffer, where TIS feeds it through a register with localities and burst counts.
+ */
 function tpmArguments(plan: VmPlan): string[] {
   if (plan.tpmSocket === undefined) return []
   return [
