@@ -131,11 +131,13 @@ for (const shape of shapes) {
       t.timeout(2 * BOOT_TIMEOUT_MS)
       const machine = { ...shape, kernel, commandLine: COMMAND_LINE }
       const [booted, predicted] = [await boot(machine), await predict(machine)]
-      for (const pcr of [0, 2, 4, 7, 9]) t.is(booted.pcrs.get(pcr), predicted.sha256[pcr], `PCR ${pcr}`)
+      for (const pcr of [0, 2, 4, 7, 9])
+        t.is(booted.pcrs.get(pcr) ?? 'none', predicted.sha256[pcr] ?? 'not predicted', `PCR ${pcr}`)
       t.is(booted.pcrs.get(8), '00'.repeat(32), 'PCR 8 is free for initdata')
       t.is(booted.pcrs.get(15), '00'.repeat(32), 'PCR 15 is free for images')
       const log = parseEventLog(booted.log)
-      for (const [pcr, value] of replayEventLog(nodeCrypto, log, 'sha256')) t.is(toHex(value), booted.pcrs.get(pcr))
+      for (const [pcr, value] of replayEventLog(nodeCrypto, log, 'sha256'))
+        t.is(toHex(value), booted.pcrs.get(pcr) ?? 'none')
       const inLog = log.events.filter(({ pcr }) => !HOST_CHOSEN_PCRS.includes(pcr))
       const events = predicted.events.filter(({ pcr }) => pcr !== 8)
       t.deepEqual(

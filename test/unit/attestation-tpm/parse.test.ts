@@ -152,7 +152,10 @@ for (const { log, pcrs } of expected.logs) {
 test('the log of a direct kernel boot replays to the PCRs that its kernel showed', (t) => {
   const recorded = JSON.parse(readFileSync(new URL('../../fixtures/tpm/direct-boot.json', import.meta.url), 'utf8'))
   const replayed = replayEventLog(nodeCrypto, parseEventLog(file('fixtures/tpm/direct-boot.bin')), 'sha256')
-  t.deepEqual([...replayed.keys()].toSorted((a, b) => a - b), [0, 1, 2, 3, 4, 5, 6, 7, 9])
+  t.deepEqual(
+    [...replayed.keys()].toSorted((a, b) => a - b),
+    [0, 1, 2, 3, 4, 5, 6, 7, 9],
+  )
   for (const [pcr, value] of replayed) t.is(text(value), recorded.pcrs[pcr])
 })
 
