@@ -35,6 +35,10 @@ export const MAX_PASSWD_BYTES: number = 1024 * 1024
 export const MAX_SECRET_BYTES: number = 1024 * 1024
 export const MAX_PROC_FILE_BYTES: number = 64 * 1024
 
+/** How long a stream to a port waits for somebody to listen there, and how often it looks. */
+export const PORT_PATIENCE_MS = 10_000
+export const PORT_RETRY_MS = 100
+
 /** From SIGTERM to SIGKILL when the sandbox shuts down. */
 export const SHUTDOWN_GRACE_MS = 10_000
 /** From SIGKILL to giving up on an orderly unmount. */

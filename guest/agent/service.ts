@@ -10,14 +10,14 @@ import {
   StreamKind,
 } from '#protocol/gen/agent_pb'
 import type { ServiceImpl } from '#protocol/ttrpc/server'
-import type { Platform } from '../platform/platform.ts'
+import type { ByteStream, Platform } from '../platform/platform.ts'
 import { AgentError, malformedRequest } from './agent-error.ts'
 import { readStats } from './cgroup-stats.ts'
 import type { Container } from './container.ts'
 import { noSuchStream } from './container-process.ts'
 import { joinStreams } from './copy.ts'
 import type { EventLog } from './events.ts'
-import { SHUTDOWN_GRACE_MS, SHUTDOWN_KILL_MS } from './limits.ts'
+import { PORT_PATIENCE_MS, PORT_RETRY_MS, SHUTDOWN_GRACE_MS, SHUTDOWN_KILL_MS } from './limits.ts'
 import type { Refusals } from './reasons.ts'
 import { parseExecId, parseId, parsePort, parseSignal, parseWindow } from './requests.ts'
 import type { Sandbox } from './sandbox.ts'
@@ -167,7 +167,7 @@ function streamHandler(request: OpenStreamRequest, { sandbox, platform }: Servic
   if (request.kind === StreamKind.PORT) {
     const port = parsePort(request.port)
     policy.admitPort(port)
-    return async (stream) => joinStreams(stream, await platform.network.connectLocal(port))
+    return async (stream) => joinStreams(stream, await connectWhenOpen(platform, port))
   }
   const id = parseId(request.containerId, 'container_id')
   const { process } = containers.get(id).process(parseExecId(request.execId))
@@ -213,6 +213,19 @@ function describe(container: Container) {
     guestPid: 'pid' in state ? state.pid : 0,
     exitCode: state.status === 'exited' ? state.exit.code : 0,
     startedAtMs: 'startedAtMs' in state ? BigInt(state.startedAtMs) : 0n,
+  }
+}
+
+/** A server that was started a moment ago may not listen yet: its clients wait, as they would for a slow answer. */
+async function connectWhenOpen({ network, clock }: Platform, port: number): Promise<ByteStream> {
+  const deadlineMs = clock.monotonicMs() + PORT_PATIENCE_MS
+  while (true) {
+    try {
+      return await network.connectLocal(port)
+    } catch (error) {
+      if (clock.monotonicMs() >= deadlineMs) throw error
+      await clock.sleep(PORT_RETRY_MS)
+    }
   }
 }
 

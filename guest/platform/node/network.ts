@@ -1,4 +1,5 @@
 /** `Network` on Node and rtnetlink. */
+import { connect } from 'node:net'
 import { addAddress, addGateway, linkByMac, linkUp, SyscallError, setHostname } from '#native/guest/index'
 import { toHex } from '#protocol/encoding'
 import { errorText, UnavailableError } from '#protocol/errors'
@@ -27,7 +28,6 @@ export const nodeNetwork: Network = {
   setHostname: async (name) => setHostname(name),
 
   connectLocal: async (port) => {
-    const { connect } = await import('node:net')
     const { byteStreamFromDuplex } = await import('#protocol/node/duplex-stream')
     return new Promise((resolve, reject) => {
       const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true })

@@ -1,0 +1,91 @@
+/** A valid image configuration, an admitted container and a pulled image; a test changes what it is about. */
+import type { StoredLayer } from '#image/layer/store'
+import type { ImageConfig } from '#image/manifest/config'
+import type { PulledImage } from '#image/pull/pull-image'
+import type { AdmittedContainer } from '#policies/engine'
+import type { ContainerRule } from '#policies/workload'
+import { parseReference } from '#protocol/oci/reference'
+
+const DIGEST = `sha256:${'a'.repeat(64)}` as const
+
+export function imageConfig(change: Partial<ImageConfig> = {}): ImageConfig {
+  return {
+    architecture: 'amd64',
+    os: 'linux',
+    user: 'web',
+    exposedPorts: [],
+    env: ['PATH=/bin', 'MODE=image'],
+    entrypoint: ['/bin/server'],
+    cmd: ['--quiet'],
+    volumes: [],
+    workingDir: '/srv',
+    labels: new Map(),
+    stopSignal: 'SIGQUIT',
+    diffIds: [DIGEST],
+    ...change,
+  }
+}
+
+export function admittedContainer(
+  change: Partial<AdmittedContainer> = {},
+  rule: Partial<ContainerRule> = {},
+): AdmittedContainer {
+  return {
+    containerId: 'c',
+    reference: `registry.test/app@${DIGEST}`,
+    args: undefined,
+    env: [],
+    mounts: [],
+    rule: {
+      name: 'app',
+      repository: 'registry.test/app',
+      digest: DIGEST,
+      args: { kind: 'from-image' },
+      env: new Map(),
+      user: undefined,
+      workingDir: undefined,
+      mounts: [],
+      secrets: [],
+      readOnlyRoot: false,
+      terminal: false,
+      stdin: false,
+      logs: true,
+      exec: [],
+      ports: [],
+      signals: [],
+      capabilities: ['KILL'],
+      max: 1,
+      ...rule,
+    },
+    ...change,
+  }
+}
+
+export function storedLayer(letter: string): StoredLayer {
+  const verity = {
+    dataBlockSize: 512,
+    hashBlockSize: 4096,
+    dataBlocks: 8,
+    hashOffset: 4096,
+    rootHash: letter.repeat(64),
+    salt: '00',
+  } as const
+  return {
+    diffId: `sha256:${letter.repeat(64)}`,
+    tarBytes: 4096,
+    tar: { path: `/layers/${letter}.tar`, verity },
+    index: { path: `/layers/${letter}.erofs`, verity },
+  }
+}
+
+export function pulledImage(layers: readonly StoredLayer[] = [storedLayer('a'), storedLayer('b')]): PulledImage {
+  return {
+    reference: parseReference(`registry.test/app@${DIGEST}`),
+    manifestDigest: DIGEST,
+    indexDigest: undefined,
+    configDigest: `sha256:${'c'.repeat(64)}`,
+    config: imageConfig(),
+    layers,
+    admittedBy: 'default',
+  }
+}

@@ -1,0 +1,225 @@
+import { create } from '@bufbuild/protobuf'
+import test from 'ava'
+import { ContainerFactory } from '#guest/agent/container-factory'
+import { Containers } from '#guest/agent/containers'
+import { EventLog } from '#guest/agent/events'
+import { LayerMounts } from '#guest/agent/layer-mounts'
+import type { ImageMeasurement } from '#guest/agent/measurement'
+import { PolicyEngine } from '#policies/engine'
+import { parseWorkloadPolicy } from '#policies/workload'
+import { CreateContainerRequestSchema, EventKind, ExecProcessRequestSchema } from '#protocol/gen/agent_pb'
+import { pulledImage } from './container-parts.ts'
+import { FakePlatform } from './fake-platform.ts'
+import { streamPair, textOf } from './stream-pair.ts'
+
+const IMAGE = `registry.test/app@sha256:${'a'.repeat(64)}`
+const POLICY = `
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+containers:
+  - name: app
+    image: ${IMAGE}
+    user: "33"
+    max: 3
+    logs: allow
+    stdin: true
+    terminal: true
+    exec: [[/bin/ls]]
+    mounts: [{ kind: scratch, path: /data }]
+  - name: secretive
+    image: ${IMAGE}
+    user: "0"
+    secrets: [{ resource: default/key/tls, path: /run/key.pem, mode: "0440", uid: 33, gid: 34 }]
+`
+
+function setUp(options: { secrets?: Record<string, string>; measurement?: ImageMeasurement } = {}) {
+  const platform = new FakePlatform()
+  const policy = new PolicyEngine(parseWorkloadPolicy(POLICY))
+  const events = new EventLog(() => platform.clock.monotonicMs())
+  let pulls = 0
+  const factory = new ContainerFactory({
+    platform,
+    pull: async () => {
+      pulls++
+      return pulledImage()
+    },
+    measurement: options.measurement ?? { admit: async () => true },
+    resource:
+      options.secrets === undefined
+        ? undefined
+        : async (path) => new TextEncoder().encode(options.secrets?.[path] ?? ''),
+    layers: new LayerMounts(platform, '/l'),
+    scratch: '/scratch',
+    hostname: 'sandbox',
+  })
+  const containers = new Containers({ platform, policy, factory, events })
+  const request = (change: object = {}) =>
+    create(CreateContainerRequestSchema, { containerId: 'one', name: 'app', image: IMAGE, ...change })
+  const kinds = async () => {
+    const seen: EventKind[] = []
+    const abort = new AbortController()
+    setImmediate(() => abort.abort())
+    for await (const { kind } of events.watch(0n, abort.signal)) if (kind !== undefined) seen.push(kind)
+    return seen
+  }
+  return { platform, policy, containers, request, kinds, pulls: () => pulls }
+}
+
+test('a container is created, started, waited for and deleted, and leaves nothing mounted', async (t) => {
+  const { platform, containers, request, kinds } = setUp()
+  const container = await containers.create(request())
+  t.is(container.state.status, 'created')
+  await containers.start('one')
+  t.is(container.state.status, 'running')
+  const process = platform.processesById.get('c1')
+  process?.end(3)
+  t.deepEqual(await container.process('').exited, { code: 3, atMs: 42, oomKilled: false })
+  t.is((await containers.delete('one')).code, 3)
+  t.deepEqual(containers.list(), [])
+  const count = (word: string) => platform.log.filter((step) => step.startsWith(word)).length
+  t.is(count('mount'), count('unmount'))
+  t.is(count('loop'), count('detach'))
+  t.is(count('verity'), count('close'))
+  t.deepEqual(await kinds(), [EventKind.MEASURED, EventKind.CREATED, EventKind.STARTED, EventKind.EXITED])
+})
+
+test('the layers of two containers of one image are mounted once', async (t) => {
+  const { platform, containers, request } = setUp()
+  await Promise.all([containers.create(request()), containers.create(request({ containerId: 'two' }))])
+  t.is(platform.log.filter((step) => step.startsWith('mount erofs')).length, 2)
+  t.is(platform.log.filter((step) => step.startsWith('mount overlay')).length, 2)
+  await containers.delete('one')
+  t.is(platform.log.filter((step) => step.startsWith('close')).length, 0)
+  await containers.delete('two')
+  t.is(platform.log.filter((step) => step.startsWith('close')).length, 4)
+})
+
+for (const step of ['loop', 'verity', 'mount erofs', 'mount overlay', 'write', 'create']) {
+  test(`when "${step}" fails, everything before it is undone and the name is free again`, async (t) => {
+    const { platform, containers, request } = setUp()
+    platform.failing = step
+    await t.throwsAsync(containers.create(request()), { message: /failed/ })
+    const count = (word: string) => platform.log.filter((entry) => entry.startsWith(word)).length
+    t.is(count('mount'), count('unmount'))
+    t.is(count('loop'), count('detach'))
+    t.is(count('verity'), count('close'))
+    platform.failing = undefined
+    await t.notThrowsAsync(containers.create(request()))
+  })
+}
+
+test('every request at the wrong time is refused with the state', async (t) => {
+  const { platform, containers, request } = setUp()
+  const exec = () =>
+    containers.exec(create(ExecProcessRequestSchema, { containerId: 'one', execId: 'e', args: ['/bin/ls'] }))
+  await t.throwsAsync(containers.start('one'), { code: 'ERR_CONTAINER_UNKNOWN' })
+  await t.throwsAsync(containers.delete('one'), { code: 'ERR_CONTAINER_UNKNOWN' })
+  await containers.create(request())
+  await t.throwsAsync(exec(), { code: 'ERR_CONTAINER_STATE' })
+  await containers.start('one')
+  await t.throwsAsync(containers.start('one'), { code: 'ERR_CONTAINER_STATE' })
+  await t.throwsAsync(containers.delete('one'), { code: 'ERR_CONTAINER_STATE' })
+  await exec()
+  await t.throwsAsync(exec(), { code: 'ERR_PROCESS_EXISTS' })
+  t.throws(() => containers.get('one').forget('e'), { code: 'ERR_CONTAINER_STATE' })
+  platform.execs[0]?.end(0)
+  await containers.get('one').process('e').exited
+  t.is(containers.get('one').forget('e').code, 0)
+  t.throws(() => containers.get('one').process('e'), { code: 'ERR_PROCESS_UNKNOWN' })
+  platform.processesById.get('c1')?.end(0)
+  await containers.get('one').process('').exited
+  await t.throwsAsync(exec(), { code: 'ERR_CONTAINER_STATE' })
+  await t.throwsAsync(containers.start('one'), { code: 'ERR_CONTAINER_STATE' })
+  const term = { signal: 15, all: false }
+  await t.throwsAsync(containers.signal('one', '', term), { code: 'ERR_PROCESS_ENDED' })
+})
+
+test('what the policy does not admit is not even pulled', async (t) => {
+  const { containers, request, pulls } = setUp()
+  const refused: readonly object[] = [
+    { image: `registry.test/app@sha256:${'b'.repeat(64)}` },
+    { name: 'other' },
+    { args: { values: ['/bin/sh'] } },
+    { env: ['MODE=asked'] },
+    { user: 'root' },
+    { workingDir: '/tmp' },
+    { mounts: [{ kind: 'scratch', destination: '/etc' }] },
+    { mounts: [{ kind: 'bind', destination: '/data' }] },
+  ]
+  for (const change of refused) {
+    await t.throwsAsync(containers.create(request(change)), { code: 'ERR_POLICY_DENIED' }, JSON.stringify(change))
+  }
+  t.is(pulls(), 0)
+  await containers.create(request({ containerId: 'x', name: 'secretive' })).catch(() => undefined)
+  t.is(pulls(), 1)
+})
+
+test('an image that cannot be measured does not run', async (t) => {
+  const measurement: ImageMeasurement = { admit: () => Promise.reject(new Error('the verifier refused')) }
+  const { platform, containers, request } = setUp({ measurement })
+  await t.throwsAsync(containers.create(request()), { message: 'the verifier refused' })
+  t.deepEqual(platform.log, [])
+})
+
+test('secrets are files of the guest, bound read-only over their paths, and are gone with the container', async (t) => {
+  const { platform, containers, request } = setUp({ secrets: { 'default/key/tls': 'PRIVATE' } })
+  await containers.create(request({ name: 'secretive' }))
+  const path = '/run/caisson/containers/c1/secret-0'
+  t.is(new TextDecoder().decode(platform.content.get(path)), 'PRIVATE')
+  const spec = JSON.parse(new TextDecoder().decode(platform.content.get('/run/caisson/containers/c1/config.json')))
+  const mount = spec.mounts.find((entry: { destination: string }) => entry.destination === '/run/key.pem')
+  t.is(mount.source, path)
+  t.true(mount.options.includes('ro'))
+  await containers.delete('one')
+  t.false(platform.content.has(path))
+})
+
+test('without a verifier there are no secrets, and no container that needs one', async (t) => {
+  const { containers, request } = setUp()
+  await t.throwsAsync(containers.create(request({ name: 'secretive' })), { code: 'ERR_SECRET_UNAVAILABLE' })
+})
+
+test('output, input and terminal of a process go through its streams', async (t) => {
+  const { platform, containers, request } = setUp()
+  await containers.create(request({ stdin: true }))
+  await containers.start('one')
+  const process = platform.processesById.get('c1')
+  const [guest, host] = streamPair()
+  const tracked = containers.get('one').process('')
+  const feeding = tracked.process.takeInput(guest)
+  await host.write(new TextEncoder().encode('typed'))
+  await host.end()
+  await feeding
+  t.is(process === undefined ? '' : await textOf(process.inside.stdin), 'typed')
+
+  await process?.inside.stdout.write(new TextEncoder().encode('said'))
+  process?.end(0)
+  const [out, reader] = streamPair()
+  await tracked.process.sendOutput(out, ['stdout'], true)
+  t.is(await textOf(reader), 'said')
+})
+
+test('only one stream at a time is the input of a process', async (t) => {
+  const { containers, request } = setUp()
+  await containers.create(request({ stdin: true }))
+  const { process } = containers.get('one').process('')
+  const [first, host] = streamPair()
+  const feeding = process.takeInput(first)
+  await t.throwsAsync(process.takeInput(streamPair()[0]), { code: 'ERR_STREAM_TAKEN' })
+  await host.end()
+  await feeding
+})
+
+test('stopping everything asks first, waits, then kills', async (t) => {
+  const { platform, containers, request } = setUp()
+  await containers.create(request())
+  await containers.start('one')
+  const process = platform.processesById.get('c1')
+  const stopped = containers.stopAll(10_000, 5_000)
+  t.deepEqual(process?.signals, [3])
+  platform.clock.advance(10_000)
+  await new Promise((resolve) => setImmediate(resolve))
+  t.deepEqual(process?.signals, [3, 9])
+  await stopped
+  t.deepEqual(containers.list(), [])
+})

@@ -1,0 +1,141 @@
+import test from 'ava'
+import { resolveUser } from '#guest/agent/image-user'
+import { buildOciSpec, buildProcess, execProcess, mergeEnv, type SpecInput } from '#guest/agent/oci-spec'
+import { hostsText, resolvText } from '#guest/agent/sandbox-files'
+import { seccompProfile } from '#guest/agent/seccomp'
+import { stopSignal } from '#guest/agent/signals'
+import { admittedContainer, imageConfig } from './container-parts.ts'
+
+const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:34::/srv:\nnohome:x:40:40:::\n'
+const GROUP = 'root:x:0:\nweb:x:34:\nlogs:x:44:web,nohome\naudio:x:45:web\nbad:x:nan:web\n'
+const NO_LIMITS = { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, cpuShares: 0, pids: 0 }
+
+function input(change: Partial<SpecInput> = {}): SpecInput {
+  return {
+    config: imageConfig(),
+    admitted: admittedContainer(),
+    user: { uid: 33, gid: 34, additionalGids: [44], home: '/srv' },
+    rootfs: '/run/caisson/containers/c1/rootfs',
+    cgroupPath: '/caisson/c1',
+    hostname: 'sandbox',
+    terminal: false,
+    resources: NO_LIMITS,
+    binds: [],
+    ...change,
+  }
+}
+
+test('users are found by the image’s own files', (t) => {
+  t.deepEqual(resolveUser('web', PASSWD, GROUP), { uid: 33, gid: 34, additionalGids: [44, 45], home: '/srv' })
+  t.deepEqual(resolveUser('33', PASSWD, GROUP), { uid: 33, gid: 34, additionalGids: [44, 45], home: '/srv' })
+  t.deepEqual(resolveUser('', PASSWD, GROUP), { uid: 0, gid: 0, additionalGids: [], home: '/root' })
+  t.deepEqual(resolveUser('', '', ''), { uid: 0, gid: 0, additionalGids: [], home: '/' })
+  t.deepEqual(resolveUser('1234:99', PASSWD, GROUP), { uid: 1234, gid: 99, additionalGids: [], home: '/' })
+  t.deepEqual(resolveUser('web:logs', PASSWD, GROUP), { uid: 33, gid: 44, additionalGids: [45], home: '/srv' })
+  t.is(resolveUser('nohome', PASSWD, GROUP).home, '/')
+})
+
+test('an unknown user or group name is refused, never guessed', (t) => {
+  for (const spec of ['nobody', 'web:nogroup', ':0', '4294967295', '-1', '99999999999']) {
+    t.throws(() => resolveUser(spec, PASSWD, GROUP), { code: 'ERR_IMAGE_USER' }, spec)
+  }
+})
+
+test('the command is the policy’s, else the image’s own', (t) => {
+  t.deepEqual(buildProcess(input()).args, ['/bin/server', '--quiet'])
+  t.deepEqual(buildProcess(input({ admitted: admittedContainer({ args: ['/bin/other'] }) })).args, ['/bin/other'])
+  const none = { ...imageConfig(), entrypoint: [], cmd: [] }
+  t.throws(() => buildProcess(input({ config: none })), { code: 'ERR_IMAGE_COMMAND' })
+})
+
+test('the environment is the image’s, with the admitted variables over it and each once', (t) => {
+  t.deepEqual(mergeEnv(['A=1', 'B=1'], ['B=2'], ['C=3=x']), ['A=1', 'B=2', 'C=3=x'])
+  const { env } = buildProcess(input({ admitted: admittedContainer({ env: ['MODE=asked'] }) }))
+  t.true(env.includes('MODE=asked'))
+  t.true(env.includes('HOME=/srv'))
+  t.true(env.includes('HOSTNAME=sandbox'))
+  t.is(env.filter((entry) => entry.startsWith('PATH=')).length, 1)
+})
+
+test('a process gets the policy’s capabilities, no inheritable ones, and no new privileges', (t) => {
+  const process = buildProcess(input())
+  t.deepEqual(process.capabilities, { bounding: ['CAP_KILL'], effective: ['CAP_KILL'], permitted: ['CAP_KILL'] })
+  t.true(process.noNewPrivileges)
+  t.deepEqual(process.user, { uid: 33, gid: 34, additionalGids: [44] })
+})
+
+test('the specification shares the sandbox’s network and host name and nothing else', (t) => {
+  const spec = JSON.parse(JSON.stringify(buildOciSpec(input())))
+  t.deepEqual(spec.linux.namespaces, [{ type: 'pid' }, { type: 'ipc' }, { type: 'mount' }, { type: 'cgroup' }])
+  t.is(spec.linux.resources.devices[0].allow, false)
+  t.is(spec.linux.resources.pids.limit, 4096)
+  t.is(spec.linux.resources.memory, undefined)
+  t.true(spec.linux.maskedPaths.includes('/sys/kernel/security'))
+  t.is(spec.hooks, undefined)
+  t.is(spec.linux.devices, undefined)
+})
+
+test('limits, read-only root and mounts reach the specification', (t) => {
+  const admitted = admittedContainer(
+    { mounts: [{ kind: 'tmpfs', path: '/cache', readOnly: false, maxBytes: 4096, required: true }] },
+    { readOnlyRoot: true },
+  )
+  const resources = { memoryBytes: 1000, cpuQuotaUs: 5000, cpuPeriodUs: 0, cpuShares: 512, pids: 7 }
+  const binds = [{ source: '/run/caisson/hosts', destination: '/etc/hosts', readOnly: true }]
+  const spec = JSON.parse(JSON.stringify(buildOciSpec(input({ admitted, resources, binds }))))
+  t.true(spec.root.readonly)
+  t.deepEqual(spec.linux.resources.memory, { limit: 1000, swap: 1000 })
+  t.deepEqual(spec.linux.resources.cpu, { quota: 5000, period: 100_000, shares: 512 })
+  t.is(spec.linux.resources.pids.limit, 7)
+  const byPath = new Map(spec.mounts.map((mount: { destination: string }) => [mount.destination, mount]))
+  t.deepEqual(byPath.get('/cache'), {
+    destination: '/cache',
+    type: 'tmpfs',
+    source: 'tmpfs',
+    options: ['nosuid', 'nodev', 'rw', 'mode=1777', 'size=4096'],
+  })
+  t.deepEqual(byPath.get('/etc/hosts'), {
+    destination: '/etc/hosts',
+    type: 'bind',
+    source: '/run/caisson/hosts',
+    options: ['rbind', 'rprivate', 'nosuid', 'nodev', 'ro'],
+  })
+})
+
+test('an exec is the container’s process with other arguments', (t) => {
+  const first = buildProcess(input())
+  const exec = execProcess(first, ['/bin/ls'], true)
+  t.deepEqual(exec.args, ['/bin/ls'])
+  t.true(exec.terminal)
+  t.true(exec.env.includes('TERM=xterm'))
+  t.deepEqual(exec.capabilities, first.capabilities)
+})
+
+test('no container may load code into the kernel, set the clock or speak past the agent to the host', (t) => {
+  const profile = JSON.stringify(seccompProfile([]))
+  for (const name of ['init_module', 'kexec_load', 'settimeofday', 'bpf', 'mount', 'unshare', 'reboot']) {
+    t.true(profile.includes(`"${name}"`), name)
+  }
+  t.regex(profile, /"socket".*"value":40/)
+  t.regex(profile, /"clone".*1073741824|"clone".*536870912/)
+  const administrator = JSON.stringify(seccompProfile(['SYS_ADMIN']))
+  t.false(administrator.includes('"mount"'))
+  t.true(administrator.includes('"init_module"'))
+  t.true(administrator.includes('"value":40'))
+})
+
+test('stop signals are read as names and numbers, and anything else is SIGTERM', (t) => {
+  t.is(stopSignal('SIGQUIT'), 3)
+  t.is(stopSignal('quit'), 3)
+  t.is(stopSignal('3'), 3)
+  t.is(stopSignal('SIGRTMIN+3'), 37)
+  t.is(stopSignal(''), 15)
+  t.is(stopSignal('SIGNONSENSE'), 15)
+  t.is(stopSignal('99'), 15)
+})
+
+test('host files hold what was asked for and the sandbox’s own name', (t) => {
+  const text = hostsText({ hostname: 'sandbox', hosts: [{ name: 'registry.test', address: '10.0.2.2' }] })
+  t.true(text.endsWith('127.0.1.1 sandbox\n10.0.2.2 registry.test\n'))
+  t.is(resolvText(['10.0.2.3', '::1']), 'nameserver 10.0.2.3\nnameserver ::1\n')
+})
