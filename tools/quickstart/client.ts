@@ -8,13 +8,32 @@ export interface Page {
   readonly body: string
 }
 
-/** GET / through a forwarded port of the loopback interface. Throws `UnverifiedError` for any other certificate. */
-export function fetchPinned(options: {
+export interface PinnedServer {
   readonly port: number
   readonly name: string
   readonly caPem: string
   readonly certificatePem: string
-}): Promise<Page> {
+}
+
+const PATIENCE_MS = 60_000
+const RETRY_MS = 250
+/** A server that does not listen yet: the forwarded connection is closed before TLS begins. */
+const NOT_YET: ReadonlySet<string> = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE'])
+
+/** `fetchPinned`, from the moment on that the server listens. */
+export async function fetchWhenServed(server: PinnedServer): Promise<Page> {
+  for (const deadline = Date.now() + PATIENCE_MS; ; ) {
+    try {
+      return await fetchPinned(server)
+    } catch (error) {
+      if (!NOT_YET.has((error as NodeJS.ErrnoException).code ?? '') || Date.now() > deadline) throw error
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+    }
+  }
+}
+
+/** GET / through a forwarded port of the loopback interface. Throws `UnverifiedError` for any other certificate. */
+export function fetchPinned(options: PinnedServer): Promise<Page> {
   const pinned = new X509Certificate(options.certificatePem).fingerprint256
   return new Promise((resolve, reject) => {
     const call = request(

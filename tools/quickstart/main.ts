@@ -2,16 +2,16 @@
  * `npm run quickstart`: the main job on real input. Plays the tenant (verifier, registry, signed image, policy, client)
  * and the host (`caisson run`) on one machine, with the real commands and servers, and prints each stage with its time.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
 import { CaissonError, errorText } from '#protocol/errors'
 import { createTpmCa } from '#vmm/swtpm'
 import { buildNginxImage } from '../nginx-image/build.ts'
-import { fetchPinned } from './client.ts'
+import { fetchWhenServed } from './client.ts'
 import { Children, jsonLine } from './processes.ts'
 import { startRegistry } from './registry.ts'
 import { print, Stages } from './stages.ts'
+import { takeStateDirectory } from './state.ts'
 import { printSummary } from './summary.ts'
 
 const REGISTRY = 'registry.quickstart.test'
@@ -20,10 +20,8 @@ const WEB = 'web.quickstart.test'
 const WEB_PORT = 8443
 
 async function quickstart(): Promise<void> {
-  const state = `${process.env.XDG_STATE_HOME ?? `${homedir()}/.local/state`}/caisson/quickstart`
-  rmSync(state, { recursive: true, force: true })
+  const state = await takeStateDirectory()
   const tenant = `${state}/tenant`
-  mkdirSync(`${tenant}/registry`, { recursive: true, mode: 0o700 })
   const path = (name: string): string => `${tenant}/${name}`
   const stages = new Stages()
   await using children = new Children()
@@ -191,7 +189,7 @@ async function quickstart(): Promise<void> {
   })
 
   await stages.run('Tenant: an HTTPS client, pinned to the released certificate', async (note) => {
-    const page = await fetchPinned({
+    const page = await fetchWhenServed({
       port: run.port,
       name: WEB,
       caPem: readFileSync(path('ca.pem'), 'utf8'),
