@@ -27,21 +27,14 @@ export interface MeasuredFirmware {
   readonly dxeVolume: Uint8Array
 }
 
-interface KnownBuild {
-  readonly name: string
-  readonly version: string
-  /** Where mPlatformInfoHob.HostBridgeDevId lies in the PEI volume. */
-  readonly platformInfo: number
+/** Builds whose predictions were compared with real boots, by SHA-256 of the packed PEI volume. */
+const CONFIRMED_BUILDS: Readonly<Record<string, string>> = {
+  '18e2c1cc4960c2694c162e8e756fbf467aaeceee7dbfe1e1dd919ffb2cd9a9d2': 'Debian 12 ovmf 2022.11-6+deb12u2',
 }
 
-/** By SHA-256 of the packed PEI volume: the offset depends on how the build's modules were linked. */
-const KNOWN_BUILDS: Readonly<Record<string, KnownBuild>> = {
-  '18e2c1cc4960c2694c162e8e756fbf467aaeceee7dbfe1e1dd919ffb2cd9a9d2': {
-    name: 'Debian 12 ovmf 2022.11, OVMF.fd (2 MiB)',
-    version: '',
-    platformInfo: 0xefd8,
-  },
-}
+/** HOST_BRIDGE device ids that the code compares HostBridgeDevId with: q35, i440fx, microvm. */
+const HOST_BRIDGES: ReadonlySet<number> = new Set([0x29c0, 0x1237, 0x0d57])
+const MIN_REFERENCES = 3
 
 const MIB = 2n ** 20n
 const GIB = 2n ** 30n
@@ -51,24 +44,46 @@ const MAX_MEMORY_MIB = 512 * 1024
 const PCI_WINDOW = 32n * GIB
 
 /**
- * Throws `UsageError` ERR_FIRMWARE_UNKNOWN for a build whose layout is not known, `MalformedError` ERR_FIRMWARE for what
- * is no such image.
+ * Builds that are not confirmed are taken to have the same layout; a wrong guess shows as a PCR 0 that never matches.
+ *
+ * Throws `UsageError` ERR_FIRMWARE_UNKNOWN for firmware that does not look like such a build, `MalformedError`
+ * ERR_FIRMWARE for what is no firmware image.
  */
 export function measuredFirmware(image: Uint8Array, machine: FirmwareMachine): MeasuredFirmware {
   const [packedPei, dxeVolume] = unpackVolumes(image)
-  const peiDigest = packedPei === undefined ? 'none' : toHex(createHash('sha256').update(packedPei).digest())
-  const build = KNOWN_BUILDS[peiDigest]
-  if (packedPei === undefined || dxeVolume === undefined || build === undefined) {
-    throw new UsageError('ERR_FIRMWARE_UNKNOWN', `firmware whose PEI volume (SHA-256 ${peiDigest}) is not known here`, {
-      hint: `PCR 0 can be predicted for ${Object.values(KNOWN_BUILDS)
-        .map(({ name }) => name)
-        .join('; ')}.`,
+  const info = platformInfo(machine)
+  const offset = packedPei === undefined ? undefined : findPlatformInfo(packedPei, info.length)
+  if (packedPei === undefined || dxeVolume === undefined || offset === undefined) {
+    throw new UsageError('ERR_FIRMWARE_UNKNOWN', 'firmware in which OVMF’s PEI and DXE volumes are not found', {
+      hint: `Use an OVMF.fd of edk2-stable202211, for example ${Object.values(CONFIRMED_BUILDS).join(', ')}.`,
     })
   }
-  const info = platformInfo(machine)
   const peiVolume = packedPei.slice()
-  peiVolume.set(info, build.platformInfo)
-  return { build: build.name, version: build.version, peiVolume, dxeVolume: dxeVolume.slice() }
+  peiVolume.set(info, offset)
+  const digest = toHex(createHash('sha256').update(packedPei).digest())
+  const build = CONFIRMED_BUILDS[digest] ?? `an OVMF build that was never compared (${digest.slice(0, 12)})`
+  return { build, version: '', peiVolume, dxeVolume: dxeVolume.slice() }
+}
+
+/**
+ * Where HostBridgeDevId lies in the PEI volume, which depends on how the build was linked: the operand that all
+ * instructions `cmp word [rip + d32], <host bridge id>` share. Modules run in place, so file offsets are addresses.
+ */
+function findPlatformInfo(volume: Uint8Array, size: number): number | undefined {
+  const view = new DataView(volume.buffer, volume.byteOffset, volume.byteLength)
+  const references = new Map<number, number>()
+  for (let at = 0; at + 9 <= volume.length; at++) {
+    if (volume[at] !== 0x66 || volume[at + 1] !== 0x81 || volume[at + 2] !== 0x3d) continue
+    if (!HOST_BRIDGES.has(view.getUint16(at + 7, true))) continue
+    const target = at + 9 + view.getInt32(at + 3, true)
+    references.set(target, (references.get(target) ?? 0) + 1)
+  }
+  const [found, ...others] = references
+  if (found === undefined || others.length > 0) return undefined
+  const [target, count] = found
+  const room = volume.subarray(Math.max(target, 0), target + size)
+  const empty = room.length === size && room.every((byte) => byte === 0)
+  return count >= MIN_REFERENCES && empty ? target : undefined
 }
 
 /** Fields of EFI_HOB_PLATFORM_INFO from HostBridgeDevId on. */
