@@ -48,7 +48,12 @@ export const targets = [
   {
     name: 'layer-fuzz',
     kind: 'sanitized-program',
-    sources: ['native/shared/fuzz/*.cc', 'native/shared/tar.cc', 'native/shared/decompressor.cc'],
+    sources: [
+      'native/shared/fuzz/*.cc',
+      'native/shared/tar.cc',
+      'native/shared/tar-header.cc',
+      'native/shared/decompressor.cc',
+    ],
     libs: ['-l:libzstd.a', '-l:libz.a'],
     onDemand: true,
   },

@@ -11,11 +11,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tar-header.h"
+
 namespace caisson {
 
 class TarScanner {
  public:
-  static constexpr size_t kBlock = 512;
+  static constexpr size_t kBlock = kTarBlock;
 
   // Looks at `count` whole blocks. Answers how many of them, from the first on, belong to the archive before its end;
   // blocks after the end are nobody's. Check `failed()` afterwards.
