@@ -1,0 +1,198 @@
+import test, { type ExecutionContext } from 'ava'
+import { EventLog } from '#guest/agent/events'
+import { ReasonLog, Refusals } from '#guest/agent/reasons'
+import { Sandbox, type SandboxOptions } from '#guest/agent/sandbox'
+import { agentService } from '#guest/agent/service'
+import { TicketOffice } from '#guest/agent/tickets'
+import { Agent, refusalOf } from '#protocol/agent-service'
+import { UnverifiedError } from '#protocol/errors'
+import { Stage, StreamKind } from '#protocol/gen/agent_pb'
+import { encodeInitdata, type Initdata } from '#protocol/initdata'
+import { TtrpcClient } from '#protocol/ttrpc/client'
+import { TtrpcServer } from '#protocol/ttrpc/server'
+import { FakePlatform } from './fake-platform.ts'
+import { streamPair } from './stream-pair.ts'
+
+const POLICY = `
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+imagePolicy: { default: [{ type: reject }] }
+containers:
+  - name: app
+    image: registry.test/app@sha256:${'a'.repeat(64)}
+`
+
+const INITDATA: Initdata = {
+  verifier: { url: 'https://verifier.test', caPem: 'CA' },
+  registryCaPem: [],
+  imagePolicyResource: undefined,
+  registryCredentialsResource: undefined,
+  policyYaml: POLICY,
+  tenantKeyJwk: undefined,
+}
+
+type Verifier = Awaited<ReturnType<SandboxOptions['createVerifier']>>
+
+function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?: Verifier } = {}) {
+  const { verifier } = options
+  const tpm = { submit: async () => new Uint8Array(), eventLog: async () => new Uint8Array() }
+  const fake = new FakePlatform()
+  const platform = verifier === undefined ? fake : Object.assign(fake, { tpm })
+  platform.content.set('/run/caisson/initdata.toml', options.initdata ?? encodeInitdata(INITDATA))
+  const reasons = new ReasonLog()
+  const refusals = new Refusals(reasons, platform.crypto, () => platform.clock.now())
+  const events = new EventLog(() => platform.clock.monotonicMs())
+  const sandbox = new Sandbox({
+    platform,
+    events,
+    refusals,
+    imageTools: async () => ({
+      engine: {
+        openLayer: () => t.fail() as never,
+        appendVerity: () => t.fail() as never,
+      },
+      confine: '/confine',
+      mkfs: '/mkfs',
+    }),
+    createVerifier: async () => verifier ?? (t.fail() as never),
+  })
+  const shutdowns: string[] = []
+  const service = agentService({
+    platform,
+    sandbox,
+    events,
+    refusals,
+    tickets: new TicketOffice(platform.crypto, () => platform.clock.monotonicMs()),
+    version: '1.2.3',
+    onShutdown: () => shutdowns.push('off'),
+  })
+  const server = new TtrpcServer()
+  server.register(Agent, service)
+  const [guest, host] = streamPair()
+  void server.serve(guest)
+  const client = new TtrpcClient(host)
+  t.teardown(() => client.close())
+  return { client, platform, reasons, shutdowns, sandbox }
+}
+
+const method = Agent.method
+
+/** The code that the host learns, and nothing else of the reason. */
+async function refusal(t: ExecutionContext, call: Promise<unknown>): Promise<string> {
+  const error = await t.throwsAsync(call)
+  const told = refusalOf(error)
+  t.regex(told?.correlationId ?? '', /^[0-9a-f]{16}$/)
+  return told?.code ?? 'none'
+}
+
+test('before the sandbox is attested nothing of containers is served', async (t) => {
+  const { client } = setUp(t)
+  const containerId = 'c'
+  const calls: readonly (() => Promise<unknown>)[] = [
+    () => client.unary(method.createContainer, { containerId, image: 'x' }),
+    () => client.unary(method.startContainer, { containerId }),
+    () => client.unary(method.execProcess, { containerId, execId: 'e', args: ['ls'] }),
+    () => client.unary(method.signalProcess, { containerId, signal: 15 }),
+    () => client.unary(method.waitProcess, { containerId }),
+    () => client.unary(method.resizeTerminal, { containerId, columns: 1, rows: 1 }),
+    () => client.unary(method.deleteContainer, { containerId }),
+    () => client.unary(method.listContainers, {}),
+    () => client.unary(method.getStats, { containerId }),
+    () => client.unary(method.openStream, { kind: StreamKind.LOGS, containerId }),
+    () => client.unary(method.openStream, { kind: StreamKind.PORT, port: 80 }),
+  ]
+  for (const call of calls) t.is(await refusal(t, call()), 'ERR_AGENT_STAGE')
+  const status = await client.unary(method.getStatus, {})
+  t.is(status.stage, Stage.READY)
+  t.is(status.agentVersion, '1.2.3')
+})
+
+test('on platform none the sandbox starts from its initdata alone, once', async (t) => {
+  const { client, platform } = setUp(t)
+  await client.unary(method.startSandbox, { hostname: 'pod' })
+  t.is((await client.unary(method.getStatus, {})).stage, Stage.ATTESTED)
+  t.true(platform.log.includes('hostname pod'))
+  t.deepEqual((await client.unary(method.listContainers, {})).containers, [])
+  t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
+})
+
+test('the verifier’s time becomes the guest’s', async (t) => {
+  const signedTime = new Date(1_800_000_000_000)
+  const verifier = {
+    attest: async () => ({ token: '', expiresAt: signedTime, signedTime }),
+    getResource: async () => new Uint8Array(),
+  }
+  const { client, platform } = setUp(t, { verifier })
+  await client.unary(method.startSandbox, {})
+  t.deepEqual(platform.clock.setTo, signedTime)
+})
+
+test('a sandbox that the verifier refuses is failed for ever, and the host learns a code', async (t) => {
+  const verifier = {
+    attest: () => Promise.reject(new UnverifiedError('ERR_TEST_REFUSED', 'PCR 4 is not what it should be')),
+    getResource: async () => new Uint8Array(),
+  }
+  const { client, reasons, platform } = setUp(t, { verifier })
+  const error = await t.throwsAsync(client.unary(method.startSandbox, {}))
+  t.false(error?.message.includes('PCR'))
+  t.is(refusalOf(error)?.code, 'ERR_TEST_REFUSED')
+  const status = await client.unary(method.getStatus, {})
+  t.is(status.stage, Stage.FAILED)
+  t.is(status.errorCode, 'ERR_TEST_REFUSED')
+  t.is(status.correlationId, refusalOf(error)?.correlationId ?? '')
+  t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
+  t.is(await refusal(t, client.unary(method.createContainer, { containerId: 'c' })), 'ERR_AGENT_STAGE')
+  const reason = reasons.entries.find((entry) => entry.correlationId === status.correlationId)
+  t.is(reason?.message, 'PCR 4 is not what it should be')
+  t.deepEqual(platform.codes, ['agent-failed'])
+})
+
+test('initdata that is malformed, or names no verifier where one is needed, fails the sandbox', async (t) => {
+  const malformed = setUp(t, { initdata: new TextEncoder().encode('version = "9"') })
+  t.is(await refusal(t, malformed.client.unary(method.startSandbox, {})), 'ERR_INITDATA_MALFORMED')
+  const verifier = { attest: () => Promise.reject(new Error('unused')), getResource: async () => new Uint8Array() }
+  const unnamed = setUp(t, { verifier, initdata: encodeInitdata({ ...INITDATA, verifier: undefined }) })
+  t.is(await refusal(t, unnamed.client.unary(method.startSandbox, {})), 'ERR_VERIFIER_MISSING')
+})
+
+test('a malformed request changes nothing and may be sent again', async (t) => {
+  const { client } = setUp(t)
+  t.is(await refusal(t, client.unary(method.startSandbox, { hostname: 'not a name' })), 'ERR_REQUEST_MALFORMED')
+  t.is((await client.unary(method.getStatus, {})).stage, Stage.READY)
+  await client.unary(method.startSandbox, {})
+  t.is((await client.unary(method.getStatus, {})).stage, Stage.ATTESTED)
+})
+
+test('a broken network fails the sandbox', async (t) => {
+  const { client, platform } = setUp(t)
+  platform.failing = 'loopback'
+  t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_INTERNAL')
+  t.is((await client.unary(method.getStatus, {})).stage, Stage.FAILED)
+})
+
+test('shutdown is possible in every stage, once, and ends with the machine', async (t) => {
+  const ready = setUp(t)
+  await ready.client.unary(method.shutdown, {})
+  t.deepEqual(ready.shutdowns, ['off'])
+  t.is((await ready.client.unary(method.getStatus, {})).stage, Stage.STOPPING)
+  t.is(await refusal(t, ready.client.unary(method.shutdown, {})), 'ERR_AGENT_STAGE')
+  t.is(await refusal(t, ready.client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
+  const running = setUp(t)
+  await running.client.unary(method.startSandbox, {})
+  await running.client.unary(method.shutdown, {})
+  t.deepEqual(running.shutdowns, ['off'])
+})
+
+test('events come from the sequence number that was asked for, and go on', async (t) => {
+  const { client } = setUp(t)
+  const seen: bigint[] = []
+  const watching = (async () => {
+    for await (const { sequence } of client.serverStream(method.watchEvents, { after: 1n })) {
+      seen.push(sequence)
+      if (seen.length === 2) return
+    }
+  })()
+  await client.unary(method.startSandbox, {})
+  await watching
+  t.deepEqual(seen, [2n, 3n])
+})
