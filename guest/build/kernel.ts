@@ -42,7 +42,7 @@ export async function buildKernel(
   const compiler = await compilerVersion()
   const source = await installedSource(pin, onProgress)
   const recipe = await readFile(MAKE_MODULE, 'utf8')
-  const inputs = [fragment, source.version, source.sha256, compiler, recipe]
+  const inputs = [optionsOf(fragment), source.version, source.sha256, compiler, recipe]
   const key = createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 32)
   const directory = await cachedDirectory('kernel', key, (into) => make(source, fragment, into, onProgress), {
     force,
@@ -110,10 +110,15 @@ async function checkSource(source: KernelPin): Promise<void> {
   }
 }
 
+/** The lines that mean something; comments change no kernel. */
+function optionsOf(fragment: string): readonly string[] {
+  return fragment.split('\n').filter((line) => line.startsWith('CONFIG_'))
+}
+
 /** An option that vanished silently (renamed, a dependency missing) would be a guest without what the fragment promises. */
 function requireOptions(fragment: string, config: string): void {
   const taken = new Set(config.split('\n'))
-  const lost = fragment.split('\n').filter((line) => line.startsWith('CONFIG_') && !taken.has(line))
+  const lost = optionsOf(fragment).filter((line) => !taken.has(line))
   if (lost.length > 0) {
     throw new MalformedError(
       'ERR_KERNEL_CONFIG',

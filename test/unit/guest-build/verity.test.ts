@@ -52,7 +52,7 @@ test('the command line names the root by its hash and stops the machine on a blo
     commandLine(root, 'tpm'),
     `dm-mod.create="root,,,ro,0 8000 verity 1 /dev/vda /dev/vda 4096 4096 1000 1000 sha256 ${root.rootHash} ${root.salt}` +
       ' 1 panic_on_corruption" root=/dev/dm-0 rootfstype=erofs ro init=/sbin/init console=ttyS0 quiet loglevel=0' +
-      ' panic=-1 random.trust_bootloader=off caisson.platform=tpm',
+      ' panic=-1 no_timer_check random.trust_bootloader=off caisson.platform=tpm',
   )
 })
 
