@@ -201,9 +201,8 @@ async function quickstart(): Promise<void> {
   const exitCode = await stages.run('Host: ps, logs, exec, stop', async (note) => {
     const at = ['--state', `${state}/host`]
     note(`ps         ${(await children.caisson(['ps', ...at])).trim().split('\n').at(-1)}`)
-    note(
-      `exec       nginx -t: ${(await children.caisson(['exec', ...at, run.id, '--', 'nginx', '-t'])).trim().split('\n').at(-1)}`,
-    )
+    const checked = await children.finishCaisson(['exec', ...at, run.id, '--', 'nginx', '-t'])
+    note(`exec       nginx -t: exit ${checked.code}, ${checked.stderr.trim().split('\n').at(-1)}`)
     note(`logs       ${(await children.caisson(['logs', ...at, run.id])).trim().split('\n').at(-1)}`)
     await children.caisson(['stop', ...at, run.id])
     const code = await run.started.exited

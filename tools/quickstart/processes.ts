@@ -18,7 +18,7 @@ export class Children implements AsyncDisposable {
 
   /** Runs `caisson` to its end. Throws when it does not exit with `expect`. */
   async caisson(args: readonly string[], expect = 0): Promise<string> {
-    const finished = await this.finish(CAISSON, args)
+    const finished = await this.finishCaisson(args)
     if (finished.code !== expect) {
       throw new CaissonError(
         'ERR_QUICKSTART_COMMAND',
@@ -29,6 +29,10 @@ export class Children implements AsyncDisposable {
       )
     }
     return finished.stdout
+  }
+
+  finishCaisson(args: readonly string[]): Promise<Finished> {
+    return this.finish(CAISSON, args)
   }
 
   async caissonJson<T>(args: readonly string[]): Promise<T> {
