@@ -7,6 +7,7 @@ import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
 import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
 import type { Platform } from '../platform/platform.ts'
+import { prepareContainerCgroup } from './container-cgroup.ts'
 import { ContainerFactory } from './container-factory.ts'
 import { Containers } from './containers.ts'
 import { ImageSource } from './image-source.ts'
@@ -37,6 +38,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  await prepareContainerCgroup(platform.files)
   const engine = new PolicyEngine(policy)
   const factory = new ContainerFactory({
     platform,

@@ -7,6 +7,7 @@ import type { PulledImage } from '#image/pull/pull-image'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
+import { CONTAINERS_CGROUP } from './container-cgroup.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
 import type { LayerMounts } from './layer-mounts.ts'
 import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES } from './limits.ts'
@@ -72,7 +73,7 @@ export class ContainerFactory {
     const writable = `${scratch}/containers/${runtimeId}`
     await mountRootfs(platform, layers, { layers: image.layers, writable, target: rootfs }, undo)
     const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
-    const cgroupPath = `/caisson/${runtimeId}`
+    const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
     const base = { config: image.config, admitted, user, hostname, terminal }
     const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)

@@ -30,6 +30,8 @@ export const MAX_ENV = 1024
 export const MAX_ARGS_CHARS: number = 128 * 1024
 export const MAX_MOUNTS = 64
 
+/** Memory that containers cannot take: the agent, its tools and the kernel's own. */
+export const RESERVED_MEMORY_BYTES: number = 160 * 1024 * 1024
 export const MAX_PASSWD_BYTES: number = 1024 * 1024
 /** One secret of the verifier. */
 export const MAX_SECRET_BYTES: number = 1024 * 1024

@@ -69,7 +69,13 @@ export function agentService(options: ServiceOptions): AgentService {
       }
     },
 
-    watchEvents: ({ after }, { signal }) => events.watch(after, signal),
+    async *watchEvents({ after }, { signal }) {
+      try {
+        yield* events.watch(after, signal)
+      } catch (error) {
+        throw refusals.toRpc(error, 'WatchEvents')
+      }
+    },
 
     startSandbox: (request) =>
       guarded('StartSandbox', async () => {

@@ -21,6 +21,8 @@ export interface Files {
   readIfExists(path: string, maxBytes: number): Promise<Uint8Array | undefined>
   /** Creates or replaces atomically. Owner is root unless given. */
   write(path: string, bytes: Uint8Array, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** Writes to a file that the kernel offers (proc, sysfs, cgroup), in one write. */
+  control(path: string, text: string): Promise<void>
   /** With missing parents; an existing directory is fine. */
   mkdir(path: string, mode: number): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */

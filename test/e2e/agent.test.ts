@@ -47,6 +47,7 @@ containers:
       - [/bin/cat, /etc/motd]
       - [/bin/sh, -c, "id; hostname; cat /proc/self/status | grep -i -e seccomp -e nonewprivs; ls /etc; env; cat /etc/hosts"]
       - [/bin/unshare, -n, /bin/true]
+      - [/bin/dd, if=/dev/zero, of=/dev/null, bs=900M, count=1]
     mounts:
       - { kind: scratch, path: /data }
       - { kind: tmpfs, path: /scratch, maxBytes: 65536 }
@@ -145,6 +146,12 @@ test('a sandbox runs containers from images it verified, within its policy, and 
   t.log(await output(pod, StreamKind.LOGS, 'two', 'look'))
   await agent.exec({ containerId: 'two', execId: 'ns', args: ['/bin/unshare', '-n', '/bin/true'] })
   t.not((await agent.wait({ containerId: 'two', execId: 'ns' })).exitCode, 0)
+
+  // Too much memory ends the process that wants it, and nobody else.
+  const greedy = ['/bin/dd', 'if=/dev/zero', 'of=/dev/null', 'bs=900M', 'count=1']
+  await agent.exec({ containerId: 'two', execId: 'greedy', args: greedy })
+  const killed = await agent.wait({ containerId: 'two', execId: 'greedy' })
+  t.like(killed, { exitCode: 137, oomKilled: true })
 
   await agent.exec({ containerId: 'two', execId: 'tty', args: ['/bin/sh'], terminal: true, stdin: true })
   await agent.resize({ containerId: 'two', execId: 'tty' }, 91, 33)

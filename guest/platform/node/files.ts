@@ -31,6 +31,11 @@ export const nodeFiles: Files = {
     await rename(fresh, path)
   },
 
+  control: async (path, text) => {
+    await using file = await open(path, constants.O_WRONLY)
+    await file.write(text)
+  },
+
   mkdir: async (path, mode) => {
     await mkdir(path, { recursive: true, mode })
   },

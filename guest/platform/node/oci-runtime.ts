@@ -16,10 +16,11 @@ import {
 } from '#native/guest/index'
 import type { ByteStream } from '#protocol/byte-stream'
 import { errorText, UnavailableError } from '#protocol/errors'
-import type { ContainerIo, Files, OciRuntime, Processes, RunningProcess } from '../platform.ts'
+import type { ContainerIo, Files, OciRuntime, ProcessExit, Processes, RunningProcess } from '../platform.ts'
 import { TOOL_ENVIRONMENT } from './processes.ts'
 
 const TIMEOUT_MS = 120_000
+const UNKNOWN_EXIT = 255
 const MAX_LOG_BYTES = 64 * 1024
 
 export interface CrunOptions {
@@ -112,7 +113,7 @@ export class Crun implements OciRuntime {
       const pid = Number(new TextDecoder().decode(await this.#files.read(`${scratch}.pid`, 32)).trim())
       // Before anything else can reap it: nobody but this process may, so the number still means the same process.
       const handle = new ProcessHandle(pid)
-      const exited = handle.exit().then((code) => ({ code, atMs: Date.now() }))
+      const exited = exitOf(handle)
       return { pid, io: await wiring.io(), exited, signal: (signal) => handle.signal(signal) }
     } catch (error) {
       wiring.abandon()
@@ -180,6 +181,12 @@ function wireTerminal(socket: string): Wiring {
       )
     },
   }
+}
+
+/** An exit status that nobody can tell any more is a failure like any other, not the agent's end. */
+async function exitOf(handle: ProcessHandle): Promise<ProcessExit> {
+  const code = await handle.exit().catch(() => UNKNOWN_EXIT)
+  return { code, atMs: Date.now() }
 }
 
 function pidFile(scratch: string): readonly string[] {

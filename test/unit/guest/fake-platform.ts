@@ -116,6 +116,7 @@ export class FakePlatform implements Platform {
       this.#step(`write ${path}`)
       this.content.set(path, bytes.slice())
     },
+    control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
     remove: async (path) => {
       this.log.push(`remove ${path}`)

@@ -39,6 +39,7 @@ function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?:
   const fake = new FakePlatform()
   const platform = verifier === undefined ? fake : Object.assign(fake, { tpm })
   platform.content.set('/run/caisson/initdata.toml', options.initdata ?? encodeInitdata(INITDATA))
+  platform.content.set('/proc/meminfo', new TextEncoder().encode('MemTotal:  1048576 kB\nMemFree: 1 kB\n'))
   const reasons = new ReasonLog()
   const refusals = new Refusals(reasons, platform.crypto, () => platform.clock.now())
   const events = new EventLog(() => platform.clock.monotonicMs())
@@ -112,6 +113,8 @@ test('on platform none the sandbox starts from its initdata alone, once', async 
   await client.unary(method.startSandbox, { hostname: 'pod' })
   t.is((await client.unary(method.getStatus, {})).stage, Stage.ATTESTED)
   t.true(platform.log.includes('hostname pod'))
+  // 1 GiB less what the agent keeps.
+  t.true(platform.log.includes(`control /sys/fs/cgroup/caisson/memory.max ${(1024 - 160) * 1024 * 1024}`))
   t.deepEqual((await client.unary(method.listContainers, {})).containers, [])
   t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
 })
