@@ -7,11 +7,11 @@ import { globSync, readFileSync } from 'node:fs'
 const documented = new Set(
   [...readFileSync('docs/errors.md', 'utf8').matchAll(/^\| `?(ERR_[A-Z0-9_]+)`? \|/gm)].map(([, code = '']) => code),
 )
-const SOURCES = ['attestation', 'cli', 'guest', 'host-shim', 'image', 'native', 'policies', 'protocol', 'vmm']
+const SOURCES = ['attestation', 'cli', 'guest', 'host-shim', 'image', 'native', 'policies', 'protocol', 'tools', 'vmm']
 const used = new Map<string, string>()
 for (const folder of SOURCES) {
-  for (const file of globSync(`${folder}/**/*.{ts,cc,c,h}`)) {
-    if (file.startsWith('native/build/')) continue
+  for (const file of globSync(`${folder}/**/*.{ts,mjs,cc,c,h}`)) {
+    if (file.startsWith('native/build/') || file === 'tools/check-errors.ts') continue
     for (const [code] of readFileSync(file, 'utf8').matchAll(/\bERR_[A-Z0-9_]*[A-Z0-9]\b/g)) {
       // Node's own codes are quoted where they are translated.
       if (!/^ERR_(TLS|SSL|INVALID_ARG|HTTP2|STREAM|OSSL)_[A-Z_]*$/.test(code) || documented.has(code))
