@@ -73,8 +73,8 @@ function encode(bytes: Uint8Array, alphabet: string): string {
 }
 
 const VALUES: Readonly<Record<string, ReadonlyMap<string, number>>> = {
-  [STANDARD]: new Map([...STANDARD].map((letter, value) => [letter, value])),
-  [URL_SAFE]: new Map([...URL_SAFE].map((letter, value) => [letter, value])),
+  [STANDARD]: new Map(Array.from(STANDARD, (letter, value) => [letter, value])),
+  [URL_SAFE]: new Map(Array.from(URL_SAFE, (letter, value) => [letter, value])),
 }
 
 function decode(text: string, alphabet: string, what: string): Uint8Array {
