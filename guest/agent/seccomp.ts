@@ -20,6 +20,7 @@ const ENOSYS = 38
 const EAFNOSUPPORT = 97
 const AF_ALG = 38
 const AF_VSOCK = 40
+const INT_BITS = 0xffffffff
 
 const ALWAYS = [
   'acct',
@@ -103,7 +104,8 @@ export function seccompProfile(capabilities: readonly string[]): object {
       names: ['socket'],
       action: 'SCMP_ACT_ERRNO',
       errnoRet: EAFNOSUPPORT,
-      args: [{ index: 0, value: family, op: 'SCMP_CMP_EQ' }],
+      // The kernel takes an int: bits above it must not make another number of the family, so they are masked away.
+      args: [{ index: 0, value: INT_BITS, valueTwo: family, op: 'SCMP_CMP_MASKED_EQ' }],
     })
   }
   return { defaultAction: 'SCMP_ACT_ALLOW', architectures: ['SCMP_ARCH_X86_64'], syscalls: rules }
