@@ -4,7 +4,7 @@ import type { PodPlan } from '#host-shim/pod/pod-plan'
 import { startPodProcess } from '#host-shim/pod/pod-process'
 import { createPodState, podPaths, removePod } from '#host-shim/pod/state-dir'
 import { CAISSON_POD } from '#native/host/index'
-import { launchVm } from '#vmm/qemu/driver'
+import { qemu } from '#vmm/qemu/driver'
 
 /** Milliseconds from the kernel's start to the console code `agent-ready`. Platform `none` only. */
 export async function watchConsole(plan: PodPlan, stateRoot: string): Promise<number> {
@@ -13,7 +13,7 @@ export async function watchConsole(plan: PodPlan, stateRoot: string): Promise<nu
   try {
     await writeInitdataDisk(paths.initdata, plan.initdata)
     await createScratchDisk(paths.scratch, plan.scratchMib)
-    await using vm = await launchVm(
+    await using vm = await qemu.launch(
       {
         id: plan.id,
         platform: plan.platform,

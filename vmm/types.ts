@@ -60,6 +60,22 @@ export interface VmProcess {
 /** Starts the monitor with these arguments; `argv[0]` is the program. */
 export type VmLauncher = (argv: readonly string[]) => Promise<VmProcess>
 
+export interface LaunchOptions {
+  /** Starts the monitor's process: `caisson-pod` in production, a plain child in tests. */
+  readonly launch: VmLauncher
+  /** The monitor's program, when it is not the one on PATH. */
+  readonly program?: string
+  /** Receives what the guest writes to its serial console, bounded. */
+  readonly consoleFile?: string
+}
+
+/** A virtual machine monitor. QEMU is the first driver; whoever needs another VMM writes another one of these. */
+export interface Vmm {
+  readonly name: string
+  /** Resolves when the monitor can be controlled and the guest's CPUs run. */
+  launch(plan: VmPlan, options: LaunchOptions): Promise<Vm>
+}
+
 /** Why the guest stopped, as the monitor reports it: "guest-shutdown", "guest-reset", "guest-panic", "host-qmp-quit"… */
 export type ShutdownReason = string
 

@@ -6,7 +6,7 @@
 import { cp, rm } from 'node:fs/promises'
 import { UsageError } from '#protocol/errors'
 import { type BootStage, type StageLimits, type StageTime, watchBoot } from '#vmm/boot-watch'
-import { launchVm } from '#vmm/qemu/driver'
+import { qemu } from '#vmm/qemu/driver'
 import { manufactureTpm, startTpm } from '#vmm/swtpm'
 import type { DiskPlan, Vm, VmExit } from '#vmm/types'
 import { AgentClient } from './agent-client.ts'
@@ -157,7 +157,7 @@ async function bootVm(
       signal: options.signal,
       onStage: (stage) => clock.enter(stage),
       launch: () =>
-        launchVm(
+        qemu.launch(
           {
             id: plan.id,
             platform: plan.platform,

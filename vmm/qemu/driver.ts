@@ -6,7 +6,7 @@ import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { UnavailableError } from '#protocol/errors'
 import { ConsoleReader } from '../console-log.ts'
-import type { ConsoleLog, ShutdownReason, Vm, VmExit, VmLauncher, VmPlan, VmProcess } from '../types.ts'
+import type { ConsoleLog, LaunchOptions, ShutdownReason, Vm, VmExit, Vmm, VmPlan, VmProcess } from '../types.ts'
 import { controlSockets, qemuCommandLine } from './command-line.ts'
 import { QmpClient, type QmpEvent } from './qmp.ts'
 
@@ -19,10 +19,7 @@ const DEFAULT_GRACE_MS = 5000
  * @throws UsageError ERR_VM_PLAN, ERR_SOCKET_PATH
  * @throws UnavailableError ERR_VMM_FAILED when QEMU ended or stayed silent, with what it wrote
  */
-export async function launchVm(
-  plan: VmPlan,
-  options: { readonly launch: VmLauncher; readonly program?: string; readonly consoleFile?: string },
-): Promise<Vm> {
+async function launch(plan: VmPlan, options: LaunchOptions): Promise<Vm> {
   const argv = qemuCommandLine(plan, options.program)
   const sockets = controlSockets(plan.runDir)
   const log = new ConsoleReader(options.consoleFile)
@@ -56,6 +53,8 @@ export async function launchVm(
     clearTimeout(expire)
   }
 }
+
+export const qemu: Vmm = { name: 'qemu', launch }
 
 class QemuVm implements Vm {
   readonly process: VmProcess

@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { type Ending, tinyKernel } from '#test/fixtures/tiny-kernel'
 import { BootError, type BootWatch, watchBoot } from '#vmm/boot-watch'
 import { spawnVmProcess } from '#vmm/child-process'
-import { launchVm } from '#vmm/qemu/driver'
+import { qemu } from '#vmm/qemu/driver'
 import type { Vm, VmPlan } from '#vmm/types'
 
 async function plan(t: ExecutionContext, kernel: { text: string; ending: Ending }): Promise<VmPlan> {
@@ -29,7 +29,7 @@ async function plan(t: ExecutionContext, kernel: { text: string; ending: Ending 
 }
 
 async function launch(t: ExecutionContext, vmPlan: VmPlan): Promise<Vm> {
-  const vm = await launchVm(vmPlan, { launch: spawnVmProcess, consoleFile: join(vmPlan.runDir, 'console.log') })
+  const vm = await qemu.launch(vmPlan, { launch: spawnVmProcess, consoleFile: join(vmPlan.runDir, 'console.log') })
   t.teardown(() => vm.stop({ graceMs: 0 }))
   return vm
 }
@@ -48,7 +48,7 @@ function watch(vmPlan: VmPlan, change: Partial<BootWatch<never>> = {}): BootWatc
   return {
     platform: 'none',
     accelerator: 'tcg',
-    launch: () => launchVm(vmPlan, { launch: spawnVmProcess }),
+    launch: () => qemu.launch(vmPlan, { launch: spawnVmProcess }),
     connectAgent: () => new Promise(() => undefined),
     ...change,
   }
@@ -108,7 +108,7 @@ test('a kernel file that is missing is told in QEMU’s own words', async (t) =>
 
 test('a QEMU that is not installed is told as such', async (t) => {
   const vmPlan = await plan(t, { text: '', ending: 'halt' })
-  const start = launchVm(vmPlan, { launch: spawnVmProcess, program: 'qemu-system-none' })
+  const start = qemu.launch(vmPlan, { launch: spawnVmProcess, program: 'qemu-system-none' })
   await t.throwsAsync(start, { code: 'ERR_PROGRAM_MISSING' })
 })
 
