@@ -64,13 +64,20 @@ export class ContainerProcess {
   async takeInput(stream: ByteStream): Promise<void> {
     const input = this.#process.io.stdin
     if (!this.#stdin || input === undefined) throw noSuchStream('stdin')
-    await this.#holdingInput(() => copyTo(stream, input))
+    const release = this.#holdInput()
+    try {
+      await copyTo(stream, input)
+    } finally {
+      release()
+    }
   }
 
   /** Both directions of a terminal. */
   async joinTerminal(stream: ByteStream): Promise<void> {
     const { terminal } = this.#process.io
     if (terminal === undefined) throw noSuchStream('terminal')
+    // Refused at once: a rejection that waits for the output's end would be nobody's, and end the agent.
+    const release = this.#holdInput()
     const reader = this.#ring.reader(['stdout'], true)
     const input = async () => {
       try {
@@ -80,9 +87,11 @@ export class ContainerProcess {
       } catch {
         // The peer or the terminal is gone.
         reader.close()
+      } finally {
+        release()
       }
     }
-    const taken = this.#holdingInput(input)
+    const taken = input()
     try {
       await copyTo(reader, stream)
     } finally {
@@ -110,12 +119,11 @@ export class ContainerProcess {
     if (stream !== this.#process.io.terminal) stream.destroy()
   }
 
-  async #holdingInput(work: () => Promise<void>): Promise<void> {
+  /** @returns what lets go of it. @throws AgentError ERR_STREAM_TAKEN */
+  #holdInput(): () => void {
     if (this.#inputTaken) throw new AgentError('failedPrecondition', 'ERR_STREAM_TAKEN', 'another stream is the input')
     this.#inputTaken = true
-    try {
-      await work()
-    } finally {
+    return () => {
       this.#inputTaken = false
     }
   }

@@ -113,7 +113,8 @@ export class Container {
   #track(running: RunningProcess, stdin: boolean): TrackedProcess {
     const process = new ContainerProcess(running, { stdin })
     const exited = running.exited.then(async ({ code, atMs }) => {
-      const oomKilled = code > 128 && (await wasOomKilled(this.#files, this.parts.cgroupPath))
+      // The control group may go while its file is read (ENODEV); the exit itself is known and must be told.
+      const oomKilled = code > 128 && (await wasOomKilled(this.#files, this.parts.cgroupPath).catch(() => false))
       return { code, atMs, oomKilled }
     })
     const tracked: TrackedProcess = { process, exited, exit: undefined }

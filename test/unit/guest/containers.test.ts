@@ -210,6 +210,35 @@ test('only one stream at a time is the input of a process', async (t) => {
   await feeding
 })
 
+test('a second stream to a terminal is refused, and the first goes on', async (t) => {
+  const { platform, containers, request } = setUp()
+  await containers.create(request({ terminal: true, stdin: true }))
+  await containers.start('one')
+  const { process } = containers.get('one').process('')
+  const [first, host] = streamPair()
+  const joined = process.joinTerminal(first)
+  await t.throwsAsync(process.joinTerminal(streamPair()[0]), { code: 'ERR_STREAM_TAKEN' })
+  // A rejection that nobody held would have ended the agent, and with it the machine, by now.
+  await new Promise((resolve) => setImmediate(resolve))
+  await platform.processesById.get('c1')?.inside.stdout.write(new TextEncoder().encode('still here'))
+  t.is(new TextDecoder().decode((await host.read()) ?? new Uint8Array()), 'still here')
+  platform.processesById.get('c1')?.end(0)
+  await host.end()
+  await joined
+})
+
+test('an exit is told even when the control group goes while it is read', async (t) => {
+  const { platform, containers, request } = setUp()
+  await containers.create(request())
+  await containers.start('one')
+  const gone = Object.assign(new Error('ENODEV: no such device, read'), { code: 'ENODEV' })
+  platform.files.readIfExists = async () => {
+    throw gone
+  }
+  platform.processesById.get('c1')?.signal(9)
+  t.deepEqual(await containers.get('one').process('').exited, { code: 137, atMs: 42, oomKilled: false })
+})
+
 test('stopping everything asks first, waits, then kills', async (t) => {
   const { platform, containers, request } = setUp()
   await containers.create(request())
