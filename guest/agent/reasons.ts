@@ -28,6 +28,9 @@ export interface ReasonSink {
   record(reason: Reason): void
 }
 
+/** Characters of each text that is kept: most of them are the host's own words, and it may send many. */
+const MAX_REASON_CHARS = 2048
+
 /** In memory, the newest entries. */
 export class ReasonLog implements ReasonSink {
   readonly #entries: Reason[] = []
@@ -74,11 +77,13 @@ export class Refusals {
       correlationId,
       atMs: this.#now().getTime(),
       code,
-      subject,
-      message: withCauses(error),
-      hint: error instanceof CaissonError ? error.hint : undefined,
+      subject: bounded(subject),
+      message: bounded(withCauses(error)),
+      hint: error instanceof CaissonError && error.hint !== undefined ? bounded(error.hint) : undefined,
       denial:
-        error instanceof DeniedError ? { field: error.field, allowed: error.allowed, asked: error.asked } : undefined,
+        error instanceof DeniedError
+          ? { field: bounded(error.field), allowed: bounded(error.allowed), asked: bounded(error.asked) }
+          : undefined,
     })
     const refused = { code, correlationId, denied: isNo(error) }
     if (error instanceof Error) this.#known.set(error, refused)
@@ -111,5 +116,10 @@ function withCauses(error: unknown): string {
     texts.push(errorText(cause))
     cause = cause instanceof Error ? cause.cause : undefined
   }
-  return texts.join(': ').slice(0, 8192)
+  return texts.join(': ')
+}
+
+/** A copy: a slice would keep the whole text that it was cut from. */
+function bounded(text: string): string {
+  return text.length <= MAX_REASON_CHARS ? text : structuredClone(text.slice(0, MAX_REASON_CHARS))
 }
