@@ -37,7 +37,9 @@ export const nodeFiles: Files = {
   },
 
   mkdir: async (path, mode) => {
-    await mkdir(path, { recursive: true, mode })
+    const made = await mkdir(path, { recursive: true, mode })
+    // The file mode creation mask, 022 from PID 1 on, took bits away: users of a container could not write to a volume.
+    if (made !== undefined) await chmod(path, mode)
   },
 
   remove: (path) => rm(path, { recursive: true, force: true }),

@@ -1,0 +1,16 @@
+import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { nodeFiles } from '#guest/platform/node/files'
+
+test('a directory has the mode it was given, whatever the file mode creation mask is', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'caisson-files-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  t.not(process.umask() & 0o022, 0, 'under a mask that takes nothing away this shows nothing')
+  const path = join(folder, 'volumes', 'c1', '0')
+  await nodeFiles.mkdir(path, 0o777)
+  t.is(statSync(path).mode & 0o7777, 0o777)
+  await nodeFiles.mkdir(path, 0o700)
+  t.is(statSync(path).mode & 0o7777, 0o777, 'an existing directory stays as it is')
+})
