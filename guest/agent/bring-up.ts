@@ -6,6 +6,7 @@ import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
 import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
+import { parseTenantKey } from '#protocol/tenant-key'
 import type { Platform } from '../platform/platform.ts'
 import { prepareContainerCgroup } from './container-cgroup.ts'
 import { ContainerFactory } from './container-factory.ts'
@@ -20,12 +21,15 @@ import { prepareScratch } from './scratch.ts'
 
 const INITDATA_PATH = '/run/caisson/initdata.toml'
 const LAYER_MOUNTS_DIR = '/run/caisson/l'
+/** In memory: what is written here and hashed afterwards cannot change in between. */
+const INDEX_DIR = '/run/caisson/i'
 
 /** Attests, fetches what the verifier releases, and prepares everything that containers need. */
 export async function bringUp(options: SandboxOptions, request: SandboxRequest): Promise<Attested> {
   const { platform } = options
   const initdataToml = await platform.files.read(INITDATA_PATH, MAX_INITDATA_BYTES)
   const initdata = parseInitdata(initdataToml)
+  if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
@@ -98,6 +102,7 @@ async function imageSource(
       ? await resource(initdata.imagePolicyResource ?? missingImagePolicy())
       : new TextEncoder().encode(JSON.stringify(inlinePolicy))
   const credentials = initdata.registryCredentialsResource
+  await platform.files.mkdir(INDEX_DIR, 0o700)
   return new ImageSource({
     platform,
     tools: await imageTools(),
@@ -106,6 +111,7 @@ async function imageSource(
     credentials: credentials === undefined ? undefined : parseRegistryCredentials(await resource(credentials)),
     resource,
     folder: `${input.scratch}/layers`,
+    indexFolder: INDEX_DIR,
   })
 }
 

@@ -2,7 +2,7 @@
 
 import type { LayerEngine } from '#image/layer/engine'
 import { FileLayerStore } from '#image/layer/file-store'
-import { ErofsIndexer } from '#image/layer/indexer'
+import { ErofsIndexer, type LayerIndexer } from '#image/layer/indexer'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { PullProgress } from '#image/pull/progress'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
@@ -11,6 +11,7 @@ import { RegistryClient } from '#image/registry/client'
 import { MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import type { Platform } from '../platform/platform.ts'
+import { VerifiedIndexer } from './verified-indexer.ts'
 
 export interface ImageTools {
   readonly engine: LayerEngine
@@ -20,7 +21,7 @@ export interface ImageTools {
 }
 
 export interface ImageSourceOptions {
-  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes'>
+  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes' | 'storage'>
   readonly tools: ImageTools
   /** Trusts the registries' roots and nothing else. */
   readonly http: HttpTransport
@@ -30,29 +31,32 @@ export interface ImageSourceOptions {
   readonly resource: (path: string) => Promise<Uint8Array>
   /** Directory on scratch for layers. */
   readonly folder: string
+  /** Directory in memory for their indexes, some 100 bytes per file of an image. */
+  readonly indexFolder: string
 }
 
 export class ImageSource {
   readonly #options: ImageSourceOptions
   readonly #registry: RegistryClient
   readonly #store: FileLayerStore
-  readonly #indexer: ErofsIndexer
+  readonly #indexer: LayerIndexer
   readonly #pulls = new Map<string, Promise<PulledImage>>()
 
   constructor(options: ImageSourceOptions) {
-    const { platform, tools, http, credentials, folder } = options
+    const { platform, tools, http, credentials, folder, indexFolder } = options
     this.#options = options
     this.#registry = new RegistryClient({
       http,
       crypto: platform.crypto,
       ...(credentials === undefined ? {} : { credentials }),
     })
-    this.#store = new FileLayerStore({ folder, remove: (path) => platform.files.remove(path) })
-    this.#indexer = new ErofsIndexer({
+    this.#store = new FileLayerStore({ folder, indexFolder, remove: (path) => platform.files.remove(path) })
+    const indexer = new ErofsIndexer({
       run: (path, args, { timeoutMs }) => platform.processes.run(path, args, { timeoutMs }),
       confine: tools.confine,
       mkfs: [tools.mkfs],
     })
+    this.#indexer = new VerifiedIndexer(platform.storage, indexer)
   }
 
   /** @param reference repository@digest. The same image is pulled once, also for callers at the same time. */

@@ -4,6 +4,7 @@
  * read-only. Nothing is ever extracted, so names in the tar cannot reach anything but the index.
  */
 import { MalformedError, UnavailableError } from '#protocol/errors'
+import type { LayerVerity } from './engine.ts'
 
 export interface ProgramResult {
   readonly code: number
@@ -18,9 +19,18 @@ export type RunProgram = (
   options: { timeoutMs: number },
 ) => Promise<ProgramResult>
 
+export interface LayerToIndex {
+  readonly tarPath: string
+  /** Over the bytes as they were verified: whoever keeps tars where others can change them reads through it. */
+  readonly tarVerity: LayerVerity
+  readonly indexPath: string
+  readonly tarBytes: number
+  readonly what: string
+}
+
 export interface LayerIndexer {
   /** Creates `indexPath`. Throws `MalformedError` ERR_LAYER_INDEX or `UnavailableError` ERR_INDEXER. */
-  index(layer: { tarPath: string; indexPath: string; tarBytes: number; what: string }): Promise<void>
+  index(layer: LayerToIndex): Promise<void>
 }
 
 export interface ErofsIndexerOptions {
@@ -54,7 +64,7 @@ export class ErofsIndexer implements LayerIndexer {
     this.#options = options
   }
 
-  async index(layer: { tarPath: string; indexPath: string; tarBytes: number; what: string }): Promise<void> {
+  async index(layer: Omit<LayerToIndex, 'tarVerity'>): Promise<void> {
     const { run, confine, mkfs } = this.#options
     const seconds = BASE_SECONDS + Math.ceil(layer.tarBytes / BYTES_PER_SECOND)
     const args = [layer.tarPath, layer.indexPath, `${seconds}`, `${MEMORY_MIB}`, `${INDEX_MIB}`, '--']

@@ -79,8 +79,9 @@ async function seal(
   const { tarBytes, verity: tarVerity, diffId } = finished
   const { size } = job.descriptor
   report(job, context, 'indexing', size, tarBytes)
-  await context.indexer.index({ tarPath: draft.tarPath, indexPath: draft.indexPath, tarBytes, what })
-  const indexVerity = await context.engine.appendVerity(draft.indexPath, digestHex(diffId), `index of ${what}`)
+  const { tarPath, indexPath } = draft
+  await context.indexer.index({ tarPath, tarVerity, indexPath, tarBytes, what })
+  const indexVerity = await context.engine.appendVerity(indexPath, digestHex(diffId), `index of ${what}`)
   context.signal.throwIfAborted()
   const stored = await draft.commit({ diffId, tarBytes, tarVerity, indexVerity })
   report(job, context, 'done', size, tarBytes)

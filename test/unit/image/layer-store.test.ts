@@ -80,3 +80,13 @@ test('a folder knows its layers again, and refuses records it did not write', as
   writeFileSync(record, '{"tarBytes"')
   await t.throwsAsync(new FolderStore(path).find(DIFF_ID), { code: 'ERR_JSON' })
 })
+
+test('indexes can be kept apart from the tars, where nobody changes them before they are hashed', async (t) => {
+  const [tars, indexes] = [folder(t), folder(t)]
+  const store = new FileLayerStore({ folder: tars, indexFolder: indexes, remove: (file) => rm(file, { force: true }) })
+  const stored = await commit(await draft(store))
+  t.true(stored.tar.path.startsWith(`${tars}/`))
+  t.true(stored.index.path.startsWith(`${indexes}/`))
+  await (await draft(store)).discard()
+  t.is(readdirSync(tars).length + readdirSync(indexes).length, 2)
+})
