@@ -33,14 +33,23 @@ export async function bootId(): Promise<string> {
  * Processes of a pod by what they are: one of our programs with a path inside `directory` among its arguments. Finds those
  * too that were started just before a crash and never recorded.
  */
-export async function findPodProcesses(directory: string): Promise<readonly ProcessIdentity[]> {
+export function findPodProcesses(directory: string): Promise<readonly ProcessIdentity[]> {
+  return findProcesses(directory, ([program = '']) =>
+    /(?:^|\/)(?:caisson-pod|qemu-system-[a-z0-9_]+|swtpm)$/.test(program),
+  )
+}
+
+/** Processes with a path inside `directory` among their arguments that `isOurs` recognises by their whole command line. */
+export async function findProcesses(
+  directory: string,
+  isOurs: (commandLine: readonly string[]) => boolean,
+): Promise<readonly ProcessIdentity[]> {
   const found: ProcessIdentity[] = []
   for (const name of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue
     const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')
-    const [program = '', ...args] = text.split('\0')
-    if (!/(?:^|\/)(?:caisson-pod|qemu-system-[a-z0-9_]+|swtpm)$/.test(program)) continue
-    if (!args.some((arg) => arg.includes(`${directory}/`))) continue
+    const commandLine = text.split('\0')
+    if (!isOurs(commandLine) || !commandLine.slice(1).some((arg) => arg.includes(`${directory}/`))) continue
     const identity = await identifyProcess(Number(name))
     if (identity !== undefined) found.push(identity)
   }

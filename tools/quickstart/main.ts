@@ -25,6 +25,7 @@ async function quickstart(): Promise<void> {
   const path = (name: string): string => `${tenant}/${name}`
   const stages = new Stages()
   await using children = new Children()
+  endOnSignal(children)
   print(`Caisson quickstart. State of this run: ${state}`)
 
   const services = await stages.run('Tenant: a CA for this run, the verifier, a registry', async (note) => {
@@ -211,6 +212,15 @@ async function quickstart(): Promise<void> {
   })
 
   printSummary({ stages: stages.times, timeline: run.timeline, image, pcrs: prediction.pcrs, exitCode, state })
+}
+
+/** An interrupt ends what was started, in order, before it ends us. */
+function endOnSignal(children: Children): void {
+  const end = (signal: 'SIGINT' | 'SIGTERM'): void => {
+    process.stderr.write(`\nquickstart: ${signal}, ending what was started\n`)
+    void children[Symbol.asyncDispose]().finally(() => process.exit(signal === 'SIGINT' ? 130 : 143))
+  }
+  process.once('SIGINT', () => end('SIGINT')).once('SIGTERM', () => end('SIGTERM'))
 }
 
 function refusal(error: unknown): CaissonError {
