@@ -205,8 +205,9 @@ test('on platform tpm an owner that is killed takes the software TPM along too',
 test('another process stops a pod whose guest does not answer', async (t) => {
   const one = await bench(t)
   const owner = await startOwner(t, one, 'init')
+  const ended = once(owner, 'exit')
   await t.throwsAsync(connectPod(one.root, 'p'), { code: 'ERR_VSOCK_CONNECT' })
   await stopPod(one.root, 'p', { graceMs: 100 })
   t.deepEqual(await listPods(one.root), [])
-  await once(owner, 'exit')
+  await ended
 })
