@@ -71,6 +71,8 @@ test('the specification shares the sandbox’s network and host name and nothing
   t.is(spec.linux.resources.pids.limit, 4096)
   t.is(spec.linux.resources.memory, undefined)
   t.true(spec.linux.maskedPaths.includes('/sys/kernel/security'))
+  for (const path of ['/proc/sys', '/proc/sysrq-trigger']) t.true(spec.linux.readonlyPaths.includes(path), path)
+  t.deepEqual(spec.linux.seccomp, JSON.parse(JSON.stringify(seccompProfile(['KILL']))))
   t.is(spec.hooks, undefined)
   t.is(spec.linux.devices, undefined)
 })
