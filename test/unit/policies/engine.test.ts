@@ -15,6 +15,7 @@ containers:
     mounts:
       - { kind: scratch, path: /var/cache, maxBytes: 8192 }
       - { kind: tmpfs, path: /tmp, required: false }
+      - { kind: scratch, path: /srv/static, readOnly: true, required: false }
     ports: [8443]
     logs: allow
     exec: [["nginx", "-t"]]
@@ -90,6 +91,12 @@ const DENIALS: readonly [string, Partial<ContainerRequest>, string][] = [
   ['standard input', { stdin: true }, 'containers.web.stdin'],
   ['a mount over a place the policy does not name', { mounts: [mount('scratch', '/etc')] }, 'containers.web.mounts'],
   ['a mount of another kind', { mounts: [mount('tmpfs', '/var/cache')] }, 'containers.web.mounts'],
+  [
+    'a writable mount where it must be read-only',
+    { mounts: [mount('scratch', '/srv/static')] },
+    'containers.web.mounts.readOnly',
+  ],
+  ['the same mount twice', { mounts: [mount('tmpfs', '/tmp'), mount('tmpfs', '/tmp')] }, 'containers.web.mounts'],
   ['a mount larger than allowed', { mounts: [mount('scratch', '/var/cache', 9000)] }, 'containers.web.mounts.maxBytes'],
 ]
 
@@ -168,6 +175,24 @@ test('exec is admitted word by word', (t) => {
     verdict(() => policy.admitExec({ ...exec, containerId: 'c9' })),
     'container_id',
   )
+})
+
+test('exec runs as the container does: no user, directory, terminal or input of its own', (t) => {
+  const policy = engine()
+  policy.admitContainer(request())
+  const exec = {
+    containerId: 'c1',
+    args: ['nginx', '-t'],
+    env: [],
+    user: '',
+    workingDir: '',
+    terminal: false,
+    stdin: false,
+  }
+  t.notThrows(() => policy.admitExec(exec))
+  for (const change of [{ user: 'root' }, { workingDir: '/etc' }, { terminal: true }, { stdin: true }]) {
+    t.throws(() => policy.admitExec({ ...exec, ...change }), { code: 'ERR_POLICY_DENIED' }, JSON.stringify(change))
+  }
 })
 
 test('output leaves the guest only where logs are allowed', (t) => {
