@@ -50,6 +50,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'print the digest that the measurement contains',
     load: async () => (await import('./commands/initdata.ts')).initdataDigest,
   },
+  'initdata keygen': {
+    summary: 'make a key pair for reasons of refusals',
+    load: async () => (await import('./commands/initdata-keygen.ts')).initdataKeygen,
+  },
+  explain: {
+    summary: 'say why a guest refused something, from its sealed reason',
+    load: async () => (await import('./commands/explain.ts')).explain,
+  },
   'policy check': {
     summary: 'check a workload policy and say what it permits',
     load: async () => (await import('./commands/policy-check.ts')).policyCheck,

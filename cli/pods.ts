@@ -2,6 +2,7 @@
 import { homedir } from 'node:os'
 import { connectPod, type PodHandle } from '#host-shim/pod/control'
 import type { Invocation, OptionSpec } from './command.ts'
+import { keepReason } from './sealed-reasons.ts'
 
 export const STATE_OPTION: Readonly<Record<string, OptionSpec>> = {
   state: { type: 'string', placeholder: 'DIR', help: 'state directory of pods (default: $XDG_STATE_HOME/caisson)' },
@@ -15,6 +16,12 @@ export function stateRootOf(invocation: Invocation): string {
 /** Connects to the pod that operand 0 names, for the time of `work`. */
 export async function withPod<T>(invocation: Invocation, work: (pod: PodHandle, id: string) => Promise<T>): Promise<T> {
   const id = invocation.operand(0)
-  using pod = await connectPod(stateRootOf(invocation), id)
-  return await work(pod, id)
+  const stateRoot = stateRootOf(invocation)
+  using pod = await connectPod(stateRoot, id)
+  try {
+    return await work(pod, id)
+  } catch (error) {
+    await keepReason(pod.agent, { stateRoot, error, out: invocation.out })
+    throw error
+  }
 }

@@ -5,7 +5,8 @@
  * digest is over the exact bytes. Unknown members are refused: what the guest ignores, a tenant might believe.
  */
 import { parse, stringify } from 'smol-toml'
-import { MalformedError } from './errors.ts'
+import { errorText, MalformedError } from './errors.ts'
+import { parseTenantKey } from './tenant-key.ts'
 
 /** Bytes of TOML at most; the disk format in `guest/init` has the same limit. */
 export const MAX_INITDATA_BYTES: number = 1024 * 1024
@@ -45,7 +46,7 @@ export function parseInitdata(bytes: Uint8Array): Initdata {
     imagePolicyResource: image.policy,
     registryCredentialsResource: image.credentials,
     policyYaml: requiredString(data['policy.yaml'], 'data."policy.yaml"'),
-    tenantKeyJwk: optionalString(data['tenant-key.jwk'], 'data."tenant-key.jwk"'),
+    tenantKeyJwk: parseKey(optionalString(data['tenant-key.jwk'], 'data."tenant-key.jwk"')),
   }
 }
 
@@ -119,6 +120,17 @@ function resourceOf(value: unknown, name: string): string | undefined {
   if (match?.[1] === undefined)
     throw malformed(`cdh.toml image.${name} is ${show(text)}, expected kbs:///repository/type/tag`)
   return match[1]
+}
+
+/** The text, when it is a key that reasons can be sealed to. */
+function parseKey(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined
+  try {
+    parseTenantKey(text)
+    return text
+  } catch (cause) {
+    throw malformed(`tenant-key.jwk: ${errorText(cause)}`, cause)
+  }
 }
 
 function parseToml(input: Uint8Array | string, what: string): Record<string, unknown> {

@@ -5,7 +5,7 @@
 import { type JsonValue, MAX_JSON_DEPTH } from './canonical-json.ts'
 import { MalformedError } from './errors.ts'
 
-export type FieldErrorCode = 'ERR_KBS_MESSAGE' | 'ERR_REFERENCE_VALUES'
+export type FieldErrorCode = 'ERR_KBS_MESSAGE' | 'ERR_REFERENCE_VALUES' | 'ERR_SEALED_REASON'
 
 export class JsonFields {
   readonly #members: Readonly<Record<string, unknown>>

@@ -24,6 +24,11 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: 'RESOURCE',
     help: 'repository/type/tag of the registry credentials at the verifier',
   },
+  'tenant-key': {
+    type: 'string',
+    placeholder: 'FILE',
+    help: 'public key (PREFIX.pub.jwk) to which the guest seals reasons of refusals; without it they stay inside',
+  },
 }
 
 /** The initdata that these options describe. Throws on a malformed policy before anything uses it. */
@@ -31,6 +36,7 @@ export function initdataFromOptions(invocation: Invocation): Uint8Array {
   const policyYaml = readUserFile(invocation.required('policy'), 'policy').toString('utf8')
   parseWorkloadPolicy(policyYaml)
   const url = invocation.string('verifier-url')
+  const tenantKey = invocation.string('tenant-key')
   return encodeInitdata({
     verifier:
       url === undefined
@@ -42,7 +48,7 @@ export function initdataFromOptions(invocation: Invocation): Uint8Array {
     imagePolicyResource: invocation.string('image-policy'),
     registryCredentialsResource: invocation.string('registry-credentials'),
     policyYaml,
-    tenantKeyJwk: undefined,
+    tenantKeyJwk: tenantKey === undefined ? undefined : readUserFile(tenantKey, 'tenant key').toString('utf8').trim(),
   })
 }
 

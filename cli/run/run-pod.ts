@@ -10,6 +10,7 @@ import { UnavailableError, UsageError } from '#protocol/errors'
 import { USER_NETWORK } from '#vmm/qemu/command-line'
 import { parseHosts } from '../connections.ts'
 import type { Output } from '../output.ts'
+import { keepReason } from '../sealed-reasons.ts'
 import { rawTerminal } from '../terminal.ts'
 import { followEvents } from './progress.ts'
 
@@ -66,9 +67,14 @@ export async function runPod(options: {
     })
   })
   vmEnded.catch(() => undefined) // also when nobody waits for it any more
-  const code = await Promise.race([serve(pod, { plan, wish, ports, hosts, out, atMs }), vmEnded])
-  await events.stop()
-  return code
+  try {
+    return await Promise.race([serve(pod, { plan, wish, ports, hosts, out, atMs }), vmEnded])
+  } catch (error) {
+    await keepReason(pod.agent, { stateRoot, error, out })
+    throw error
+  } finally {
+    await events.stop()
+  }
 }
 
 async function serve(

@@ -26,12 +26,12 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const refusals = new Refusals(reasons, crypto, () => clock.now())
   const events = new EventLog(() => clock.monotonicMs())
   const tickets = new TicketOffice(crypto, () => clock.monotonicMs())
-  const sandbox = new Sandbox({ ...options, events, refusals })
+  const sandbox = new Sandbox({ ...options, events, refusals, reasons })
   const rpc = new TtrpcServer({ maxMessageBytes: AGENT_MAX_MESSAGE_BYTES, maxStreams: MAX_RPC_STREAMS })
   const onShutdown = () => {
     void clock.sleep(FAREWELL_MS).then(() => platform.powerOff())
   }
-  rpc.register(Agent, agentService({ platform, sandbox, events, refusals, tickets, version, onShutdown }))
+  rpc.register(Agent, agentService({ platform, sandbox, events, refusals, reasons, tickets, version, onShutdown }))
   const streams = new RawStreamServer(tickets, clock)
 
   const rpcListener = platform.listenVsock(AGENT_RPC_PORT)

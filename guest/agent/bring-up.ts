@@ -6,6 +6,7 @@ import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
 import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
+import { parseTenantKey } from '#protocol/tenant-key'
 import type { Platform } from '../platform/platform.ts'
 import { prepareContainerCgroup } from './container-cgroup.ts'
 import { ContainerFactory } from './container-factory.ts'
@@ -28,6 +29,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { platform } = options
   const initdataToml = await platform.files.read(INITDATA_PATH, MAX_INITDATA_BYTES)
   const initdata = parseInitdata(initdataToml)
+  if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.

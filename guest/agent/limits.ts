@@ -17,6 +17,8 @@ export const OUTPUT_RING_BYTES: number = 1024 * 1024
 export const MAX_EVENT_HISTORY = 512
 export const MAX_EVENT_WATCHERS = 16
 export const MAX_REASONS = 256
+/** Sealed reasons in one answer: as many as fit into a message with room to spare. */
+export const MAX_REASONS_PER_ANSWER = 16
 /** Progress of one layer is told at most this often. */
 export const PROGRESS_INTERVAL_MS = 200
 

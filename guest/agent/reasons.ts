@@ -1,6 +1,6 @@
 /**
- * Why something was refused. The host sees a code and a correlation id; the reason stays here, for the tenant who gets it
- * sealed to a key of its own, never for the host.
+ * Why something was refused. The host sees a code and a correlation id; the reason stays here. When initdata has a tenant
+ * key, the host also gets the reason sealed to it, to hand on; without one the reason never leaves the guest.
  */
 
 import { VerifierRefusal } from '#attestation/client/verifier-http'
@@ -8,9 +8,10 @@ import { refusalError } from '#protocol/agent-service'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { toHex } from '#protocol/encoding'
 import { CaissonError, DeniedError, errorText, UnavailableError, UnverifiedError } from '#protocol/errors'
+import type { TenantKey } from '#protocol/tenant-key'
 import { RpcError } from '#protocol/ttrpc/status'
 import { AgentError } from './agent-error.ts'
-import { MAX_REASONS } from './limits.ts'
+import { MAX_REASONS, MAX_REASONS_PER_ANSWER } from './limits.ts'
 
 export interface Reason {
   readonly correlationId: string
@@ -24,25 +25,81 @@ export interface Reason {
   readonly denial: { readonly field: string; readonly allowed: string; readonly asked: string } | undefined
 }
 
-export interface ReasonSink {
-  record(reason: Reason): void
-}
-
 /** Characters of each text that is kept: most of them are the host's own words, and it may send many. */
 const MAX_REASON_CHARS = 2048
 
+export interface SealedEntry {
+  readonly sequence: bigint
+  readonly correlationId: string
+  readonly code: string
+  readonly sealed: Uint8Array
+}
+
+/** A reason, and what became of it for the tenant. */
+class Entry {
+  readonly sequence: bigint
+  readonly reason: Reason
+  #sealed: Promise<Uint8Array | undefined> | undefined
+
+  constructor(sequence: bigint, reason: Reason) {
+    this.sequence = sequence
+    this.reason = reason
+  }
+
+  /** Once. A reason that cannot be sealed is not told: its code still is. */
+  seal(key: TenantKey): Promise<Uint8Array | undefined> {
+    this.#sealed ??= seal(key, this.reason).catch(() => undefined)
+    return this.#sealed
+  }
+}
+
 /** In memory, the newest entries. */
-export class ReasonLog implements ReasonSink {
-  readonly #entries: Reason[] = []
+export class ReasonLog {
+  readonly #entries: Entry[] = []
+  #sequence = 0n
+  #key: TenantKey | undefined
+
+  get entries(): readonly Reason[] {
+    return this.#entries.map(({ reason }) => reason)
+  }
+
+  /** From here on reasons can leave the guest, sealed to this key; those from before, too. */
+  sealTo(key: TenantKey): void {
+    this.#key = key
+  }
 
   record(reason: Reason): void {
-    this.#entries.push(reason)
+    this.#sequence += 1n
+    this.#entries.push(new Entry(this.#sequence, reason))
     if (this.#entries.length > MAX_REASONS) this.#entries.shift()
   }
 
-  get entries(): readonly Reason[] {
-    return this.#entries
+  /** Undefined without a tenant key, and for what was forgotten. */
+  async sealed(correlationId: string): Promise<Uint8Array | undefined> {
+    const entry = this.#entries.findLast(({ reason }) => reason.correlationId === correlationId)
+    return this.#key === undefined ? undefined : entry?.seal(this.#key)
   }
+
+  /** The next ones after a sequence number, oldest first; none without a tenant key. */
+  async sealedAfter(after: bigint): Promise<readonly SealedEntry[]> {
+    const key = this.#key
+    if (key === undefined) return []
+    const next = this.#entries.filter(({ sequence }) => sequence > after).slice(0, MAX_REASONS_PER_ANSWER)
+    const answers: SealedEntry[] = []
+    for (const { entry, sealed } of await Promise.all(
+      next.map(async (e) => ({ entry: e, sealed: await e.seal(key) })),
+    )) {
+      const { correlationId, code } = entry.reason
+      if (sealed !== undefined) answers.push({ sequence: entry.sequence, correlationId, code, sealed })
+    }
+    return answers
+  }
+}
+
+/** Loaded when something is refused: most guests never need it. */
+async function seal(key: TenantKey, { atMs, ...reason }: Reason): Promise<Uint8Array> {
+  const { sealReason } = await import('#protocol/sealed-reason')
+  return sealReason(key, { ...reason, at: new Date(atMs).toISOString() })
 }
 
 /** What an error becomes for the host. */
@@ -54,13 +111,13 @@ export interface Refused {
 }
 
 export class Refusals {
-  readonly #sink: ReasonSink
+  readonly #log: ReasonLog
   readonly #crypto: CryptoProvider
   readonly #now: () => Date
   readonly #known = new WeakMap<Error, Refused>()
 
-  constructor(sink: ReasonSink, crypto: CryptoProvider, now: () => Date) {
-    this.#sink = sink
+  constructor(log: ReasonLog, crypto: CryptoProvider, now: () => Date) {
+    this.#log = log
     this.#crypto = crypto
     this.#now = now
   }
@@ -73,7 +130,7 @@ export class Refusals {
     const verifiers = error instanceof VerifierRefusal ? error.refusal : undefined
     const code = verifiers?.code ?? (error instanceof CaissonError ? error.code : 'ERR_INTERNAL')
     const correlationId = verifiers?.correlationId ?? toHex(this.#crypto.randomBytes(8))
-    this.#sink.record({
+    this.#log.record({
       correlationId,
       atMs: this.#now().getTime(),
       code,
@@ -88,6 +145,11 @@ export class Refusals {
     const refused = { code, correlationId, denied: isNo(error) }
     if (error instanceof Error) this.#known.set(error, refused)
     return refused
+  }
+
+  /** For the tenant alone; empty when initdata has no tenant key. */
+  async sealed({ correlationId }: Refused): Promise<Uint8Array> {
+    return (await this.#log.sealed(correlationId)) ?? new Uint8Array()
   }
 
   /** What an RPC handler throws in place of `error`. */

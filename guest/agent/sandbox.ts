@@ -10,7 +10,7 @@ import { AgentError } from './agent-error.ts'
 import type { Containers } from './containers.ts'
 import type { EventLog } from './events.ts'
 import type { ImageTools } from './image-source.ts'
-import type { Refusals, Refused } from './reasons.ts'
+import type { ReasonLog, Refusals, Refused } from './reasons.ts'
 import { parseSandboxRequest, type SandboxRequest } from './requests.ts'
 import { writeSandboxFiles } from './sandbox-files.ts'
 import { nextStage, type Stage, type StageEvent } from './stage.ts'
@@ -28,6 +28,7 @@ export interface SandboxOptions {
   readonly platform: Platform
   readonly events: EventLog
   readonly refusals: Refusals
+  readonly reasons: ReasonLog
   /** Loaded when needed: the agent answers before it needs them. */
   readonly imageTools: () => Promise<ImageTools>
   readonly createVerifier: (input: {
@@ -80,7 +81,7 @@ export class Sandbox {
       events.append({ kind: EventKind.STAGE_ATTESTED })
       platform.consoleCode('agent-attested')
     } catch (error) {
-      if (this.stage !== 'stopping') this.#fail(error)
+      if (this.stage !== 'stopping') await this.#fail(error)
       throw error
     }
   }
@@ -101,14 +102,15 @@ export class Sandbox {
     this.#stage = nextStage(this.#stage, event)
   }
 
-  #fail(error: unknown): void {
+  async #fail(error: unknown): Promise<void> {
     const { events, platform, refusals } = this.#options
     this.#step('failed')
     const refused = refusals.record(error, 'StartSandbox')
     this.#refused = refused
     const { code, correlationId } = refused
     const kind = refused.denied ? EventKind.REFUSED : EventKind.FAILED
-    events.append({ kind, errorCode: code, correlationId })
+    const sealedReason = await refusals.sealed(refused)
+    events.append({ kind, errorCode: code, correlationId, sealedReason })
     platform.consoleCode('agent-failed')
   }
 

@@ -18,7 +18,7 @@ import { noSuchStream } from './container-process.ts'
 import { joinStreams } from './copy.ts'
 import type { EventLog } from './events.ts'
 import { PORT_PATIENCE_MS, PORT_RETRY_MS, SHUTDOWN_GRACE_MS, SHUTDOWN_KILL_MS } from './limits.ts'
-import type { Refusals } from './reasons.ts'
+import type { ReasonLog, Refusals } from './reasons.ts'
 import { parseExecId, parseId, parsePort, parseSignal, parseWindow } from './requests.ts'
 import type { Sandbox } from './sandbox.ts'
 import type { Stage } from './stage.ts'
@@ -29,6 +29,7 @@ export interface ServiceOptions {
   readonly sandbox: Sandbox
   readonly events: EventLog
   readonly refusals: Refusals
+  readonly reasons: ReasonLog
   readonly tickets: TicketOffice
   readonly version: string
   /** Called when everything has been stopped and the answer is on its way. */
@@ -45,7 +46,7 @@ const STAGES: Readonly<Record<Stage, StageCode>> = {
 }
 
 export function agentService(options: ServiceOptions): AgentService {
-  const { platform, sandbox, events, refusals, tickets } = options
+  const { platform, sandbox, events, refusals, reasons, tickets } = options
   /** Judged as one: what is thrown inside becomes a refusal that names `what`. */
   const guarded = async <T>(what: string, work: () => Promise<T> | T): Promise<T> => {
     try {
@@ -59,15 +60,20 @@ export function agentService(options: ServiceOptions): AgentService {
   return {
     getStatus: async () => {
       const { anonymousBytes, residentBytes } = await platform.memory()
+      const { refused } = sandbox
       return {
         stage: STAGES[sandbox.stage],
-        errorCode: sandbox.refused?.code ?? '',
-        correlationId: sandbox.refused?.correlationId ?? '',
+        errorCode: refused?.code ?? '',
+        correlationId: refused?.correlationId ?? '',
         agentVersion: options.version,
         agentAnonymousBytes: BigInt(anonymousBytes),
         agentResidentBytes: BigInt(residentBytes),
+        sealedReason: refused === undefined ? new Uint8Array() : await refusals.sealed(refused),
       }
     },
+
+    getReasons: ({ after }) =>
+      guarded('GetReasons', async () => ({ reasons: [...(await reasons.sealedAfter(after))] })),
 
     async *watchEvents({ after }, { signal }) {
       try {
@@ -91,9 +97,12 @@ export function agentService(options: ServiceOptions): AgentService {
         } catch (error) {
           // A request that never became a container is answered and is no event of one.
           if (error instanceof AgentError) throw error
-          const { code, correlationId, denied } = refusals.record(error, `CreateContainer ${request.containerId}`)
-          const kind = denied ? EventKind.REFUSED : EventKind.FAILED
-          events.append({ kind, containerId: request.containerId.slice(0, 128), errorCode: code, correlationId })
+          const refused = refusals.record(error, `CreateContainer ${request.containerId}`)
+          const { code, correlationId } = refused
+          const sealedReason = await refusals.sealed(refused)
+          const kind = refused.denied ? EventKind.REFUSED : EventKind.FAILED
+          const containerId = request.containerId.slice(0, 128)
+          events.append({ kind, containerId, errorCode: code, correlationId, sealedReason })
           throw error
         }
       }),

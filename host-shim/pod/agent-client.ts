@@ -14,6 +14,7 @@ import type {
   GetStatsResponse,
   GetStatusResponse,
   OpenStreamRequestSchema,
+  SealedReason,
   StartSandboxRequestSchema,
   WaitProcessResponse,
 } from '#protocol/gen/agent_pb'
@@ -72,6 +73,12 @@ export class AgentClient {
 
   getStatus(options: CallOptions = {}): Promise<GetStatusResponse> {
     return this.#call(Agent.method.getStatus, {}, { timeoutMs: QUICK_MS, ...options })
+  }
+
+  /** Reasons of refusals after a sequence number, each sealed to the tenant's key; empty when there are no more. */
+  async getReasons(after: bigint): Promise<readonly SealedReason[]> {
+    const { reasons } = await this.#call(Agent.method.getReasons, { after }, { timeoutMs: QUICK_MS })
+    return reasons
   }
 
   /** Events after sequence number `after`; goes on until the connection ends or the signal fires. */

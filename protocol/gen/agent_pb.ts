@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0IrsBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBCIjChJXYXRjaEV2ZW50c1JlcXVlc3QSDQoFYWZ0ZXIYASABKAQi8AEKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEg0KBWF0X21zGAIgASgEEikKBGtpbmQYAyABKA4yGy5jYWlzc29uLmFnZW50LnYxLkV2ZW50S2luZBIUCgxjb250YWluZXJfaWQYBCABKAkSDQoFbGF5ZXIYBSABKA0SDgoGbGF5ZXJzGAYgASgNEhIKCmRvbmVfYnl0ZXMYByABKAQSEwoLdG90YWxfYnl0ZXMYCCABKAQSEgoKZXJyb3JfY29kZRgJIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgKIAEoCRIRCglleGl0X2NvZGUYCyABKAUimQEKE1N0YXJ0U2FuZGJveFJlcXVlc3QSEAoIaG9zdG5hbWUYASABKAkSLwoKaW50ZXJmYWNlcxgCIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSW50ZXJmYWNlEhMKC25hbWVzZXJ2ZXJzGAMgAygJEioKBWhvc3RzGAQgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5Ib3N0RW50cnkiSgoJSW50ZXJmYWNlEgsKA21hYxgBIAEoCRIRCglhZGRyZXNzZXMYAiADKAkSEAoIZ2F0ZXdheXMYAyADKAkSCwoDbXR1GAQgASgNIioKCUhvc3RFbnRyeRIMCgRuYW1lGAEgASgJEg8KB2FkZHJlc3MYAiABKAkiFgoUU3RhcnRTYW5kYm94UmVzcG9uc2UioQIKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSKgoEYXJncxgEIAEoCzIcLmNhaXNzb24uYWdlbnQudjEuU3RyaW5nTGlzdBILCgNlbnYYBSADKAkSDAoEdXNlchgGIAEoCRITCgt3b3JraW5nX2RpchgHIAEoCRInCgZtb3VudHMYCCADKAsyFy5jYWlzc29uLmFnZW50LnYxLk1vdW50EhAKCHRlcm1pbmFsGAkgASgIEg0KBXN0ZGluGAogASgIEi4KCXJlc291cmNlcxgLIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhwKClN0cmluZ0xpc3QSDgoGdmFsdWVzGAEgAygJIlcKBU1vdW50EgwKBGtpbmQYASABKAkSEwoLZGVzdGluYXRpb24YAiABKAkSEQoJcmVhZF9vbmx5GAMgASgIEhgKEHNpemVfbGltaXRfYnl0ZXMYBCABKAQifAoJUmVzb3VyY2VzEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgBIAEoBBIUCgxjcHVfcXVvdGFfdXMYAiABKAQSFQoNY3B1X3BlcmlvZF91cxgDIAEoBBISCgpjcHVfc2hhcmVzGAQgASgEEhIKCnBpZHNfbGltaXQYBSABKAQiLwoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USFAoMaW1hZ2VfZGlnZXN0GAEgASgJIi0KFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiKwoWU3RhcnRDb250YWluZXJSZXNwb25zZRIRCglndWVzdF9waWQYASABKA0imgEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIMCgRhcmdzGAMgAygJEgsKA2VudhgEIAMoCRIMCgR1c2VyGAUgASgJEhMKC3dvcmtpbmdfZGlyGAYgASgJEhAKCHRlcm1pbmFsGAcgASgIEg0KBXN0ZGluGAggASgIIigKE0V4ZWNQcm9jZXNzUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIloKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg4KBnNpZ25hbBgDIAEoDRILCgNhbGwYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJSChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQSEgoKb29tX2tpbGxlZBgDIAEoCCJdChVSZXNpemVUZXJtaW5hbFJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDwoHY29sdW1ucxgDIAEoDRIMCgRyb3dzGAQgASgNIhgKFlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2UiPwoWRGVsZXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJCChdEZWxldGVDb250YWluZXJSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEIhcKFUxpc3RDb250YWluZXJzUmVxdWVzdCJNChZMaXN0Q29udGFpbmVyc1Jlc3BvbnNlEjMKCmNvbnRhaW5lcnMYASADKAsyHy5jYWlzc29uLmFnZW50LnYxLkNvbnRhaW5lckluZm8itwEKDUNvbnRhaW5lckluZm8SFAoMY29udGFpbmVyX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSFAoMaW1hZ2VfZGlnZXN0GAMgASgJEi8KBXN0YXRlGAQgASgOMiAuY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJTdGF0ZRIRCglndWVzdF9waWQYBSABKA0SEQoJZXhpdF9jb2RlGAYgASgFEhUKDXN0YXJ0ZWRfYXRfbXMYByABKAQiJwoPR2V0U3RhdHNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSKUAQoQR2V0U3RhdHNSZXNwb25zZRIUCgxjcHVfdXNhZ2VfdXMYASABKAQSEwoLY3B1X3VzZXJfdXMYAiABKAQSFQoNY3B1X3N5c3RlbV91cxgDIAEoBBIUCgxtZW1vcnlfYnl0ZXMYBCABKAQSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAUgASgEEgwKBHBpZHMYBiABKAQihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqhQMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDSqHAQoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX0NSRUFURUQQARIbChdDT05UQUlORVJfU1RBVEVfUlVOTklORxACEhoKFkNPTlRBSU5FUl9TVEFURV9FWElURUQQAyq2AQoKU3RyZWFtS2luZBIbChdTVFJFQU1fS0lORF9VTlNQRUNJRklFRBAAEhUKEVNUUkVBTV9LSU5EX1NURElOEAESFgoSU1RSRUFNX0tJTkRfU1RET1VUEAISFgoSU1RSRUFNX0tJTkRfU1RERVJSEAMSGAoUU1RSRUFNX0tJTkRfVEVSTUlOQUwQBBIUChBTVFJFQU1fS0lORF9QT1JUEAUSFAoQU1RSRUFNX0tJTkRfTE9HUxAGMqQKCgVBZ2VudBJUCglHZXRTdGF0dXMSIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1JlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1Jlc3BvbnNlEk4KC1dhdGNoRXZlbnRzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFy5jYWlzc29uLmFnZW50LnYxLkV2ZW50MAESXQoMU3RhcnRTYW5kYm94EiUuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXF1ZXN0GiYuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJmCg9DcmVhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlN0YXJ0Q29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USWgoLRXhlY1Byb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXNwb25zZRJgCg1TaWduYWxQcm9jZXNzEiYuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBonLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEloKC1dhaXRQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVzcG9uc2USYwoOUmVzaXplVGVybWluYWwSJy5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJmCg9EZWxldGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDkxpc3RDb250YWluZXJzEicuY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUQoIR2V0U3RhdHMSIS5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXNwb25zZRJXCgpPcGVuU3RyZWFtEiMuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlc3BvbnNlElEKCFNodXRkb3duEiEuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlIqECChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIrcBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIoQBChFPcGVuU3RyZWFtUmVxdWVzdBIqCgRraW5kGAEgASgOMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJlYW1LaW5kEhQKDGNvbnRhaW5lcl9pZBgCIAEoCRIPCgdleGVjX2lkGAMgASgJEgwKBHBvcnQYBCABKA0SDgoGZm9sbG93GAUgASgIIiQKEk9wZW5TdHJlYW1SZXNwb25zZRIOCgZ0aWNrZXQYASABKAkiEQoPU2h1dGRvd25SZXF1ZXN0IhIKEFNodXRkb3duUmVzcG9uc2UqkQEKBVN0YWdlEhUKEVNUQUdFX1VOU1BFQ0lGSUVEEAASDwoLU1RBR0VfUkVBRFkQARIRCg1TVEFHRV9ORVRXT1JLEAISEwoPU1RBR0VfQVRURVNUSU5HEAMSEgoOU1RBR0VfQVRURVNURUQQBBIQCgxTVEFHRV9GQUlMRUQQBRISCg5TVEFHRV9TVE9QUElORxAGKoUDCglFdmVudEtpbmQSGgoWRVZFTlRfS0lORF9VTlNQRUNJRklFRBAAEhwKGEVWRU5UX0tJTkRfU1RBR0VfTkVUV09SSxABEh4KGkVWRU5UX0tJTkRfU1RBR0VfQVRURVNUSU5HEAISHQoZRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RFRBADEhwKGEVWRU5UX0tJTkRfUFVMTF9NQU5JRkVTVBAEEh0KGUVWRU5UX0tJTkRfUFVMTF9TSUdOQVRVUkUQBRIZChVFVkVOVF9LSU5EX1BVTExfTEFZRVIQBhIYChRFVkVOVF9LSU5EX1BVTExfRE9ORRAHEhcKE0VWRU5UX0tJTkRfTUVBU1VSRUQQCBIWChJFVkVOVF9LSU5EX0NSRUFURUQQCRIWChJFVkVOVF9LSU5EX1NUQVJURUQQChIVChFFVkVOVF9LSU5EX0VYSVRFRBALEhYKEkVWRU5UX0tJTkRfUkVGVVNFRBAMEhUKEUVWRU5UX0tJTkRfRkFJTEVEEA0qhwEKDkNvbnRhaW5lclN0YXRlEh8KG0NPTlRBSU5FUl9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9TVEFURV9DUkVBVEVEEAESGwoXQ09OVEFJTkVSX1NUQVRFX1JVTk5JTkcQAhIaChZDT05UQUlORVJfU1RBVEVfRVhJVEVEEAMqtgEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9TVERJThABEhYKElNUUkVBTV9LSU5EX1NURE9VVBACEhYKElNUUkVBTV9LSU5EX1NUREVSUhADEhgKFFNUUkVBTV9LSU5EX1RFUk1JTkFMEAQSFAoQU1RSRUFNX0tJTkRfUE9SVBAFEhQKEFNUUkVBTV9LSU5EX0xPR1MQBjL9CgoFQWdlbnQSVAoJR2V0U3RhdHVzEiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXNwb25zZRJXCgpHZXRSZWFzb25zEiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1Jlc3BvbnNlEk4KC1dhdGNoRXZlbnRzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFy5jYWlzc29uLmFnZW50LnYxLkV2ZW50MAESXQoMU3RhcnRTYW5kYm94EiUuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXF1ZXN0GiYuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJmCg9DcmVhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlN0YXJ0Q29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USWgoLRXhlY1Byb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXNwb25zZRJgCg1TaWduYWxQcm9jZXNzEiYuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBonLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEloKC1dhaXRQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVzcG9uc2USYwoOUmVzaXplVGVybWluYWwSJy5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJmCg9EZWxldGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDkxpc3RDb250YWluZXJzEicuY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUQoIR2V0U3RhdHMSIS5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXNwb25zZRJXCgpPcGVuU3RyZWFtEiMuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlc3BvbnNlElEKCFNodXRkb3duEiEuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -65,6 +65,13 @@ export type GetStatusResponse = Message<"caisson.agent.v1.GetStatusResponse"> & 
    * @generated from field: uint64 agent_resident_bytes = 6;
    */
   agentResidentBytes: bigint;
+
+  /**
+   * With error_code, when initdata has a tenant key: the reason, sealed.
+   *
+   * @generated from field: bytes sealed_reason = 7;
+   */
+  sealedReason: Uint8Array;
 };
 
 /**
@@ -73,6 +80,74 @@ export type GetStatusResponse = Message<"caisson.agent.v1.GetStatusResponse"> & 
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
   messageDesc(file_agent, 1);
+
+/**
+ * @generated from message caisson.agent.v1.GetReasonsRequest
+ */
+export type GetReasonsRequest = Message<"caisson.agent.v1.GetReasonsRequest"> & {
+  /**
+   * @generated from field: uint64 after = 1;
+   */
+  after: bigint;
+};
+
+/**
+ * Describes the message caisson.agent.v1.GetReasonsRequest.
+ * Use `create(GetReasonsRequestSchema)` to create a new message.
+ */
+export const GetReasonsRequestSchema: GenMessage<GetReasonsRequest> = /*@__PURE__*/
+  messageDesc(file_agent, 2);
+
+/**
+ * @generated from message caisson.agent.v1.GetReasonsResponse
+ */
+export type GetReasonsResponse = Message<"caisson.agent.v1.GetReasonsResponse"> & {
+  /**
+   * @generated from field: repeated caisson.agent.v1.SealedReason reasons = 1;
+   */
+  reasons: SealedReason[];
+};
+
+/**
+ * Describes the message caisson.agent.v1.GetReasonsResponse.
+ * Use `create(GetReasonsResponseSchema)` to create a new message.
+ */
+export const GetReasonsResponseSchema: GenMessage<GetReasonsResponse> = /*@__PURE__*/
+  messageDesc(file_agent, 3);
+
+/**
+ * @generated from message caisson.agent.v1.SealedReason
+ */
+export type SealedReason = Message<"caisson.agent.v1.SealedReason"> & {
+  /**
+   * @generated from field: uint64 sequence = 1;
+   */
+  sequence: bigint;
+
+  /**
+   * @generated from field: string correlation_id = 2;
+   */
+  correlationId: string;
+
+  /**
+   * @generated from field: string code = 3;
+   */
+  code: string;
+
+  /**
+   * Compact JWE, always of the same length.
+   *
+   * @generated from field: bytes sealed = 4;
+   */
+  sealed: Uint8Array;
+};
+
+/**
+ * Describes the message caisson.agent.v1.SealedReason.
+ * Use `create(SealedReasonSchema)` to create a new message.
+ */
+export const SealedReasonSchema: GenMessage<SealedReason> = /*@__PURE__*/
+  messageDesc(file_agent, 4);
 
 /**
  * @generated from message caisson.agent.v1.WatchEventsRequest
@@ -89,7 +164,7 @@ export type WatchEventsRequest = Message<"caisson.agent.v1.WatchEventsRequest"> 
  * Use `create(WatchEventsRequestSchema)` to create a new message.
  */
 export const WatchEventsRequestSchema: GenMessage<WatchEventsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 2);
+  messageDesc(file_agent, 5);
 
 /**
  * @generated from message caisson.agent.v1.Event
@@ -152,6 +227,13 @@ export type Event = Message<"caisson.agent.v1.Event"> & {
   correlationId: string;
 
   /**
+   * For REFUSED and FAILED, when initdata has a tenant key: the reason, sealed to it (compact JWE, always of the same length).
+   *
+   * @generated from field: bytes sealed_reason = 12;
+   */
+  sealedReason: Uint8Array;
+
+  /**
    * For EXITED.
    *
    * @generated from field: int32 exit_code = 11;
@@ -164,7 +246,7 @@ export type Event = Message<"caisson.agent.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_agent, 3);
+  messageDesc(file_agent, 6);
 
 /**
  * @generated from message caisson.agent.v1.StartSandboxRequest
@@ -196,7 +278,7 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
  * Use `create(StartSandboxRequestSchema)` to create a new message.
  */
 export const StartSandboxRequestSchema: GenMessage<StartSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 4);
+  messageDesc(file_agent, 7);
 
 /**
  * @generated from message caisson.agent.v1.Interface
@@ -232,7 +314,7 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
  * Use `create(InterfaceSchema)` to create a new message.
  */
 export const InterfaceSchema: GenMessage<Interface> = /*@__PURE__*/
-  messageDesc(file_agent, 5);
+  messageDesc(file_agent, 8);
 
 /**
  * @generated from message caisson.agent.v1.HostEntry
@@ -254,7 +336,7 @@ export type HostEntry = Message<"caisson.agent.v1.HostEntry"> & {
  * Use `create(HostEntrySchema)` to create a new message.
  */
 export const HostEntrySchema: GenMessage<HostEntry> = /*@__PURE__*/
-  messageDesc(file_agent, 6);
+  messageDesc(file_agent, 9);
 
 /**
  * @generated from message caisson.agent.v1.StartSandboxResponse
@@ -267,7 +349,7 @@ export type StartSandboxResponse = Message<"caisson.agent.v1.StartSandboxRespons
  * Use `create(StartSandboxResponseSchema)` to create a new message.
  */
 export const StartSandboxResponseSchema: GenMessage<StartSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 7);
+  messageDesc(file_agent, 10);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerRequest
@@ -342,7 +424,7 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
  * Use `create(CreateContainerRequestSchema)` to create a new message.
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 8);
+  messageDesc(file_agent, 11);
 
 /**
  * @generated from message caisson.agent.v1.StringList
@@ -359,7 +441,7 @@ export type StringList = Message<"caisson.agent.v1.StringList"> & {
  * Use `create(StringListSchema)` to create a new message.
  */
 export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
-  messageDesc(file_agent, 9);
+  messageDesc(file_agent, 12);
 
 /**
  * @generated from message caisson.agent.v1.Mount
@@ -393,7 +475,7 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
-  messageDesc(file_agent, 10);
+  messageDesc(file_agent, 13);
 
 /**
  * @generated from message caisson.agent.v1.Resources
@@ -430,7 +512,7 @@ export type Resources = Message<"caisson.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_agent, 11);
+  messageDesc(file_agent, 14);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerResponse
@@ -449,7 +531,7 @@ export type CreateContainerResponse = Message<"caisson.agent.v1.CreateContainerR
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 12);
+  messageDesc(file_agent, 15);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerRequest
@@ -466,7 +548,7 @@ export type StartContainerRequest = Message<"caisson.agent.v1.StartContainerRequ
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 13);
+  messageDesc(file_agent, 16);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerResponse
@@ -483,7 +565,7 @@ export type StartContainerResponse = Message<"caisson.agent.v1.StartContainerRes
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 14);
+  messageDesc(file_agent, 17);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessRequest
@@ -535,7 +617,7 @@ export type ExecProcessRequest = Message<"caisson.agent.v1.ExecProcessRequest"> 
  * Use `create(ExecProcessRequestSchema)` to create a new message.
  */
 export const ExecProcessRequestSchema: GenMessage<ExecProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 15);
+  messageDesc(file_agent, 18);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessResponse
@@ -552,7 +634,7 @@ export type ExecProcessResponse = Message<"caisson.agent.v1.ExecProcessResponse"
  * Use `create(ExecProcessResponseSchema)` to create a new message.
  */
 export const ExecProcessResponseSchema: GenMessage<ExecProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 16);
+  messageDesc(file_agent, 19);
 
 /**
  * exec_id empty: the container's first process.
@@ -586,7 +668,7 @@ export type SignalProcessRequest = Message<"caisson.agent.v1.SignalProcessReques
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 17);
+  messageDesc(file_agent, 20);
 
 /**
  * @generated from message caisson.agent.v1.SignalProcessResponse
@@ -599,7 +681,7 @@ export type SignalProcessResponse = Message<"caisson.agent.v1.SignalProcessRespo
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 18);
+  messageDesc(file_agent, 21);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessRequest
@@ -621,7 +703,7 @@ export type WaitProcessRequest = Message<"caisson.agent.v1.WaitProcessRequest"> 
  * Use `create(WaitProcessRequestSchema)` to create a new message.
  */
 export const WaitProcessRequestSchema: GenMessage<WaitProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 19);
+  messageDesc(file_agent, 22);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessResponse
@@ -650,7 +732,7 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
  * Use `create(WaitProcessResponseSchema)` to create a new message.
  */
 export const WaitProcessResponseSchema: GenMessage<WaitProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 23);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalRequest
@@ -682,7 +764,7 @@ export type ResizeTerminalRequest = Message<"caisson.agent.v1.ResizeTerminalRequ
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 24);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalResponse
@@ -695,7 +777,7 @@ export type ResizeTerminalResponse = Message<"caisson.agent.v1.ResizeTerminalRes
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 25);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerRequest
@@ -717,7 +799,7 @@ export type DeleteContainerRequest = Message<"caisson.agent.v1.DeleteContainerRe
  * Use `create(DeleteContainerRequestSchema)` to create a new message.
  */
 export const DeleteContainerRequestSchema: GenMessage<DeleteContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 26);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerResponse
@@ -739,7 +821,7 @@ export type DeleteContainerResponse = Message<"caisson.agent.v1.DeleteContainerR
  * Use `create(DeleteContainerResponseSchema)` to create a new message.
  */
 export const DeleteContainerResponseSchema: GenMessage<DeleteContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 27);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersRequest
@@ -752,7 +834,7 @@ export type ListContainersRequest = Message<"caisson.agent.v1.ListContainersRequ
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 28);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersResponse
@@ -769,7 +851,7 @@ export type ListContainersResponse = Message<"caisson.agent.v1.ListContainersRes
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message caisson.agent.v1.ContainerInfo
@@ -816,7 +898,7 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
  * Use `create(ContainerInfoSchema)` to create a new message.
  */
 export const ContainerInfoSchema: GenMessage<ContainerInfo> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsRequest
@@ -833,7 +915,7 @@ export type GetStatsRequest = Message<"caisson.agent.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsResponse
@@ -875,7 +957,7 @@ export type GetStatsResponse = Message<"caisson.agent.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamRequest
@@ -916,7 +998,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 33);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -935,7 +1017,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -948,7 +1030,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 35);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -961,7 +1043,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 36);
 
 /**
  * @generated from enum caisson.agent.v1.Stage
@@ -1214,6 +1296,17 @@ export const Agent: GenService<{
     methodKind: "unary";
     input: typeof GetStatusRequestSchema;
     output: typeof GetStatusResponseSchema;
+  },
+  /**
+   * Refusals from sequence number `after` on, oldest first, each with its reason sealed to the tenant key of initdata;
+   * empty without such a key. As many as fit into one message: ask again from the last one.
+   *
+   * @generated from rpc caisson.agent.v1.Agent.GetReasons
+   */
+  getReasons: {
+    methodKind: "unary";
+    input: typeof GetReasonsRequestSchema;
+    output: typeof GetReasonsResponseSchema;
   },
   /**
    * Enumerated progress events from sequence number `after` on; the stream stays open.

@@ -1,13 +1,17 @@
 import test, { type ExecutionContext } from 'ava'
+import { exportJWK, generateKeyPair } from 'jose'
 import { EventLog } from '#guest/agent/events'
+import { MAX_REASONS } from '#guest/agent/limits'
 import { ReasonLog, Refusals } from '#guest/agent/reasons'
 import { Sandbox, type SandboxOptions } from '#guest/agent/sandbox'
 import { agentService } from '#guest/agent/service'
 import { TicketOffice } from '#guest/agent/tickets'
-import { Agent, refusalOf } from '#protocol/agent-service'
+import { AGENT_MAX_MESSAGE_BYTES, Agent, refusalOf } from '#protocol/agent-service'
 import { UnverifiedError } from '#protocol/errors'
-import { Stage, StreamKind } from '#protocol/gen/agent_pb'
+import { EventKind, Stage, StreamKind } from '#protocol/gen/agent_pb'
 import { encodeInitdata, type Initdata } from '#protocol/initdata'
+import { openSealedReason } from '#protocol/sealed-reason'
+import { parseTenantIdentity, parseTenantKey } from '#protocol/tenant-key'
 import { TtrpcClient } from '#protocol/ttrpc/client'
 import { TtrpcServer } from '#protocol/ttrpc/server'
 import { FakePlatform } from './fake-platform.ts'
@@ -47,6 +51,7 @@ function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?:
     platform,
     events,
     refusals,
+    reasons,
     imageTools: async () => ({
       engine: {
         openLayer: () => t.fail() as never,
@@ -63,6 +68,7 @@ function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?:
     sandbox,
     events,
     refusals,
+    reasons,
     tickets: new TicketOffice(platform.crypto, () => platform.clock.monotonicMs()),
     version: '1.2.3',
     onShutdown: () => shutdowns.push('off'),
@@ -198,4 +204,69 @@ test('events come from the sequence number that was asked for, and go on', async
   await client.unary(method.startSandbox, {})
   await watching
   t.deepEqual(seen, [2n, 3n])
+})
+
+test('with a tenant key each refusal is handed out sealed to it, those from before it was known as well', async (t) => {
+  const { privateKey } = await generateKeyPair('ECDH-ES+A256KW', { crv: 'P-256', extractable: true })
+  const { kty, crv, x, y, d } = await exportJWK(privateKey)
+  const publicJwk = { kty, crv, alg: 'ECDH-ES+A256KW', x, y }
+  const identity = parseTenantIdentity(JSON.stringify({ ...publicJwk, d }))
+  const secret = 'the reason that nobody but the tenant may read'
+  const verifier = {
+    attest: () => Promise.reject(new UnverifiedError('ERR_TEST', secret)),
+    getResource: () => Promise.reject(new Error('never')),
+  }
+  const initdata = encodeInitdata({ ...INITDATA, tenantKeyJwk: JSON.stringify(publicJwk) })
+  const { client } = setUp(t, { initdata, verifier })
+  await refusal(t, client.unary(method.startContainer, { containerId: 'early' }))
+  t.deepEqual((await client.unary(method.getReasons, {})).reasons, [])
+  t.is(await refusal(t, client.unary(method.startSandbox, { hostname: 'h' })), 'ERR_TEST')
+  const { reasons } = await client.unary(method.getReasons, {})
+  t.deepEqual(
+    reasons.map(({ code }) => code),
+    ['ERR_AGENT_STAGE', 'ERR_TEST'],
+  )
+  t.false(Buffer.concat(reasons.map(({ sealed }) => sealed)).includes('nobody but'))
+  const opened = await Promise.all(reasons.map(({ sealed }) => openSealedReason(identity, sealed)))
+  t.like(opened[0], { subject: 'StartContainer early', code: 'ERR_AGENT_STAGE' })
+  t.like(opened[1], { subject: 'StartSandbox', message: secret, correlationId: reasons[1]?.correlationId ?? '' })
+  const status = await client.unary(method.getStatus, {})
+  t.deepEqual(status.sealedReason, reasons[1]?.sealed)
+  t.deepEqual((await client.unary(method.getReasons, { after: reasons[1]?.sequence ?? 0n })).reasons, [])
+  for await (const event of client.serverStream(method.watchEvents, {})) {
+    if (event.kind !== EventKind.REFUSED) continue
+    t.deepEqual(event.sealedReason, reasons[1]?.sealed)
+    break
+  }
+})
+
+test('without a tenant key no reason leaves the guest in any form', async (t) => {
+  const { client, reasons } = setUp(t)
+  await refusal(t, client.unary(method.startContainer, { containerId: 'early' }))
+  t.is(reasons.entries.length, 1)
+  t.deepEqual((await client.unary(method.getReasons, {})).reasons, [])
+  t.is((await client.unary(method.getStatus, {})).sealedReason.byteLength, 0)
+})
+
+test('thousands of refusals are handed out in answers that fit into a message', async (t) => {
+  const { client, reasons } = setUp(t)
+  const { publicKey } = await generateKeyPair('ECDH-ES+A256KW', { crv: 'P-256', extractable: true })
+  const { kty, crv, x, y } = await exportJWK(publicKey)
+  reasons.sealTo(parseTenantKey(JSON.stringify({ kty, crv, alg: 'ECDH-ES+A256KW', x, y })))
+  for (let count = 0; count < 1000; count++) {
+    const [correlationId, message] = [count.toString(16).padStart(16, '0'), 'x'.repeat(2048)]
+    const texts = { code: 'ERR_TEST', subject: message, message, hint: message, denial: undefined }
+    reasons.record({ correlationId, atMs: 0, ...texts })
+  }
+  let after = 0n
+  let seen = 0
+  while (true) {
+    const answer = await client.unary(method.getReasons, { after })
+    if (answer.reasons.length === 0) break
+    seen += answer.reasons.length
+    after = answer.reasons.at(-1)?.sequence ?? after
+    const bytes = answer.reasons.reduce((sum, { sealed }) => sum + sealed.byteLength, 0)
+    t.true(bytes < AGENT_MAX_MESSAGE_BYTES - 4096)
+  }
+  t.is(seen, MAX_REASONS)
 })

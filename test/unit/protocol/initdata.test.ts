@@ -9,7 +9,14 @@ const FULL: Initdata = {
   imagePolicyResource: 'default/security-policy/main',
   registryCredentialsResource: 'default/credential/main',
   policyYaml: 'kind: WorkloadPolicy\n',
-  tenantKeyJwk: '{}',
+  // The public part of the key of RFC 7515, appendix A.3.
+  tenantKeyJwk: JSON.stringify({
+    kty: 'EC',
+    crv: 'P-256',
+    alg: 'ECDH-ES+A256KW',
+    x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
+    y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
+  }),
 }
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text)
