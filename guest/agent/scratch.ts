@@ -25,7 +25,9 @@ export async function prepareScratch(platform: Pick<Platform, 'storage' | 'files
   const made = await processes.run(MKFS, ['-q', '-F', '-t', 'ext4', ...features, mapped])
   if (made.code !== 0) {
     const said = new TextDecoder().decode(made.stderr).trim().slice(0, 500)
-    throw new UnavailableError('ERR_SCRATCH', `mke2fs exited with ${made.code}: ${said}`)
+    throw new UnavailableError('ERR_SCRATCH', `the scratch disk: mke2fs exited with ${made.code}: ${said}`, {
+      hint: 'Give the virtual machine a larger scratch disk, on storage that can be written: at least 64 MiB.',
+    })
   }
   await files.mkdir(SCRATCH_DIR, 0o700)
   await storage.mount({

@@ -170,10 +170,11 @@ test('every flipped byte of the attest structure or of the signature is refused'
   }
 })
 
-test('fewer PCRs than asked for, or another bank, are refused', async (t) => {
+test('fewer or more PCRs than asked for, or another bank, are refused', async (t) => {
   const device = await tpm(t)
   const selections: BankSelection[] = [
     { bank: 'sha256', pcrs: [0, 2] },
+    { bank: 'sha256', pcrs: [...SELECTION.pcrs, 23] },
     { bank: 'sha384', pcrs: SELECTION.pcrs },
     { bank: 'sha1', pcrs: SELECTION.pcrs },
   ]

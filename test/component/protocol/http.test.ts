@@ -4,6 +4,7 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
+import type { UnavailableError } from '#protocol/errors'
 import type { HttpRequest } from '#protocol/http-transport'
 import { UndiciTransport, type UndiciTransportOptions } from '#protocol/node/http'
 
@@ -67,6 +68,30 @@ test('a certificate of another authority, for another name, or without any trust
   const right = await serve(t, hello, { names: ['server.test'] })
   await t.throwsAsync(text(transport(t, { caPem: [] }), { url: `https://server.test:${right}/` }), failed)
 })
+
+test('a certificate that is not valid yet, or no more, is refused, and the message says that it is about dates', async (t) => {
+  // What a guest whose clock says 1970 or 2099 makes of a certificate of today, with the clocks exchanged.
+  for (const [year, said] of [
+    [2049, /CERT_NOT_YET_VALID/],
+    [1971, /CERT_HAS_EXPIRED/],
+  ] as const) {
+    const dated = issueServerCertificate({ ca: CA, names: ['server.test'], now: new Date(Date.UTC(year, 5)) })
+    const port = await serveWith(t, { cert: dated.certificatePem, key: dated.privateKeyPem })
+    const error = await t.throwsAsync<UnavailableError>(text(transport(t), { url: `https://server.test:${port}/` }), {
+      code: 'ERR_HTTP_TLS',
+    })
+    t.regex(error?.message ?? '', said)
+    t.regex(error?.hint ?? '', /dates/)
+  }
+})
+
+async function serveWith(t: ExecutionContext, tls: { cert: string; key: string }): Promise<number> {
+  const server = createTlsServer(tls, hello)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  return (server.address() as AddressInfo).port
+}
 
 test('TLS below 1.2 is refused', async (t) => {
   const port = await serve(t, hello, { names: ['server.test'], maxVersion: 'TLSv1.1' })

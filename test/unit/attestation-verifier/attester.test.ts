@@ -229,6 +229,57 @@ test("another guest's token is not taken for ours", async (t) => {
   })
 })
 
+test('whoever plays the verifier with a stale session gets no attested guest', async (t) => {
+  for (const replayed of [['/auth'], ['/auth', '/attest']]) {
+    const recorded = new Map<string, HttpResponse>()
+    let replay = false
+    const part = (path: string): string => replayed.find((name) => path.endsWith(name)) ?? 'another'
+    const { attester, http } = guest(t, (path) =>
+      replay && part(path) !== 'another' ? recorded.get(part(path)) : undefined,
+    )
+    const request = http.request.bind(http)
+    http.request = async (asked) => {
+      const { status, headers, body } = await request(asked)
+      const chunks: Uint8Array[] = []
+      for await (const chunk of body) chunks.push(chunk)
+      const whole = { status, headers, body: { [Symbol.asyncIterator]: () => once(Buffer.concat(chunks)) } }
+      if (!replay) recorded.set(part(new URL(asked.url).pathname), whole)
+      return whole
+    }
+    const first = await attester.attest({ initdataToml: INITDATA })
+    replay = true
+    const error = await t.throwsAsync<Error & { code?: string; refusal?: { code: string } }>(
+      attester.attest({ initdataToml: INITDATA }),
+    )
+    // The true verifier has seen this challenge; a recorded token is for the key of the recorded session.
+    t.is(
+      replayed.length === 1 ? error?.refusal?.code : error?.code,
+      replayed.length === 1 ? 'ERR_CHALLENGE_SPENT' : 'ERR_VERIFIER_ANSWER',
+    )
+    t.true(first.token.length > 0)
+  }
+})
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+test('a verifier that is too slow, or breaks off, is asked again and then reported as unavailable', async (t) => {
+  for (const code of ['ERR_HTTP_STALLED', 'ERR_HTTP_CUT']) {
+    const { attester, pauses } = guest(t, (path) => {
+      if (!path.endsWith('/attest')) return undefined
+      const body = (async function* () {
+        yield Buffer.from('{"tok')
+        throw new UnavailableError(code, 'no byte came within the time allowed')
+      })()
+      return { status: 200, headers: {}, body }
+    })
+    const error = await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { code: 'ERR_VERIFIER_UNAVAILABLE' })
+    t.regex(error?.message ?? '', /verifier\.test does not answer/)
+    t.deepEqual(pauses, [100, 200, 300])
+  }
+})
+
 test('handshakes asked for at once run one after the other', async (t) => {
   const { attester, http } = guest(t)
   await Promise.all([1, 2, 3].map(() => attester.attest({ initdataToml: INITDATA })))
