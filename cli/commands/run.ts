@@ -10,6 +10,7 @@ import type { CommandSpec, Invocation } from '../command.ts'
 import { EXIT_RUN_FAILED } from '../exit-code.ts'
 import { readUserFile } from '../files.ts'
 import { STATE_OPTION, stateRootOf } from '../pods.ts'
+import { foresee } from '../run/foresee.ts'
 import { type ContainerWish, runPod } from '../run/run-pod.ts'
 import { INITDATA_OPTIONS, initdataFromOptions } from './initdata.ts'
 
@@ -92,12 +93,17 @@ export const run: CommandSpec = {
 async function runImage(invocation: Invocation): Promise<number> {
   const { out } = invocation
   const initdata = initdataOf(invocation)
-  parseInitdata(initdata) // the guest would refuse it too, but only after booting
   const image = invocation.operand(0)
+  const wish = wishOf(invocation, image)
+  foresee(parseInitdata(initdata), wish)
   const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
   out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
   const plan = await planOf(invocation, { image, initdata, accelerator: choice.accelerator })
-  const wish: ContainerWish = {
+  return await runPod({ plan, wish, stateRoot: stateRootOf(invocation), out })
+}
+
+function wishOf(invocation: Invocation, image: string): ContainerWish {
+  return {
     image,
     name: invocation.string('container') ?? '',
     args: invocation.passthrough,
@@ -108,7 +114,6 @@ async function runImage(invocation: Invocation): Promise<number> {
     hosts: invocation.strings('add-host'),
     publish: invocation.strings('publish'),
   }
-  return await runPod({ plan, wish, stateRoot: stateRootOf(invocation), out })
 }
 
 function initdataOf(invocation: Invocation): Uint8Array {

@@ -6,13 +6,14 @@ import { type Pod, startPod } from '#host-shim/pod/pod'
 import type { PodPlan } from '#host-shim/pod/pod-plan'
 import { reconcilePods } from '#host-shim/pod/state-dir'
 import { CAISSON_POD } from '#native/host/index'
-import { UnavailableError, UsageError } from '#protocol/errors'
+import { UnavailableError } from '#protocol/errors'
 import { USER_NETWORK } from '#vmm/qemu/command-line'
 import { parseHosts } from '../connections.ts'
 import type { Output } from '../output.ts'
 import { keepReason } from '../sealed-reasons.ts'
 import { rawTerminal } from '../terminal.ts'
 import { followEvents } from './progress.ts'
+import { type PublishedPort, parsePublish } from './published-port.ts'
 
 /** What the user asks the guest for. The tenant's policy decides about all of it. */
 export interface ContainerWish {
@@ -171,23 +172,6 @@ async function attach(
     out.progress('output stays in the guest: the policy has no `logs: allow`')
     return undefined
   }
-}
-
-interface PublishedPort {
-  /** HOST:PORT */
-  readonly listen: string
-  readonly port: number
-}
-
-function parsePublish(text: string): PublishedPort {
-  const match = /^(?:(?<ip>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?<listen>\d{1,5}):(?<port>\d{1,5})$/.exec(text)
-  const port = Number(match?.groups?.port)
-  if (match === null || port < 1 || port > 65535 || Number(match.groups?.listen) > 65535) {
-    throw new UsageError('ERR_USAGE', `--publish ${JSON.stringify(text)} is not [IP:]PORT:PORT`, {
-      hint: 'Example: --publish 127.0.0.1:8443:8443',
-    })
-  }
-  return { listen: `${match.groups?.ip ?? '127.0.0.1'}:${match.groups?.listen}`, port }
 }
 
 function stamp(ms: number): string {
