@@ -26,7 +26,16 @@ const WARNINGS = ['-Wall', '-Wextra', '-Werror', '-Wvla', '-Wformat=2']
 const HARDENING = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-fcf-protection']
 const LINK_HARDENING = ['-Wl,-z,relro,-z,now', '-Wl,-z,noexecstack']
 const COMMON = ['-g0', '-ffile-prefix-map=.=caisson', ...WARNINGS]
-const LANGUAGE = { gcc: ['-std=gnu17'], 'g++': ['-std=c++20', '-fno-exceptions', '-fno-rtti'] }
+const LANGUAGE = { c: ['-std=gnu17'], cxx: ['-std=c++20', '-fno-exceptions', '-fno-rtti'] }
+
+/** Compilers by language, and the Debian packages that have them. */
+const GNU = { c: 'gcc', cxx: 'g++', packages: { gcc: 'gcc', 'g++': 'g++' } }
+/** libFuzzer comes with clang alone. */
+const CLANG = {
+  c: 'clang-14',
+  cxx: 'clang++-14',
+  packages: { 'clang-14': 'clang-14 libclang-rt-14-dev', 'clang++-14': 'clang-14 libclang-rt-14-dev' },
+}
 
 /** Flags by kind of target; `{language}` flags go before, the target's own flags after. */
 const KINDS = {
@@ -45,6 +54,18 @@ const KINDS = {
     compile: ['-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-fno-omit-frame-pointer'],
     link: [],
     suffix: '',
+  },
+  'fuzz-program': {
+    compile: [
+      '-O1',
+      '-fsanitize=fuzzer,address,undefined',
+      '-fno-sanitize-recover=all',
+      '-fno-omit-frame-pointer',
+      '-g1',
+    ],
+    link: [],
+    suffix: '',
+    compilers: CLANG,
   },
 }
 
@@ -86,18 +107,22 @@ export async function buildNative({ only = [], onProgress = () => {} } = {}) {
 
 async function buildTarget(target, sources, onProgress) {
   const kind = KINDS[target.kind]
-  const compiler = sources.every((source) => extname(source) === '.c') ? 'gcc' : 'g++'
+  const language = sources.every((source) => extname(source) === '.c') ? 'c' : 'cxx'
+  const compilers = kind.compilers ?? GNU
+  const compiler = compilers[language]
   const output = join(outDir, target.name + kind.suffix)
   const stamp = join(outDir, `${target.name}.stamp`)
   const flags = [
-    ...LANGUAGE[compiler],
+    ...LANGUAGE[language],
     ...COMMON,
     ...kind.compile,
     ...(target.kind === 'addon' ? addonFlags() : []),
     ...(target.flags ?? []),
   ]
   const libs = [...kind.link, ...(target.libs ?? [])]
-  const fingerprint = await fingerprintOf({ compiler, sources, flags, libs })
+  const headers = (target.headers ?? []).flatMap(expand)
+  const version = await compilerVersion(compiler, compilers.packages[compiler])
+  const fingerprint = fingerprintOf({ version, sources, headers, flags, libs })
   if (isFresh(output, stamp, fingerprint)) {
     onProgress({ target: target.name, state: 'fresh' })
     return output
@@ -135,15 +160,15 @@ function addonFlags() {
 }
 
 /** Digest of everything that decides the output. Packages count by version: npm's lock file pins their content. */
-async function fingerprintOf({ compiler, sources, flags, libs }) {
+function fingerprintOf({ version, sources, headers, flags, libs }) {
   const hash = createHash('sha256')
-  hash.update(JSON.stringify({ version: await compilerVersion(compiler), flags, libs }))
+  hash.update(JSON.stringify({ version, flags, libs }))
   for (const name of ['node-api-headers', 'node-addon-api']) {
     const manifest = join(root, 'node_modules', name, 'package.json')
     if (flags.includes('-isystem')) hash.update(JSON.parse(readFileSync(manifest, 'utf8')).version)
   }
-  const headers = [...new Set(sources.map((source) => dirname(source)))].flatMap((folder) => expand(`${folder}/*.h`))
-  for (const file of [...sources, ...headers]) {
+  const beside = [...new Set(sources.map((source) => dirname(source)))].flatMap((folder) => expand(`${folder}/*.h`))
+  for (const file of [...sources, ...beside, ...headers]) {
     const content = readFileSync(join(root, file))
     hash.update(`${file}\0${content.length}\0`).update(content)
   }
@@ -161,13 +186,15 @@ function isFresh(output, stamp, fingerprint) {
 
 const versions = new Map()
 
-async function compilerVersion(compiler) {
+async function compilerVersion(compiler, packages) {
   const known = versions.get(compiler)
   if (known !== undefined) return known
   const { status, text } = await run(compiler, ['--version'])
   const version = status === 0 ? text.split('\n')[0] : undefined
   if (version === undefined) {
-    const hint = `Install the Debian package ${compiler} (apt-get install ${compiler}).`
+    const hint = packages.includes(' ')
+      ? `Install the Debian packages of it (apt-get install ${packages}).`
+      : `Install the Debian package ${packages} (apt-get install ${packages}).`
     throw new NativeBuildError('ERR_COMPILER_MISSING', `the compiler ${compiler} is missing or broken`, hint)
   }
   versions.set(compiler, version)

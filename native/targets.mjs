@@ -5,10 +5,11 @@
  * - `program`: a dynamically linked executable.
  * - `static-program`: an executable without any library beside it, for places that have none (PID 1 in the guest).
  * - `sanitized-program`: a test program under the address and undefined-behaviour sanitizers.
+ * - `fuzz-program`: the same with libFuzzer, which drives its `LLVMFuzzerTestOneInput` (clang; see test/fuzz/README.md).
  *
  * `onDemand` targets serve tests and are built only when they are named. Sources are `folder/*.ext` patterns or files,
- * relative to the repository; headers beside the sources belong to the target's fingerprint. A row whose patterns match
- * nothing yet is skipped.
+ * relative to the repository; headers beside the sources belong to the target's fingerprint, and so do files in `headers`.
+ * A row whose patterns match nothing yet is skipped.
  */
 export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
@@ -16,18 +17,6 @@ export const targets = [
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
   { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
-  {
-    name: 'fuzz-native-host',
-    kind: 'sanitized-program',
-    sources: [
-      'test/fuzz/native-host/*.cc',
-      ...['connect_line', 'guest_memory', 'vhost_user_message', 'virtqueue', 'vsock_packet'].map(
-        (name) => `native/host/pod/${name}.cc`,
-      ),
-    ],
-    flags: ['-Inative/host/pod'],
-    onDemand: true,
-  },
   { name: 'caisson-kvm-probe', kind: 'program', sources: ['native/host/kvm-probe/*.cc'] },
   {
     name: 'guest',
@@ -58,4 +47,38 @@ export const targets = [
     onDemand: true,
   },
   { name: 'init', kind: 'static-program', sources: ['guest/init/*.c'] },
+
+  podFuzzer('vhost-user-message', ['vhost_user_message']),
+  podFuzzer('virtqueue', ['virtqueue', 'guest_memory']),
+  podFuzzer('vsock-packet', ['vsock_packet']),
+  podFuzzer('connect-line', ['connect_line']),
+  fuzzer('tar', ['native/shared/tar.cc', 'native/shared/tar-header.cc'], { flags: ['-Inative/shared'] }),
+  fuzzer(
+    'layer',
+    ['layer', 'tar', 'tar-header', 'decompressor', 'file', 'verity'].map((name) => `native/shared/${name}.cc`),
+    { flags: ['-Inative/shared'], libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a'] },
+  ),
+  fuzzer('initdata', [], { headers: ['guest/init/initdata.c', 'guest/init/initdata.h'] }),
+  fuzzer('tpm-responses', ['guest/init/sha256.c'], { headers: ['guest/init/tpm.c', 'guest/init/tpm.h'] }),
 ]
+
+/** `test/fuzz/NAME/` with the sources under test, as the target `fuzz-NAME`. */
+function fuzzer(name, sources, { flags = [], libs = [], headers = [] } = {}) {
+  return {
+    name: `fuzz-${name}`,
+    kind: 'fuzz-program',
+    sources: [`test/fuzz/${name}/*.cc`, `test/fuzz/${name}/*.c`, ...sources],
+    headers: ['test/fuzz/*.h', ...headers],
+    flags,
+    libs,
+    onDemand: true,
+  }
+}
+
+function podFuzzer(name, sources) {
+  return fuzzer(
+    name,
+    sources.map((source) => `native/host/pod/${source}.cc`),
+    { flags: ['-Inative/host/pod'] },
+  )
+}

@@ -101,7 +101,9 @@ void TarScanner::Header(const uint8_t* block) {
 
 void TarScanner::Collected() {
   collected_.resize(static_cast<size_t>(collect_bytes_));
-  if (collecting_ == 'x' || collecting_ == 'g') return PaxRecords(collecting_ == 'g');
+  if (collecting_ == 'g') return PaxRecords(true);
+  extended_ = true;
+  if (collecting_ == 'x') return PaxRecords(false);
   const auto* text = reinterpret_cast<const char*>(collected_.data());
   std::string name(text, strnlen(text, collected_.size()));
   if (collecting_ == 'L') {
@@ -182,7 +184,7 @@ void TarScanner::Entry(char type, const uint8_t* block) {
   uint64_t size = 0;
   Number(block, kSize, 12, &size);
   if (has_next_size_) size = next_size_;
-  has_next_path_ = has_next_link_ = has_next_size_ = false;
+  extended_ = has_next_path_ = has_next_link_ = has_next_size_ = false;
   next_path_.clear();
   next_link_.clear();
   entry_ = raw;
@@ -235,13 +237,15 @@ void TarScanner::Entry(char type, const uint8_t* block) {
   if (left_ > 0) state_ = State::kSkip;
 }
 
-// Without leading slashes, empty and "." components; refuses "..".
+// Without leading slashes, empty and "." components; refuses ".." and whiteouts that are used as directories: the entry
+// that is added for a directory which the archive only implies would be one.
 bool TarScanner::Path(std::string_view raw, std::string* path) {
   if (raw.size() > kMaxPath) {
     Fail("its name is longer than 4096 bytes");
     return false;
   }
   size_t start = 0;
+  bool below_whiteout = false;
   while (start <= raw.size()) {
     const size_t end = std::min(raw.find('/', start), raw.size());
     const std::string_view part = raw.substr(start, end - start);
@@ -255,6 +259,11 @@ bool TarScanner::Path(std::string_view raw, std::string* path) {
       Fail("a component of its name is longer than 255 bytes");
       return false;
     }
+    if (below_whiteout) {
+      Fail("it lies below a whiteout");
+      return false;
+    }
+    below_whiteout = StartsWith(part, ".wh.");
     if (!path->empty()) path->push_back('/');
     path->append(part);
   }
@@ -281,8 +290,9 @@ void TarScanner::Directory(const std::string& path, bool is_explicit) {
 
 std::vector<uint8_t> TarScanner::Finish(size_t loose_bytes) {
   std::vector<uint8_t> out;
-  // Without an end-of-archive marker an archive may end between two entries, and nowhere else.
-  const bool within = state_ == State::kSkip || state_ == State::kCollect || has_next_path_ || has_next_link_;
+  // Without an end-of-archive marker an archive may end between two entries, and nowhere else: an extended header without
+  // its entry would speak about the first directory that is added here.
+  const bool within = state_ == State::kSkip || state_ == State::kCollect || extended_;
   if (within || (state_ != State::kEnd && loose_bytes > 0)) Fail("the archive ends within it or behind it");
   if (failed()) return out;
   // Sorted: the same archive gives the same bytes, and parents come before their children.

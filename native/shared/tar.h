@@ -58,6 +58,7 @@ class TarScanner {
   bool has_next_link_ = false;
   bool has_next_size_ = false;
   uint64_t next_size_ = 0;
+  bool extended_ = false;  // there are such headers, whatever they hold
 
   uint64_t entries_ = 0;
   uint64_t directory_bytes_ = 0;

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { BootstrapError, say } from './say.mjs'
 
-/** `needs`: "build" compiles native code and the guest, "vm" boots VMs, "tenant" plays registry and signs, "test" only tests. */
+/** `needs`: "build" compiles native code and the guest, "vm" boots VMs, "tenant" plays registry and signs, "test" only tests, "fuzz" only fuzzes. */
 export const DEBIAN_PACKAGES = [
   { name: 'g++', needs: 'build', why: 'compiles the native addons, caisson-pod and the guest init' },
   { name: 'libc6-dev', needs: 'build', why: 'headers of the C library, and its static form for the guest init' },
@@ -36,6 +36,8 @@ export const DEBIAN_PACKAGES = [
   { name: 'tpm2-tools', needs: 'test', why: 'independent check of TPM quotes' },
   { name: 'containerd', needs: 'test', why: 'independent ttrpc peer' },
   { name: 'crun', needs: 'test', why: 'judges derived container specifications outside a VM' },
+  { name: 'clang-14', needs: 'fuzz', why: 'compiles the fuzzers: coverage guidance is clang’s' },
+  { name: 'libclang-rt-14-dev', needs: 'fuzz', why: 'libFuzzer and the sanitizers that go with it' },
 ]
 
 /** Installs what is missing of the packages for `needs`; with `dryRun` only says so. */

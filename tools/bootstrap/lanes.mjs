@@ -28,10 +28,12 @@ const COMPONENT = {
 const E2E = { name: 'end-to-end tests', command: ava('--concurrency=1', 'test/e2e/**/*.test.ts'), arguments: true }
 
 const ALL = ['build', 'vm', 'tenant', 'test']
+/** Component tests run every fuzzer for a moment. */
+const TESTS = [...ALL, 'fuzz']
 
 /** `needs` selects Debian packages; a step with `arguments` takes those of the command line in place of its last. */
 export const LANES = {
-  prepare: { about: 'prepare everything, run nothing', needs: ALL, steps: [NATIVE, GUEST] },
+  prepare: { about: 'prepare everything, run nothing', needs: TESTS, steps: [NATIVE, GUEST] },
   quickstart: {
     about: 'from nothing to an attested container, with a summary',
     needs: ['build', 'vm', 'tenant'],
@@ -39,13 +41,18 @@ export const LANES = {
   },
   test: {
     about: 'checks, unit, component and end-to-end tests',
-    needs: ALL,
+    needs: TESTS,
     steps: [NATIVE, ...CHECKS, UNIT, GUEST, COMPONENT, E2E],
   },
   check: { about: 'types, format, lint, layers, error codes, promises', needs: [], steps: CHECKS },
   'test-unit': { about: 'unit tests (seconds)', needs: ['build'], steps: [NATIVE, UNIT] },
-  'test-component': { about: 'tests against real servers and tools', needs: ALL, steps: [NATIVE, GUEST, COMPONENT] },
+  'test-component': { about: 'tests against real servers and tools', needs: TESTS, steps: [NATIVE, GUEST, COMPONENT] },
   'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, GUEST, E2E] },
+  'test-fuzz': {
+    about: 'ten minutes of every fuzzer (-- --seconds N, -- --only NAME)',
+    needs: ['build', 'fuzz'],
+    steps: [{ name: 'fuzzers', command: node('tools/fuzz/main.ts'), appends: true }],
+  },
   bench: {
     about: 'measurements, each beside its peer',
     needs: ALL,

@@ -165,6 +165,7 @@ const REFUSED: readonly (readonly [string, readonly TarEntry[], RegExp])[] = [
   ['a whiteout of the parent', [file('a/.wh...', '')], /whiteout of nothing/],
   ['a whiteout that is a directory', [directory('.wh.a')], /empty file/],
   ['a whiteout with content', [file('.wh.a', 'content')], /empty file/],
+  ['a file below a whiteout', [file('a/.wh.b/c', 'x')], /below a whiteout/],
   ['a root that is a file', [file('.', 'x')], /root/],
   ['a file in the place of a directory', [file('a/b', 'x'), file('a', 'y')], /place of a directory/],
 ]
@@ -212,6 +213,20 @@ test('a tar that is cut anywhere, or has a changed header byte, is refused or is
     const changed = Uint8Array.from(tar)
     changed[at] = (changed[at] ?? 0) ^ 0x55
     await t.throwsAsync(stream(changed, { path: join(folder, `${number++}`) }), { code: 'ERR_LAYER_ENTRY' }, `${at}`)
+  }
+})
+
+test('an extended header at the end speaks about no entry, and is refused', async (t) => {
+  const folder = await workspace(t)
+  // The header and its records; with the entry behind them they are good.
+  const tar = encodeTar([{ ...file('a', ''), xattrs: { 'user.a': 'b' } }]).subarray(0, 1536)
+  await t.notThrowsAsync(stream(tar, { path: join(folder, 'good') }))
+  const end = new Uint8Array(1024)
+  for (const [name, bytes] of [
+    ['with an end', Buffer.concat([tar.subarray(0, 1024), end])],
+    ['without an end', tar.subarray(0, 1024)],
+  ] as const) {
+    await t.throwsAsync(stream(bytes, { path: join(folder, name) }), { code: 'ERR_LAYER_ENTRY' }, name)
   }
 })
 

@@ -1,12 +1,29 @@
-/** A short deterministic run of test/fuzz/native-host; longer ones by hand: `native/build/fuzz-native-host ROUNDS SEED`. */
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
+/** A short run of every fuzzer, always the same; long ones: npm run test:fuzz. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
+import { FUZZERS } from '#tools/fuzz/fuzzers'
+import { runFuzzer } from '#tools/fuzz/run'
 import { buildNative } from '../../../native/build.mjs'
+import { targets } from '../../../native/targets.mjs'
 
-const { 'fuzz-native-host': program = '' } = await buildNative({ only: ['fuzz-native-host'] })
+const programs = await buildNative({ only: FUZZERS.map(({ name }) => `fuzz-${name}`) })
 
-test('parsers and ring walking keep their promises on generated input, under sanitizers', async (t) => {
-  const { stdout } = await promisify(execFile)(program, ['20000', '1'])
-  t.is(stdout, '20000 inputs\n')
+test('every fuzz program is run', (t) => {
+  const built = targets.filter(({ kind }) => kind === 'fuzz-program').map(({ name }) => name)
+  t.deepEqual(built.sort(), FUZZERS.map(({ name }) => `fuzz-${name}`).sort())
 })
+
+for (const fuzzer of FUZZERS) {
+  // One after the other: they take a processor each.
+  test.serial(`coverage-guided input finds nothing in ${fuzzer.name}, under sanitizers`, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'caisson-fuzz-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const program = programs[`fuzz-${fuzzer.name}`] ?? ''
+    const result = await runFuzzer(fuzzer, { program, folder, until: { runs: fuzzer.testRuns }, seed: 1 })
+    t.is(result.finding?.report, undefined)
+    t.true(result.executions >= fuzzer.testRuns, `${result.executions}`)
+    t.true(result.coverage > 10, `${result.coverage}`)
+  })
+}

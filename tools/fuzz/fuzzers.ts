@@ -1,0 +1,19 @@
+/** The coverage-guided fuzzers: every native parser of what somebody else wrote. `test/fuzz/NAME/` has its program. */
+export interface Fuzzer {
+  readonly name: string
+  /** Longest input in bytes. Short ones find more per second; this is what the format needs to say anything. */
+  readonly maxBytes: number
+  /** Inputs of the short run among the tests: a second or a few. */
+  readonly testRuns: number
+}
+
+export const FUZZERS: readonly Fuzzer[] = [
+  { name: 'vhost-user-message', maxBytes: 600, testRuns: 20_000 },
+  { name: 'virtqueue', maxBytes: 4200, testRuns: 20_000 },
+  { name: 'vsock-packet', maxBytes: 300, testRuns: 20_000 },
+  { name: 'connect-line', maxBytes: 80, testRuns: 20_000 },
+  { name: 'tar', maxBytes: 16_384, testRuns: 20_000 },
+  { name: 'layer', maxBytes: 12_288, testRuns: 3000 },
+  { name: 'initdata', maxBytes: 1200, testRuns: 20_000 },
+  { name: 'tpm-responses', maxBytes: 300, testRuns: 20_000 },
+]
