@@ -9,7 +9,7 @@ export interface PublishedPort {
 
 /** Throws `UsageError` ERR_USAGE. */
 export function parsePublish(text: string): PublishedPort {
-  const match = /^(?:(?<ip>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?<listen>\d{1,5}):(?<port>\d{1,5})$/.exec(text)
+  const match = /^(?:(?<ip>\[[0-9a-fA-F:]+\]|\d{1,3}(?:\.\d{1,3}){3}):)?(?<listen>\d{1,5}):(?<port>\d{1,5})$/.exec(text)
   const port = Number(match?.groups?.port)
   if (match === null || port < 1 || port > 65535 || Number(match.groups?.listen) > 65535) {
     throw new UsageError('ERR_USAGE', `--publish ${JSON.stringify(text)} is not [IP:]PORT:PORT`, {
