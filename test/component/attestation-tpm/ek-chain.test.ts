@@ -26,12 +26,14 @@ type Name = keyof typeof KEYS
 interface Wanted {
   readonly subject: Name
   readonly issuer: Name
+  /** Whose key signs; the issuer's unless it is forged. */
+  readonly signer?: Name
   readonly extensions: readonly object[]
   readonly digest?: forge.md.MessageDigest
   readonly until?: string
 }
 
-function certificate({ subject, issuer, extensions, digest, until }: Wanted): string {
+function certificate({ subject, issuer, signer, extensions, digest, until }: Wanted): string {
   const made = forge.pki.createCertificate()
   made.publicKey = KEYS[subject].publicKey
   made.serialNumber = '01'
@@ -40,7 +42,7 @@ function certificate({ subject, issuer, extensions, digest, until }: Wanted): st
   made.setSubject([{ name: 'commonName', value: subject }])
   made.setIssuer([{ name: 'commonName', value: issuer }])
   made.setExtensions([...extensions])
-  made.sign(KEYS[issuer].privateKey, digest ?? forge.md.sha256.create())
+  made.sign(KEYS[signer ?? issuer].privateKey, digest ?? forge.md.sha256.create())
   return forge.pki.certificateToPem(made)
 }
 
@@ -116,7 +118,10 @@ test('a certificate signed over SHA-1, by another key, or of an expired CA is re
   const weak = leaf(EK, { digest: forge.md.sha1.create() })
   t.throws(() => verify({ leaf: weak, roots: [root()] }), { code: 'ERR_EK_UNTRUSTED' })
   const own = certificate({ subject: 'leaf', issuer: 'leaf', extensions: EK })
-  t.throws(() => verify({ leaf: own, roots: [root()] }), { code: 'ERR_EK_UNTRUSTED' })
+  const forged = leaf(EK, { signer: 'leaf' })
+  for (const wrong of [own, forged]) {
+    t.throws(() => verify({ leaf: wrong, roots: [root()] }), { code: 'ERR_EK_UNTRUSTED' })
+  }
   t.throws(() => verify({ leaf: leaf(), roots: [root(CA, { until: '2026-02-01T00:00:00Z' })] }), {
     code: 'ERR_EK_EXPIRED',
   })
