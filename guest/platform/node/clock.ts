@@ -3,20 +3,33 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { setWallClock } from '#native/guest/index'
 import type { Clock } from '../platform.ts'
 
+/** The machine's clock, milliseconds since the Unix epoch. */
+export interface WallClock {
+  now(): number
+  set(ms: number): void
+}
+
+const MACHINE: WallClock = { now: () => Date.now(), set: (ms) => setWallClock(ms) }
+
 export class NodeClock implements Clock {
+  readonly #wall: WallClock
   #isSet = false
+
+  constructor(wall: WallClock = MACHINE) {
+    this.#wall = wall
+  }
 
   monotonicMs(): number {
     return Number(process.hrtime.bigint() / 1_000_000n)
   }
 
   now(): Date {
-    return new Date()
+    return new Date(this.#wall.now())
   }
 
   set(to: Date): void {
-    if (this.#isSet && to.getTime() <= Date.now()) return
-    setWallClock(to.getTime())
+    if (this.#isSet && to.getTime() <= this.#wall.now()) return
+    this.#wall.set(to.getTime())
     this.#isSet = true
   }
 
