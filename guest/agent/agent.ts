@@ -3,7 +3,7 @@ import { AGENT_MAX_MESSAGE_BYTES, AGENT_RPC_PORT, AGENT_STREAM_PORT, Agent } fro
 import { TtrpcServer } from '#protocol/ttrpc/server'
 import type { ByteStream, Platform } from '../platform/platform.ts'
 import { EventLog } from './events.ts'
-import { MAX_RPC_CONNECTIONS, MAX_RPC_STREAMS } from './limits.ts'
+import { MAX_RPC_CONNECTIONS, MAX_RPC_IN_FLIGHT_BYTES, MAX_RPC_STREAMS } from './limits.ts'
 import { RawStreamServer } from './raw-streams.ts'
 import { ReasonLog, Refusals } from './reasons.ts'
 import { Sandbox, type SandboxOptions } from './sandbox.ts'
@@ -27,7 +27,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const events = new EventLog(() => clock.monotonicMs())
   const tickets = new TicketOffice(crypto, () => clock.monotonicMs())
   const sandbox = new Sandbox({ ...options, events, refusals, reasons })
-  const rpc = new TtrpcServer({ maxMessageBytes: AGENT_MAX_MESSAGE_BYTES, maxStreams: MAX_RPC_STREAMS })
+  const rpc = new TtrpcServer({
+    maxMessageBytes: AGENT_MAX_MESSAGE_BYTES,
+    maxStreams: MAX_RPC_STREAMS,
+    maxInFlightBytes: MAX_RPC_IN_FLIGHT_BYTES,
+  })
   const onShutdown = () => {
     void clock.sleep(FAREWELL_MS).then(() => platform.powerOff())
   }

@@ -7,6 +7,8 @@ export const MAX_EXECS_PER_CONTAINER = 32
 export const MAX_CONCURRENT_CREATES = 2
 export const MAX_RPC_STREAMS = 128
 export const MAX_RPC_CONNECTIONS = 16
+/** Requests being served on one connection, bytes together: eight of the largest. */
+export const MAX_RPC_IN_FLIGHT_BYTES: number = 2 * 1024 * 1024
 export const MAX_RAW_STREAMS = 512
 export const MAX_TICKETS = 64
 export const TICKET_LIFETIME_MS = 30_000

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { MAX_TICKETS, TICKET_LIFETIME_MS } from '#guest/agent/limits'
+import { MAX_RAW_STREAMS, MAX_TICKETS, TICKET_LIFETIME_MS } from '#guest/agent/limits'
 import { RawStreamServer } from '#guest/agent/raw-streams'
 import { TicketOffice } from '#guest/agent/tickets'
 import { nodeCrypto } from '#protocol/node/crypto'
@@ -102,4 +102,27 @@ test('a peer that says nothing is let go after a while', async (t) => {
   clock.advance(60_000)
   await served
   t.is(await host.read(), null)
+})
+
+test('one raw stream more than allowed is closed at once, and there is room again when one ends', async (t) => {
+  const { clock, tickets } = office()
+  const server = new RawStreamServer(tickets, clock)
+  const silent = Array.from({ length: MAX_RAW_STREAMS }, () => {
+    const [guest, host] = streamPair()
+    return { host, served: server.serve(guest) }
+  })
+  const ticket = tickets.issue(async (stream) => stream.end())
+  const [refused, outside] = streamPair()
+  await server.serve(refused)
+  t.is(await outside.read(), null)
+  const [first] = silent
+  await first?.host.end()
+  await first?.served
+  const [guest, host] = streamPair()
+  const served = server.serve(guest)
+  await host.write(bytes(`TICKET ${ticket}\n`))
+  t.is(await textOf(host), 'OK\n')
+  await served
+  for (const { host: rest } of silent) await rest.end()
+  await Promise.all(silent.map((stream) => stream.served))
 })
