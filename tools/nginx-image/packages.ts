@@ -14,22 +14,44 @@ export interface DebianPackage {
   readonly sha256: string
 }
 
-/** What apt would install now: per item the first of several names that this suite knows. */
+/**
+ * What apt would install now: per item the first of several names that this suite knows. Machines whose package lists
+ * were removed (containers often are) get them fetched once.
+ */
 export async function findPackages(wanted: readonly (readonly string[])[]): Promise<readonly DebianPackage[]> {
-  return await Promise.all(
-    wanted.map(async (names) => {
-      for (const name of names) {
-        const stanza = await run('apt-cache', ['show', '--no-all-versions', name]).then(
-          ({ stdout }) => stdout,
-          () => '',
-        )
-        const version = /^Version: (.+)$/m.exec(stanza)?.[1]
-        const sha256 = /^SHA256: ([0-9a-f]{64})$/m.exec(stanza)?.[1]
-        if (version !== undefined && sha256 !== undefined) return { name, version, sha256 }
-      }
-      throw unavailable(`apt knows no package ${names.join(' or ')}`)
-    }),
+  const known = await describe(wanted.flat())
+  const complete = wanted.every((names) => names.some((name) => known.has(name)))
+  // Without the right to update, the error below says what to do.
+  const again = complete
+    ? known
+    : await run('apt-get', ['update']).then(
+        () => describe(wanted.flat()),
+        () => known,
+      )
+  return wanted.map((names) => {
+    const found = names.map((name) => again.get(name)).find((candidate) => candidate !== undefined)
+    if (found === undefined) throw unavailable(`apt knows no package ${names.join(' or ')}`)
+    return found
+  })
+}
+
+/** One call for all names: each start of apt reads its whole cache. Unknown names are left out. */
+async function describe(names: readonly string[]): Promise<ReadonlyMap<string, DebianPackage>> {
+  const text = await run('apt-cache', ['show', '--no-all-versions', ...names]).then(
+    ({ stdout }) => stdout,
+    // apt-cache fails when it does not know one of the names, after it has described the others.
+    (failure: { stdout?: string }) => failure.stdout ?? '',
   )
+  const packages = text.split(/\n(?=Package: )/).map((stanza) => ({
+    name: /^Package: (.+)$/m.exec(stanza)?.[1],
+    version: /^Version: (.+)$/m.exec(stanza)?.[1],
+    sha256: /^SHA256: ([0-9a-f]{64})$/m.exec(stanza)?.[1],
+  }))
+  const found = new Map<string, DebianPackage>()
+  for (const { name, version, sha256 } of packages) {
+    if (name !== undefined && version !== undefined && sha256 !== undefined) found.set(name, { name, version, sha256 })
+  }
+  return found
 }
 
 /** Downloads into `folder`, checks against apt's signed lists, unpacks all into one tree at `tree`. */
