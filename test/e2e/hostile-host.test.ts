@@ -1,0 +1,330 @@
+/**
+ * A host that speaks to the agent in every way but the right one, and one that turns the clock back. The guest refuses
+ * with codes, and goes on serving whoever keeps to the rules.
+ */
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import type { Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import anyTest, { type ExecutionContext, type TestFn } from 'ava'
+import { buildGuest } from '#guest/build/build'
+import { AgentClient } from '#host-shim/pod/agent-client'
+import { openGuestStream } from '#host-shim/pod/guest-streams'
+import { type Pod, startPod } from '#host-shim/pod/pod'
+import { connectVsock, redeemTicket } from '#host-shim/pod/vsock'
+import { CAISSON_POD } from '#native/host/index'
+import { AGENT_RPC_PORT, AGENT_STREAM_PORT } from '#protocol/agent-service'
+import { ContainerState, Stage, StreamKind } from '#protocol/gen/agent_pb'
+import { encodeInitdata } from '#protocol/initdata'
+import type { LayerSource } from '#tools/nginx-image/layout'
+import { USER_NETWORK } from '#vmm/qemu/command-line'
+import { shellLayers } from '../component/guest/shell-image.ts'
+import { file, filler, pushLayers } from '../component/image/fixtures/image.ts'
+import { startRegistry } from '../component/image/fixtures/registry.ts'
+import { attest, honestPlan, refusalOf } from './fixtures/host.ts'
+import { Tenant } from './fixtures/tenant.ts'
+
+const SIGKILL = 9
+
+interface Context {
+  pod: Pod
+  image: string
+}
+
+const test = anyTest as TestFn<Context>
+const cleanUp = new AsyncDisposableStack()
+
+/** Starts a guest of platform `none` whose policy is `rules`, and an image with a shell and `more` layers over it. */
+async function startGuest(
+  folder: string,
+  t: ExecutionContext,
+  options: { id: string; memoryMib: number; more: readonly LayerSource[]; rules: (image: string) => string },
+): Promise<{ pod: Pod; image: string }> {
+  const guest = await buildGuest()
+  const registry = await startRegistry(t, join(folder, 'registry'))
+  const { reference: image } = await pushLayers(registry, folder, {
+    layers: [...shellLayers(), ...options.more],
+    config: { Cmd: ['/bin/sh', '-c', 'cat; exit 7'] },
+  })
+  const policyYaml = `
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+imagePolicy: { default: [ { type: insecureAcceptAnything } ] }
+containers:
+${options.rules(image)}`
+  const initdata = encodeInitdata({
+    verifier: undefined,
+    registryCaPem: [registry.caPem],
+    imagePolicyResource: undefined,
+    registryCredentialsResource: undefined,
+    policyYaml,
+    tenantKeyJwk: undefined,
+  })
+  const pod = await startPod(
+    {
+      id: options.id,
+      platform: 'none',
+      accelerator: 'tcg',
+      guest: { kernel: guest.kernelPath, root: guest.rootPath, commandLine: guest.manifest.cmdline.none },
+      vcpus: 2,
+      memoryMib: options.memoryMib,
+      scratchMib: 1024,
+      initdata,
+      network: 'user',
+    },
+    { stateRoot: folder, podProgram: CAISSON_POD },
+  )
+  t.teardown(() => pod.stop({ graceMs: 0 }))
+  return { pod, image }
+}
+
+async function startSandbox(pod: Pod): Promise<void> {
+  await pod.agent.startSandbox({
+    hostname: 'sandbox',
+    interfaces: [{ ...USER_NETWORK, addresses: [...USER_NETWORK.addresses], gateways: [...USER_NETWORK.gateways] }],
+    nameservers: [...USER_NETWORK.nameservers],
+    hosts: [{ name: 'registry.test', address: '10.0.2.2' }],
+  })
+}
+
+test.before(async (t) => {
+  t.timeout(1_200_000)
+  const folder = await mkdtemp(join(tmpdir(), 'ch-'))
+  cleanUp.defer(() => rm(folder, { recursive: true, force: true }))
+  const held = Object.assign(t, { teardown: (end: () => unknown) => cleanUp.defer(async () => void (await end())) })
+  const rules = (image: string) => `
+  - { name: app, image: "${image}", logs: allow, stdin: true, max: 2 }
+`
+  t.context = await startGuest(folder, held, { id: 'hostile-host', memoryMib: 1024, more: [], rules })
+})
+
+test.after.always(() => cleanUp.disposeAsync())
+
+async function codeOf(action: Promise<unknown>): Promise<string> {
+  return (await refusalOf(action)).code
+}
+
+test.serial('a host that skips the start of the sandbox gets nothing of containers', async (t) => {
+  const { pod, image } = t.context
+  const { agent } = pod
+  t.is(await codeOf(agent.createContainer({ containerId: 'c', image })), 'ERR_AGENT_STAGE')
+  t.is(await codeOf(agent.startContainer('c')), 'ERR_AGENT_STAGE')
+  t.is(await codeOf(agent.openStream({ kind: StreamKind.PORT, port: 80 })), 'ERR_AGENT_STAGE')
+  await startSandbox(pod)
+})
+
+test.serial(
+  'a host that repeats or skips steps, or names other containers, is told a code and changes nothing',
+  async (t) => {
+    const { pod, image } = t.context
+    const { agent } = pod
+    t.is(await codeOf(agent.startSandbox({ hostname: 'again' })), 'ERR_AGENT_STAGE')
+    for (const containerId of ['nobody', 'c2']) {
+      t.is(await codeOf(agent.startContainer(containerId)), 'ERR_CONTAINER_UNKNOWN')
+      t.is(await codeOf(agent.delete({ containerId })), 'ERR_CONTAINER_UNKNOWN')
+      t.is(await codeOf(agent.wait({ containerId })), 'ERR_CONTAINER_UNKNOWN')
+      t.is(await codeOf(agent.getStats(containerId)), 'ERR_CONTAINER_UNKNOWN')
+      t.is(await codeOf(agent.openStream({ kind: StreamKind.LOGS, containerId })), 'ERR_CONTAINER_UNKNOWN')
+    }
+    for (const containerId of ['', '../c', '.', 'c\0d', 'x'.repeat(10_000)]) {
+      t.is(
+        await codeOf(agent.createContainer({ containerId, image })),
+        'ERR_REQUEST_MALFORMED',
+        containerId.slice(0, 9),
+      )
+    }
+    await agent.createContainer({ containerId: 'c', image, stdin: true })
+    t.is(await codeOf(agent.createContainer({ containerId: 'c', image })), 'ERR_CONTAINER_EXISTS')
+    const exec = { containerId: 'c', execId: 'e', args: ['/bin/sh'] }
+    t.regex(await codeOf(agent.exec(exec)), /^ERR_(?:CONTAINER_STATE|POLICY_DENIED)$/)
+    await agent.startContainer('c')
+    t.is(await codeOf(agent.startContainer('c')), 'ERR_CONTAINER_STATE')
+    t.is(await codeOf(agent.delete({ containerId: 'c' })), 'ERR_CONTAINER_STATE')
+    t.is(await codeOf(agent.wait({ containerId: 'c', execId: 'e' })), 'ERR_PROCESS_UNKNOWN')
+    t.deepEqual(
+      (await agent.listContainers()).map(({ containerId, state }) => [containerId, state]),
+      [['c', ContainerState.RUNNING]],
+    )
+  },
+)
+
+test.serial('a ticket that is guessed, or used twice, opens nothing', async (t) => {
+  const { pod } = t.context
+  const ticket = await pod.agent.openStream({ kind: StreamKind.LOGS, containerId: 'c', follow: true })
+  for (const wrong of ['0'.repeat(ticket.length), `${ticket.slice(1)}0`, ticket.replace(/./g, '/')]) {
+    const error = await t.throwsAsync<Error & { code?: string }>(redeemTicket(pod.vsock, wrong))
+    t.regex(error?.code ?? '', /^ERR_(?:STREAM_REFUSED|VSOCK_CONNECT)$/)
+  }
+  const right = await redeemTicket(pod.vsock, ticket)
+  const twice = await t.throwsAsync<Error & { code?: string }>(redeemTicket(pod.vsock, ticket))
+  t.regex(twice?.code ?? '', /^ERR_(?:STREAM_REFUSED|VSOCK_CONNECT)$/)
+  right.destroy()
+})
+
+/** Header of a ttrpc frame: length, stream, type, flags. */
+function header(length: number, streamId: number, type = 1, flags = 0): Buffer {
+  const bytes = Buffer.alloc(10)
+  bytes.writeUInt32BE(length, 0)
+  bytes.writeUInt32BE(streamId, 4)
+  bytes.writeUInt8(type, 8)
+  bytes.writeUInt8(flags, 9)
+  return bytes
+}
+
+/** Requests without content, on odd streams, as fast as the socket takes them. */
+function requests(count: number): Buffer {
+  return Buffer.concat(Array.from({ length: count }, (_, index) => header(0, 2 * index + 1)))
+}
+
+const NOISE: readonly (readonly [string, Buffer])[] = [
+  ['bytes that are no frame', Buffer.alloc(4096, 0xa5)],
+  ['a frame of 4 GiB', Buffer.concat([header(0xffff_ffff, 1), Buffer.alloc(65_536)])],
+  ['a frame beyond the limit of the agent', Buffer.concat([header(300_000, 1), Buffer.alloc(300_000)])],
+  ['a frame that never comes whole', header(1000, 1)],
+  ['a request that is no protobuf', Buffer.concat([header(64, 1), Buffer.alloc(64, 0xff)])],
+  ['even, zero and falling stream ids', Buffer.concat([header(0, 2), header(0, 0), header(0, 9), header(0, 1)])],
+  ['unknown types and flags', Buffer.concat([header(0, 1, 99), header(0, 3, 1, 0xff), header(0, 3, 3, 0xff)])],
+  ['five thousand requests without content', requests(5000)],
+]
+
+test.serial('malformed, oversized and thousands of RPC streams end alone: the agent serves the others', async (t) => {
+  t.timeout(300_000)
+  const { pod } = t.context
+  const open: Socket[] = []
+  for (const [what, bytes] of NOISE) {
+    const socket = await connectVsock(pod.vsock, AGENT_RPC_PORT)
+    open.push(socket)
+    socket.resume()
+    socket.write(bytes)
+    t.is((await pod.agent.getStatus()).stage, Stage.ATTESTED, what)
+  }
+  // Thousands of calls at once on one connection: each is answered or refused for want of room.
+  const busy = await AgentClient.connect(pod.vsock)
+  const calls = await Promise.allSettled(Array.from({ length: 3000 }, () => busy.getStatus({ timeoutMs: 200_000 })))
+  const refused = calls.flatMap((call) => (call.status === 'rejected' ? [String(call.reason)] : []))
+  t.log(`of ${calls.length} calls at once ${refused.length} were refused`)
+  t.true(calls.length - refused.length >= 100)
+  t.is((await busy.getStatus()).stage, Stage.ATTESTED, 'the same connection has room again')
+  busy.close()
+  // Connections that say nothing, on both ports: more than the agent keeps.
+  for (const port of [AGENT_RPC_PORT, AGENT_STREAM_PORT]) {
+    const silent = await Promise.allSettled(Array.from({ length: 200 }, () => connectVsock(pod.vsock, port)))
+    for (const result of silent) if (result.status === 'fulfilled') open.push(result.value)
+    t.is((await pod.agent.getStatus()).stage, Stage.ATTESTED)
+  }
+  for (const socket of open) socket.destroy()
+})
+
+test.serial(
+  'after all this the same guest works: input, output, exit code, new connections, codes on the console',
+  async (t) => {
+    const { pod, image } = t.context
+    const agent = await AgentClient.connect(pod.vsock)
+    t.teardown(() => agent.close())
+    await agent.createContainer({ containerId: 'd', image, stdin: true })
+    const stdin = await openGuestStream(pod, { kind: StreamKind.STDIN, containerId: 'd' })
+    const stdout = await openGuestStream(pod, { kind: StreamKind.STDOUT, containerId: 'd' })
+    await agent.startContainer('d')
+    stdin.end('still here\n')
+    const [first] = (await once(stdout, 'data')) as [Buffer]
+    t.is(first.toString(), 'still here\n')
+    t.is((await agent.wait({ containerId: 'd' })).exitCode, 7)
+    await agent.signal({ containerId: 'c' }, SIGKILL)
+    t.is((await agent.wait({ containerId: 'c' })).exitCode, 137)
+    const console = await readFile(pod.paths.consoleLog, 'utf8')
+    for (const line of console.split(/[\r\n]+/).filter((entry) => entry !== '')) t.regex(line, /^caisson: [a-z-]+$/)
+  },
+)
+
+test.serial(
+  'a clock that the host set to 1970 is refused at the verifier’s certificate, with nothing released',
+  async (t) => {
+    const tenant = await Tenant.start()
+    t.teardown(() => tenant[Symbol.asyncDispose]())
+    const policy = `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n  - name: web\n    image: ${tenant.repository('web')}@sha256:${'ab'.repeat(32)}\n`
+    const initdata = tenant.initdata(policy)
+    await tenant.expect(initdata)
+    const qemuProgram = tenant.path('qemu-1970')
+    await writeFile(qemuProgram, '#!/bin/sh\nexec qemu-system-x86_64 "$@" -rtc base=1970-01-01T00:00:00\n')
+    await chmod(qemuProgram, 0o755)
+    const pod = await startPod(honestPlan(tenant, initdata), {
+      stateRoot: tenant.path('host'),
+      podProgram: CAISSON_POD,
+      qemuProgram,
+    })
+    t.teardown(() => pod.stop({ graceMs: 0 }))
+    const refusal = await refusalOf(attest(pod))
+    t.is(refusal.code, 'ERR_VERIFIER_TLS')
+    t.not(refusal.correlationId, '')
+    t.is((await pod.agent.getStatus()).stage, Stage.FAILED)
+    t.deepEqual(await tenant.admin.listAttestations({ limit: 1 }), [], 'the verifier was not even asked')
+  },
+)
+
+const MIB = 1024 * 1024
+const BIG_MIB = 96
+
+test.serial(
+  'sectors replayed from an earlier moment end the guest; it never reads old data as its image',
+  async (t) => {
+    t.timeout(600_000)
+    const folder = await mkdtemp(join(tmpdir(), 'ch-'))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const layer: LayerSource = { compression: 'none', entries: [file('big', filler(BIG_MIB * MIB))] }
+    const { pod, image } = await startGuest(folder, t, {
+      id: 'replaying-host',
+      memoryMib: 512,
+      more: [layer],
+      // The first one takes memory, so that the kernel must forget what it has read of the disk and read it again.
+      rules: (reference) => `
+  - name: hog
+    image: ${reference}
+    args: [/bin/sh, -c, "dd if=/dev/zero of=/fill/f bs=1M count=160 && echo full && cat"]
+    mounts: [ { kind: tmpfs, path: /fill, maxBytes: ${200 * MIB} } ]
+    logs: allow
+    stdin: true
+  - name: reader
+    image: ${reference}
+    args: [/bin/sh, -c, "cat /big > /dev/null; cat /big > /dev/null; echo read"]
+    logs: allow
+`,
+    })
+    await startSandbox(pod)
+    const earlier = join(folder, 'earlier')
+    await copySparse(pod.paths.scratch, earlier)
+
+    await pod.agent.createContainer({ containerId: 'hog', name: 'hog', image, stdin: true })
+    await pod.agent.createContainer({ containerId: 'reader', name: 'reader', image })
+    const full = await openGuestStream(pod, { kind: StreamKind.STDOUT, containerId: 'hog' })
+    await pod.agent.startContainer('hog')
+    t.is(String((await once(full, 'data'))[0]), 'full\n')
+    await writtenBack(pod.paths.scratch, earlier)
+
+    // Every sector as it was before the image came.
+    await copySparse(earlier, pod.paths.scratch)
+    const read = openGuestStream(pod, { kind: StreamKind.LOGS, containerId: 'reader', follow: true })
+      .then((stream) => text(stream))
+      .catch(() => '')
+    pod.agent.startContainer('reader').catch(() => undefined)
+    const exit = await pod.exited
+    t.log(`the VM ended: ${JSON.stringify(exit)}`)
+    t.is(await read, '')
+  },
+)
+
+/** As long as the disk, with holes where it has zeros; the target keeps its identity, for the VM has it open. */
+async function copySparse(from: string, to: string): Promise<void> {
+  await promisify(execFile)('cp', ['--sparse=always', from, to])
+}
+
+/** Resolves when the guest has written its image to the disk: as many blocks more than at the earlier moment. */
+async function writtenBack(scratch: string, earlier: string): Promise<void> {
+  const blocks = async (path: string): Promise<number> => (await stat(path)).blocks * 512
+  const wanted = (await blocks(earlier)) + BIG_MIB * MIB
+  while ((await blocks(scratch)) < wanted) await setTimeout(200)
+}
