@@ -102,7 +102,9 @@ function translate(error: unknown, request: HttpRequest): unknown {
   if (!(error instanceof UnavailableError)) return error
   if (error.code === 'ERR_HTTP_TLS') {
     return new UnavailableError('ERR_VERIFIER_TLS', `${originOf(request.url)} is not the verifier: ${error.message}`, {
-      hint: "The certificate must chain to the CA that the initdata names, and carry the URL's host name.",
+      hint:
+        "The certificate must chain to the CA that the initdata names, carry the URL's host name, and be valid at the " +
+        'time that the guest got from its host: check that clock too.',
       cause: error,
     })
   }

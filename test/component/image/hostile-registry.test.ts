@@ -1,4 +1,5 @@
 /** A registry, and an author of layers, who try everything that a pull must refuse; nothing of it may stay behind. */
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
@@ -189,6 +190,20 @@ test('a gzip layer of 10 GB ends at the bound on its size, whatever its ratio', 
   const reference = await pushBlobAsLayer(registry, pushed.reference, gzipBomb(10 * 1024))
   await t.throwsAsync(pull(reference, { limits: { maxLayerBytes: 64 * 1024 * 1024 } }), { code: 'ERR_LAYER_TOO_LARGE' })
   t.deepEqual(await filesIn(kept), [])
+})
+
+test('a layer that the disk has no room for is refused, and makes room again', async (t) => {
+  const { folder, registry, pull, store: kept } = await scene(t)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', kept])
+  t.teardown(() => void execFileSync('umount', [kept]))
+  const pushed = await pushLayers(registry, folder, { layers: [{ compression: 'gzip', entries: [file('a', 'a')] }] })
+  const error = await t.throwsAsync<Error & { hint?: string }>(
+    pull(await pushBlobAsLayer(registry, pushed.reference, gzipBomb(10 * 1024))),
+    { code: 'ERR_LAYER_DISK_FULL' },
+  )
+  t.regex(error?.hint ?? '', /larger/)
+  t.deepEqual(await filesIn(kept), [])
+  await t.notThrowsAsync(pull(pushed.reference))
 })
 
 /** A tar of two files that together hold `mib` MiB of zeros, compressed in pieces: both formats may be concatenated. */
