@@ -18,7 +18,7 @@ export function parseRegistryCredentials(bytes: Uint8Array): CredentialSource {
   for (const [name, value] of Object.entries(record(record(document).auths))) {
     const { auth } = record(value)
     if (typeof auth !== 'string') throw malformed('an entry has no auth')
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(fromBase64(auth, 'auth of the registry credentials'))
+    const text = decode(fromBase64(auth, 'auth of the registry credentials'))
     const colon = text.indexOf(':')
     if (colon < 1) throw malformed('an auth is not user:password')
     entries.set(name, { username: text.slice(0, colon), password: text.slice(colon + 1) })
@@ -33,6 +33,14 @@ export function parseRegistryCredentials(bytes: Uint8Array): CredentialSource {
       if (found !== undefined) return found
     }
     return undefined
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw malformed('an auth is not UTF-8')
   }
 }
 

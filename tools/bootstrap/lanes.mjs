@@ -18,6 +18,7 @@ const CHECKS = [
   { name: 'layers', command: node('tools/check-layers.ts') },
   { name: 'error codes', command: node('tools/check-errors.ts') },
   { name: 'promises', command: node('tools/check-promises.ts') },
+  { name: 'parsers', command: node('tools/check-parsers.ts') },
 ]
 const UNIT = { name: 'unit tests', command: ava('test/unit/**/*.test.ts'), arguments: true }
 const COMPONENT = {
@@ -44,7 +45,7 @@ export const LANES = {
     needs: TESTS,
     steps: [NATIVE, ...CHECKS, UNIT, GUEST, COMPONENT, E2E],
   },
-  check: { about: 'types, format, lint, layers, error codes, promises', needs: [], steps: CHECKS },
+  check: { about: 'types, format, lint, layers, error codes, promises, parsers', needs: [], steps: CHECKS },
   'test-unit': { about: 'unit tests (seconds)', needs: ['build'], steps: [NATIVE, UNIT] },
   'test-component': { about: 'tests against real servers and tools', needs: TESTS, steps: [NATIVE, GUEST, COMPONENT] },
   'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, GUEST, E2E] },

@@ -50,6 +50,15 @@ test('an error code without an explanation fails the error check', (t) => {
   t.deepEqual(run(), { code: 1, text: 'ERR_NEW (vmm/x.ts) is not in docs/errors.md\n' })
 })
 
+test('a parser without a property-based test fails the parser check', (t) => {
+  const run = tree(t, 'check-parsers.ts', {
+    'vmm/x.ts': 'export function parseOne(text: string) {}\nexport function parseTwo(text: string) {}\n',
+    'test/one.test.ts': "import fc from 'fast-check'\nparseOne('x')\n",
+    'test/two.test.ts': "parseTwo('x')\n",
+  })
+  t.deepEqual(run(), { code: 1, text: 'vmm/x.ts: parseTwo has no property-based test\n' })
+})
+
 test('--dry-run names each missing package with its reason and installs nothing', (t) => {
   const folder = mkdtempSync(`${tmpdir()}/caisson-dpkg-`)
   t.teardown(() => rm(folder, { recursive: true }))

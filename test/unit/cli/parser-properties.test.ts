@@ -1,0 +1,57 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { type CommandSpec, parseInvocation } from '#cli/command'
+import { parseHosts } from '#cli/connections'
+import { Output } from '#cli/output'
+import { parsePublish } from '#cli/run/published-port'
+import { damaged, refusesOrKeeps } from '../parser-property.ts'
+
+const SPEC: CommandSpec = {
+  path: 'try it',
+  summary: 'Tries it.',
+  operands: 'IMAGE [-- ARGS]',
+  minOperands: 1,
+  maxOperands: 1,
+  options: {
+    memory: { type: 'string', help: 'memory' },
+    env: { type: 'string', multiple: true, short: 'e', help: 'environment' },
+    quiet: { type: 'boolean', help: 'say nothing' },
+  },
+  examples: ['caisson try it IMAGE'],
+  run: async () => 0,
+}
+
+test('any words are an invocation with its operands, or refused', (t) => {
+  const word = fc.oneof(
+    fc.constantFrom('image', '--', '--memory', '--memory=1', '-e', '--quiet', '-q', '-', ''),
+    fc.string(),
+  )
+  refusesOrKeeps(
+    t,
+    fc.array(word, { maxLength: 6 }),
+    (words) => parseInvocation(SPEC, words, new Output(false)),
+    (value, words) => {
+      const separator = words.indexOf('--')
+      const behind = separator < 0 ? undefined : words.slice(separator + 1)
+      return value.operands.length === 1 && JSON.stringify(value.passthrough) === JSON.stringify(behind)
+    },
+  )
+})
+
+test('hosts are names with addresses, or refused', (t) => {
+  refusesOrKeeps(
+    t,
+    damaged('registry.example:127.0.0.1'),
+    (word) => parseHosts([word]),
+    (hosts) => Object.entries(hosts).every(([name, address]) => name !== '' && !name.includes(':') && address !== ''),
+  )
+})
+
+test('a published port has a place to listen and a port that exists, or is refused', (t) => {
+  refusesOrKeeps(
+    t,
+    damaged('127.0.0.1:8443:8443'),
+    parsePublish,
+    ({ listen, port }) => port >= 1 && port <= 65_535 && listen.includes(':'),
+  )
+})

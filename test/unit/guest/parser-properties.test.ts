@@ -1,0 +1,45 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { parseFlat } from '#guest/agent/cgroup-stats'
+import { parseRegistryCredentials } from '#guest/agent/registry-credentials'
+import { parseExecId, parsePort, parseSignal } from '#guest/agent/requests'
+import { damaged, refusesOrKeeps } from '../parser-property.ts'
+
+test('a flat file of a control group gives counts and never fails', (t) => {
+  refusesOrKeeps(t, damaged('usage_usec 17\nuser_usec 9\noom_kill 0\n'), parseFlat, (values) =>
+    [...values].every(([name, count]) => name !== '' && count >= 0n),
+  )
+  t.is(parseFlat('usage_usec 17\n').get('usage_usec'), 17n)
+})
+
+test('registry credentials are found by the name they are stored under, or refused', (t) => {
+  const auth = Buffer.from('user:pass:word').toString('base64')
+  const good = JSON.stringify({ auths: { 'registry.example/team': { auth } } })
+  refusesOrKeeps(
+    t,
+    damaged(good),
+    (input) => parseRegistryCredentials(new TextEncoder().encode(input)),
+    (source) => source('other.example', 'app') === undefined,
+  )
+  // User and password of any bytes: a damaged auth is refused as such, whatever it decodes to.
+  refusesOrKeeps(
+    t,
+    fc.uint8Array({ maxLength: 12 }),
+    (bytes) => {
+      const entry = { auth: Buffer.from(bytes).toString('base64') }
+      return parseRegistryCredentials(Buffer.from(JSON.stringify({ auths: { 'registry.example': entry } })))
+    },
+    (source) => source('registry.example', 'app')?.username !== '',
+  )
+  const source = parseRegistryCredentials(Buffer.from(good))
+  t.deepEqual(source('registry.example', 'team/app'), { username: 'user', password: 'pass:word' })
+})
+
+test('an id of a process is a plain name, or empty for the first', (t) => {
+  refusesOrKeeps(t, damaged('exec-1'), parseExecId, (value, input) => value === input && /^[\w.-]{0,128}$/.test(value))
+})
+
+test('signals and ports lie in their ranges', (t) => {
+  refusesOrKeeps(t, fc.integer(), parseSignal, (value) => value >= 1 && value <= 64)
+  refusesOrKeeps(t, fc.integer({ min: -10, max: 70_000 }), parsePort, (value) => value >= 1 && value <= 65_535)
+})
