@@ -32,6 +32,8 @@ class NativeLayerWriter implements LayerWriter {
 
   async finish(): ReturnType<LayerWriter['finish']> {
     const { outcome, result } = await this.#layer.finish()
+    // Closes its files.
+    this.#layer.cancel()
     check(outcome, this.#options)
     return {
       compressedDigest: `sha256:${toHex(result.compressedDigest)}`,

@@ -178,7 +178,13 @@ class LayerObject final : public Napi::ObjectWrap<LayerObject> {
 
   Napi::Value Finish(const Napi::CallbackInfo& info) { return (new FinishJob(info.Env(), layer_))->Start(); }
 
-  void Cancel(const Napi::CallbackInfo&) { layer_->Cancel(); }
+  // Lets go of the layer, whose files close with the job that still runs, if one does: waiting for the collector would
+  // keep the disk space of a file that was removed. What is called afterwards finds a layer that was cancelled.
+  void Cancel(const Napi::CallbackInfo&) {
+    layer_->Cancel();
+    layer_ = std::make_shared<caisson::Layer>();
+    layer_->Cancel();
+  }
 
   SharedLayer layer_;
 };

@@ -112,7 +112,7 @@ export class NativeLayer {
     return { outcome: this.#begun.status === 'ok' ? outcome(raw) : this.#begun, result: raw }
   }
 
-  /** A running call ends within 256 KiB of output, as `cancelled`. */
+  /** A running call ends within 256 KiB of output, as `cancelled`; then the files are closed. Later calls end so too. */
   cancel(): void {
     this.#layer.cancel()
   }
