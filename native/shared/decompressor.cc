@@ -1,6 +1,7 @@
 #include "decompressor.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 
@@ -108,6 +109,8 @@ class Zstd final : public Decompressor {
       ZSTD_inBuffer in{input, input_left, 0};
       const size_t before = out.pos;
       const size_t status = ZSTD_decompressStream(context_, &out, &in);
+      KeepHeader(input, in.pos);
+      frame_bytes_ += out.pos - before;
       input += in.pos;
       input_left -= in.pos;
       if (ZSTD_isError(status)) {
@@ -117,6 +120,7 @@ class Zstd final : public Decompressor {
       }
       frames_seen_ = true;
       at_frame_end_ = status == 0;
+      if (at_frame_end_ && !EndFrame()) return Inflated::kCorrupt;
       flushing_ = !at_frame_end_ && out.pos == out.size;
       if (out.pos == out.size) {
         result = input_left > 0 || flushing_ ? Inflated::kOutputFull : Inflated::kNeedInput;
@@ -131,10 +135,31 @@ class Zstd final : public Decompressor {
   bool AtEnd() const override { return frames_seen_ && at_frame_end_; }
 
  private:
+  // A frame is as long as its header says (RFC 8878 3.1.1.1.4). libzstd overlooks it when the last block is empty, unless
+  // the frame arrives in one piece: then the verdict would depend on how bytes arrive.
+  bool EndFrame() {
+    const unsigned long long said = ZSTD_getFrameContentSize(header_.data(), header_bytes_);
+    const bool holds = said == ZSTD_CONTENTSIZE_UNKNOWN || said == frame_bytes_;
+    header_bytes_ = 0;
+    frame_bytes_ = 0;
+    return holds;
+  }
+
+  void KeepHeader(const uint8_t* bytes, size_t length) {
+    const size_t kept = std::min(length, header_.size() - header_bytes_);
+    std::copy_n(bytes, kept, header_.begin() + static_cast<ptrdiff_t>(header_bytes_));
+    header_bytes_ += kept;
+  }
+
+  // ZSTD_FRAMEHEADERSIZE_MAX, which only the static library's header section names.
+  static constexpr size_t kMaxHeader = 18;
   // 128 MiB, what `zstd --long` writes; RFC 8878 3.1.1.1.2 leaves the limit to the decoder.
   static constexpr int kMaxWindowLog = 27;
 
   ZSTD_DCtx* context_;
+  std::array<uint8_t, kMaxHeader> header_;
+  size_t header_bytes_ = 0;
+  uint64_t frame_bytes_ = 0;
   bool frames_seen_ = false;
   bool at_frame_end_ = false;
   bool flushing_ = false;

@@ -138,6 +138,8 @@ test('a stream that ends early, goes on after its end, or is of another format i
   }
   await refused('gzip', zstdCompressSync(small), /^ERR_LAYER_CORRUPT$/)
   await refused('zstd', gzipSync(small), /^ERR_LAYER_CORRUPT$/)
+  // RFC 8878 3.1.1.1.4: a frame of 248 bytes, whose one block is empty.
+  await refused('zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, 0xf8, 0x01, 0x00, 0x00]), /^ERR_LAYER_CORRUPT$/)
   // RFC 8878 3.1.1.1: a frame with a window descriptor of 2^41 bytes.
   await refused('zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00]), /^ERR_LAYER_WINDOW$/)
 })
