@@ -1,6 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { exportJWK, generateKeyPair } from 'jose'
+import { CompactEncrypt, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import { encodeInitdata } from '#protocol/initdata'
 import { type ExplainedReason, MAX_SEALED_REASON_BYTES, openSealedReason, sealReason } from '#protocol/sealed-reason'
@@ -170,4 +170,47 @@ test('a damaged private key is not quoted in the error', async (t) => {
   const identity = await makeIdentity()
   const error = t.throws(() => parseTenantIdentity(`${JSON.stringify(identity)}}`), { instanceOf: MalformedError })
   t.false(JSON.stringify([error?.message, error?.cause, error?.stack]).includes(identity.d.slice(0, 8)))
+})
+
+test('whatever is put into the text of a key, it is refused, or is the same key', async (t) => {
+  const identity = await makeIdentity()
+  for (const [text, parse] of [
+    [JSON.stringify(publicOf(identity)), parseTenantKey],
+    [JSON.stringify(identity), parseTenantIdentity],
+  ] as const) {
+    const whole = { ...parse(text) }
+    fc.assert(
+      fc.property(fc.nat(text.length), fc.string({ maxLength: 4, unit: 'grapheme' }), (at, insert) => {
+        const changed = `${text.slice(0, at)}${insert}${text.slice(at)}`
+        if (codeOf(() => parse(changed)) === 'accepted') t.deepEqual({ ...parse(changed) }, whole)
+      }),
+    )
+    fc.assert(fc.property(fc.json(), (json) => codeOf(() => parse(json)) === 'ERR_TENANT_KEY'))
+  }
+})
+
+test('what somebody else sealed is read as strictly as if it came from the host', async (t) => {
+  const identity = await makeIdentity()
+  const key = publicOf(identity)
+  const kid = await calculateJwkThumbprint(key)
+  const sealed = async (text: string): Promise<Uint8Array> => {
+    const header = { alg: 'ECDH-ES+A256KW', enc: 'A256GCM', typ: 'caisson-reason', kid }
+    const jwe = await new CompactEncrypt(Buffer.from(text))
+      .setProtectedHeader(header)
+      .encrypt(await importJWK(key, header.alg))
+    return Buffer.from(jwe)
+  }
+  t.deepEqual(await openSealedReason(identity, await sealed(JSON.stringify(REASON))), REASON)
+  const { message: _message, ...incomplete } = REASON
+  for (const text of [
+    '',
+    '[]',
+    '{',
+    JSON.stringify(incomplete),
+    JSON.stringify({ ...REASON, denial: 'x' }),
+    ' '.repeat(5000),
+  ]) {
+    const error = await t.throwsAsync(openSealedReason(identity, await sealed(text)), { instanceOf: MalformedError })
+    t.is(error?.code, 'ERR_SEALED_REASON', text)
+  }
 })
