@@ -90,4 +90,8 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'print what is in the guest image',
     load: async () => (await import('./commands/guest.ts')).guestInspect,
   },
+  'guest diff': {
+    summary: 'explain the difference of two built guests',
+    load: async () => (await import('./commands/guest-diff.ts')).guestDiff,
+  },
 }

@@ -1,5 +1,8 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { buildGuest } from '#guest/build/build'
 import type { GuestImage } from '#guest/build/guest-image'
+import { SBOM_FILE } from '#guest/build/sbom'
 import { buildProgress } from '../build-progress.ts'
 import type { CommandSpec, Invocation } from '../command.ts'
 
@@ -27,10 +30,12 @@ export const guestInspect: CommandSpec = {
   operands: '',
   minOperands: 0,
   maxOperands: 0,
-  options: {},
-  examples: ['caisson guest inspect --json'],
+  options: { sbom: { type: 'boolean', help: 'print the list of packages and files as SPDX 2.3 (JSON) instead' } },
+  examples: ['caisson guest inspect --json', 'caisson guest inspect --sbom > guest.spdx.json'],
   run: async (invocation) => {
-    printGuest(invocation, await buildGuest({}))
+    const guest = await buildGuest({ onProgress: buildProgress(invocation.out) })
+    if (invocation.flag('sbom')) invocation.out.write(await readFile(join(guest.directory, SBOM_FILE)))
+    else printGuest(invocation, guest)
     return 0
   },
 }

@@ -22,6 +22,7 @@ import { type BuiltKernel, buildKernel } from './kernel.ts'
 import { type GuestLock, type NpmPackagePin, parseGuestLock } from './lock.ts'
 import { installedPackage, installedVersion, requirePinned } from './npm-packages.ts'
 import type { OnProgress } from './progress.ts'
+import { guestSbom, SBOM_FILE } from './sbom.ts'
 
 export { type GuestImage, type GuestManifest, loadGuest } from './guest-image.ts'
 export type { BuildProgress, OnProgress } from './progress.ts'
@@ -71,6 +72,12 @@ export async function mkfsErofs(onProgress: OnProgress = () => {}): Promise<stri
   return erofsTool(parseGuestLock(await readFile(LOCK_FILE, 'utf8')), onProgress)
 }
 
+/** Path of an executable fsck.erofs of the same version, which also extracts. */
+export async function fsckErofs(onProgress: OnProgress = () => {}): Promise<string> {
+  const { suite, packages } = parseGuestLock(await readFile(LOCK_FILE, 'utf8')).debian
+  return installTool({ suite, program: 'usr/bin/fsck.erofs', pins: packages }, packageProgress(onProgress))
+}
+
 /** What the root is made of, before the agent is compiled: its code and Node decide the result of that. */
 type Sources = Omit<RootSources, 'agent'> & { readonly code: Uint8Array }
 
@@ -110,6 +117,7 @@ async function make(into: string, ingredients: Ingredients, onProgress: OnProgre
     ],
   }
   await writeFile(join(into, 'guest.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+  await writeFile(join(into, SBOM_FILE), `${JSON.stringify(guestSbom(manifest, entries), null, 2)}\n`)
 }
 
 async function bundledPackages(bundle: AgentBundle, lock: GuestLock): Promise<readonly NpmPackagePin[]> {

@@ -54,6 +54,11 @@ export const LANES = {
     needs: ['build', 'fuzz'],
     steps: [{ name: 'fuzzers', command: node('tools/fuzz/main.ts'), appends: true }],
   },
+  'test-repro': {
+    about: 'the guest built twice, in different surroundings, and compared (-- --root-only: minutes less)',
+    needs: ['build', 'vm'],
+    steps: [NATIVE, { name: 'reproducible guest', command: node('tools/repro/main.ts'), appends: true }],
+  },
   bench: {
     about: 'measurements, each beside its peer',
     needs: ALL,
