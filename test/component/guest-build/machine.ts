@@ -1,12 +1,13 @@
 /** Boots the built guest with a probe in place of the agent, and collects what the host can see of it. */
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { access, mkdir, mkdtemp, rm, watch, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { buildGuest, type GuestImage } from '#guest/build/build'
+import { startTpm } from '#vmm/swtpm'
 
 export interface Boot {
   /** Codes on the console, in order. */
@@ -83,29 +84,12 @@ export async function softwareTpm(t: ExecutionContext, banks: string): Promise<r
   const setup = spawnSync('swtpm_setup', ['--tpm2', '--tpmstate', state, '--pcr-banks', banks], { encoding: 'utf8' })
   if (setup.status !== 0) throw new Error(`swtpm_setup: ${setup.stdout}${setup.stderr}`)
   const socket = join(folder, 'tpm.sock')
-  const control = `type=unixio,path=${socket}`
-  const swtpm = spawn('swtpm', ['socket', '--tpm2', '--tpmstate', `dir=${state}`, '--ctrl', control, '--terminate'], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  t.teardown(() => swtpm.kill('SIGKILL'))
-  await socketOf(socket)
+  const tpm = await startTpm({ stateDir: state, socket })
+  t.teardown(() => tpm[Symbol.asyncDispose]())
   return ['-chardev', `socket,id=tpm,path=${socket}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm'].concat([
     '-device',
     'tpm-tis,tpmdev=tpm0',
   ])
-}
-
-/** Resolves when the socket is there; the folder tells by itself when something appears in it. */
-async function socketOf(path: string): Promise<void> {
-  const abort = new AbortController()
-  const changes = watch(dirname(path), { signal: abort.signal })
-  const present = () =>
-    access(path).then(
-      () => true,
-      () => false,
-    )
-  if (!(await present())) for await (const _ of changes) if (await present()) break
-  abort.abort()
 }
 
 function disk(serial: string, file: string, id = serial): readonly string[] {
