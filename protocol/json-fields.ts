@@ -5,7 +5,13 @@
 import { type JsonValue, MAX_JSON_DEPTH } from './canonical-json.ts'
 import { MalformedError } from './errors.ts'
 
-export type FieldErrorCode = 'ERR_KBS_MESSAGE' | 'ERR_REFERENCE_VALUES' | 'ERR_SEALED_REASON'
+export type FieldErrorCode =
+  | 'ERR_ENCLAVE_IDENTITY'
+  | 'ERR_KBS_MESSAGE'
+  | 'ERR_REFERENCE_VALUES'
+  | 'ERR_SEALED_REASON'
+  | 'ERR_TCB_INFO'
+  | 'ERR_TDX_EVIDENCE'
 
 export class JsonFields {
   readonly #members: Readonly<Record<string, unknown>>
