@@ -5,13 +5,7 @@
 import { type JsonValue, MAX_JSON_DEPTH } from './canonical-json.ts'
 import { MalformedError } from './errors.ts'
 
-export type FieldErrorCode =
-  | 'ERR_ENCLAVE_IDENTITY'
-  | 'ERR_KBS_MESSAGE'
-  | 'ERR_REFERENCE_VALUES'
-  | 'ERR_SEALED_REASON'
-  | 'ERR_TCB_INFO'
-  | 'ERR_TDX_EVIDENCE'
+export type FieldErrorCode = `ERR_${string}`
 
 export class JsonFields {
   readonly #members: Readonly<Record<string, unknown>>
