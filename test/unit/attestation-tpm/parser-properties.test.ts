@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import test from 'ava'
 import fc from 'fast-check'
-import { parseCertificate } from '#attestation/tpm/verify/certificate'
+import { parseCertificate } from '#attestation/x509/certificate'
 import { refusesOrKeeps } from '../parser-property.ts'
 
 const PATH = '../../vectors/tpm/go-tpm-tools/internal/test/certificates/uca_tpm_ecc_sign_cert.pem'
