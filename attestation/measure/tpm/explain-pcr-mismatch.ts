@@ -5,8 +5,9 @@
 
 import { createHash } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
+import { describeEvent } from '../../tpm/parse/describe-event.ts'
 import type { EventLog } from '../../tpm/parse/event-log.ts'
-import { describeEvent, eventTypeName } from '../../tpm/parse/uefi-events.ts'
+import { eventTypeName } from '../../tpm/parse/event-types.ts'
 import { loadOptions } from './linux-boot.ts'
 import type { PredictedEvent } from './predict-pcrs.ts'
 

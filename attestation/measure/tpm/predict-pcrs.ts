@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto'
 import { concatBytes, toHex } from '#protocol/encoding'
-import { eventTypeName } from '../../tpm/parse/uefi-events.ts'
+import { eventTypeName } from '../../tpm/parse/event-types.ts'
 import { authenticodeSha256 } from './authenticode.ts'
 import { kernelAsLoaded, loadOptions } from './linux-boot.ts'
 import { type FirmwareMachine, measuredFirmware } from './ovmf.ts'

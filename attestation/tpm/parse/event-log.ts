@@ -1,18 +1,22 @@
 /**
- * The firmware's event log in crypto-agile form (TCG PC Client Platform Firmware Profile 1.05, section 10.2), or in the
- * older form that knows SHA-1 alone: bytes to events. The log is unauthenticated: it says nothing until it replays to quoted PCRs (`../verify/replay.ts`).
+ * The firmware's event log: bytes to events. Three writers, one reader:
  *
+ * - crypto-agile TPM logs (TCG PC Client Platform Firmware Profile 1.06, section 10.2), whose first record names the banks;
+ * - older TPM logs that know SHA-1 alone (section 10.2.1), with or without a header;
+ * - confidential-computing logs (UEFI 2.10 section 38.4.1, ACPI table CCEL): the crypto-agile form, where `pcr` is the
+ *   measurement register: 0 the build-time one, 1 to 4 the run-time ones.
+ *
+ * The log is unauthenticated: it says nothing until it replays to attested registers (`../verify/replay.ts`).
  * Little-endian, unlike everything else of the TPM.
  */
 import { ByteReader } from '#protocol/byte-reader'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { MalformedError } from '#protocol/errors'
 import { HASH_BYTES } from './algorithms.ts'
+import { EventLogError } from './event-log-error.ts'
+import { readLogHeader } from './event-log-header.ts'
 
-export type EventLogErrorCode = 'ERR_EVENT_LOG_HEADER' | 'ERR_EVENT_LOG_LIMIT' | 'ERR_EVENT_LOG_RECORD'
-
-/** Every way in which a log is not a log, truncation included. */
-export class EventLogError extends MalformedError {}
+export { EventLogError }
 
 export const MAX_EVENT_LOG_BYTES: number = 1024 * 1024
 export const MAX_EVENTS = 4096
@@ -20,14 +24,15 @@ export const MAX_EVENT_BYTES: number = 256 * 1024
 
 const PCR_COUNT = 24
 const EV_NO_ACTION = 3
-const SPEC_ID = 'Spec ID Event03\0'
 const STARTUP_LOCALITY = 'StartupLocality\0'
-const MAX_BANKS = 8
 const SHA1_FIELD = 20
+/** Fewer bytes are a record that was cut: one for PCR 0 begins with four of them. */
+const MIN_PADDING = 8
 
 const BANKS: Readonly<Record<number, HashAlgorithm>> = { 4: 'sha1', 11: 'sha256', 12: 'sha384', 13: 'sha512' }
 
 export interface TpmEvent {
+  /** Or measurement register, in confidential-computing logs. */
   readonly pcr: number
   readonly type: number
   /** One digest for each bank of the log that is known here. */
@@ -36,11 +41,14 @@ export interface TpmEvent {
 }
 
 export interface EventLog {
+  readonly format: 'crypto-agile' | 'sha1'
   readonly banks: readonly HashAlgorithm[]
   /** Without the header and other EV_NO_ACTION records, which extend nothing. */
   readonly events: readonly TpmEvent[]
   /** Locality of TPM2_Startup: the last byte PCR 0 begins with. */
   readonly startupLocality: number
+  /** Unused bytes of the log's area behind the last event, all zero or all ff. */
+  readonly padding: number
 }
 
 interface Bank {
@@ -55,70 +63,79 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw new EventLogError('ERR_EVENT_LOG_LIMIT', `event log of ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`)
   }
+  if (bytes.length === 0) {
+    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the event log is empty', {
+      hint: 'Check that the kernel exports the log (CONFIG_TCG_TPM, securityfs).',
+    })
+  }
+  const paddingAt = startOfPadding(bytes)
   const reader = new ByteReader(bytes, 'event log')
   try {
-    return readLog(reader)
+    return readLog(reader, paddingAt)
   } catch (error) {
     if (error instanceof EventLogError || !(error instanceof MalformedError)) throw error
     throw new EventLogError('ERR_EVENT_LOG_RECORD', error.message, { cause: error })
   }
 }
 
-function readLog(reader: ByteReader): EventLog {
+function readLog(reader: ByteReader, paddingAt: number): EventLog {
   const first = readSha1Record(reader)
-  const header = first.type === EV_NO_ACTION ? first : undefined
-  const banks = header === undefined ? SHA1_ONLY : readHeader(header)
-  const readRecord = header === undefined ? readSha1Record : (from: ByteReader) => readEvent(from, banks)
-  const events: TpmEvent[] = header === undefined ? [first] : []
-  let startupLocality = 0
-  let records = 0
-  while (reader.remaining > 0) {
-    if (++records > MAX_EVENTS) throw new EventLogError('ERR_EVENT_LOG_LIMIT', `more than ${MAX_EVENTS} events`)
-    const event = readRecord(reader)
+  const header = first.type === EV_NO_ACTION ? readLogHeader(first.data) : undefined
+  const agile = header?.form === 'crypto-agile'
+  if (agile && first.digests.sha1?.some((byte) => byte !== 0) === true) {
+    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the header of the event log has a digest')
+  }
+  const banks = agile ? header.banks : SHA1_ONLY
+  for (const { id, size } of banks) checkBank(banks, id, size)
+  const readRecord = agile ? (from: ByteReader) => readEvent(from, banks) : readSha1Record
+  const events: TpmEvent[] = []
+  let startupLocality: number | undefined
+  const keep = (event: TpmEvent): void => {
     if (event.type !== EV_NO_ACTION) {
       events.push(event)
-      continue
+      return
     }
+    // Section 10.4.5.3: it comes before anything is measured into PCR 0, and later ones change nothing.
+    if (event.pcr !== 0 || events.some(({ pcr }) => pcr === 0)) return
     startupLocality = readStartupLocality(event) ?? startupLocality
   }
-  const known = banks.flatMap(({ id }) => BANKS[id] ?? [])
-  return { banks: known, events, startupLocality }
+  if (!agile) keep(first)
+  let records = 0
+  while (reader.remaining > 0 && (reader.offset < paddingAt || reader.remaining < MIN_PADDING)) {
+    if (++records > MAX_EVENTS) throw new EventLogError('ERR_EVENT_LOG_LIMIT', `more than ${MAX_EVENTS} events`)
+    keep(readRecord(reader))
+  }
+  return {
+    format: agile ? 'crypto-agile' : 'sha1',
+    banks: banks.flatMap(({ id }) => BANKS[id] ?? []),
+    events,
+    startupLocality: startupLocality ?? 0,
+    padding: reader.remaining,
+  }
+}
+
+/**
+ * Where the tail of equal bytes, 00 or ff, begins: a log that was copied with the whole of its ACPI area ends so. A record
+ * that starts there has no digest (00: a count of none) or no register (ff), so nothing measured is passed over.
+ */
+function startOfPadding(bytes: Uint8Array): number {
+  const last = bytes.at(-1)
+  if (last !== 0 && last !== 0xff) return bytes.length
+  let start = bytes.length
+  while (start > 0 && bytes[start - 1] === last) start--
+  return start
 }
 
 /** TCG_PCR_EVENT: the first record of every log, and all records of logs that know SHA-1 alone. */
 function readSha1Record(reader: ByteReader): TpmEvent {
   const at = reader.offset
-  if (at === 0 && reader.remaining === 0) {
-    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the event log is empty', {
-      hint: 'Check that the kernel exports the log (CONFIG_TCG_TPM, securityfs).',
-    })
-  }
   const pcr = reader.u32le()
   const type = reader.u32le()
-  if (pcr >= PCR_COUNT) throw new EventLogError('ERR_EVENT_LOG_RECORD', `event at byte ${at} is for PCR ${pcr}`)
+  if (pcr >= PCR_COUNT && type !== EV_NO_ACTION) {
+    throw new EventLogError('ERR_EVENT_LOG_RECORD', `event at byte ${at} is for PCR ${pcr}`)
+  }
   const sha1 = reader.bytes(SHA1_FIELD)
   return { pcr, type, digests: { sha1 }, data: readData(reader, at) }
-}
-
-/** TCG_EfiSpecIDEvent: tells the banks and their digest sizes. */
-function readHeader(record: TpmEvent): Bank[] {
-  if (record.pcr !== 0 || record.digests.sha1?.some((byte) => byte !== 0) === true) {
-    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'the event log’s first record is neither a header nor an event')
-  }
-  const header = new ByteReader(record.data, 'Spec ID event')
-  if (ascii(header.bytes(SPEC_ID.length)) !== SPEC_ID) {
-    throw new EventLogError('ERR_EVENT_LOG_HEADER', 'event log header is not "Spec ID Event03"')
-  }
-  header.skip(4 + 1 + 1 + 1 + 1) // platformClass, minor, major, errata, uintnSize
-  const count = header.u32le()
-  if (count === 0 || count > MAX_BANKS) {
-    throw new EventLogError('ERR_EVENT_LOG_HEADER', `event log of ${count} banks, 1 to ${MAX_BANKS} are read`)
-  }
-  const banks = Array.from({ length: count }, () => ({ id: header.u16le(), size: header.u16le() }))
-  for (const { id, size: digestSize } of banks) checkBank(banks, id, digestSize)
-  header.skip(header.u8())
-  header.end()
-  return banks
 }
 
 function checkBank(banks: readonly Bank[], id: number, size: number): void {
@@ -175,10 +192,6 @@ function readData(reader: ByteReader, at: number): Uint8Array {
 
 function readStartupLocality(event: TpmEvent): number | undefined {
   if (event.data.length !== STARTUP_LOCALITY.length + 1) return undefined
-  if (ascii(event.data.slice(0, STARTUP_LOCALITY.length)) !== STARTUP_LOCALITY) return undefined
-  return event.data[STARTUP_LOCALITY.length]
-}
-
-function ascii(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')
+  const signature = String.fromCharCode(...event.data.subarray(0, STARTUP_LOCALITY.length))
+  return signature === STARTUP_LOCALITY ? event.data[STARTUP_LOCALITY.length] : undefined
 }

@@ -7,10 +7,10 @@
 import { createHash, type KeyObject } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
+import { type ParsedCertificate, parseCertificate } from '../../x509/certificate.ts'
 import { EK_TEMPLATES, type EkTemplate } from '../ek-template.ts'
 import { COORDINATE_BYTES } from '../parse/algorithms.ts'
 import type { PublicArea } from '../parse/public-area.ts'
-import { type ParsedCertificate, parseCertificate } from '../../x509/certificate.ts'
 
 /** tcg-kp-EKCertificate */
 const EK_CERTIFICATE_USAGE = '2.23.133.8.1'

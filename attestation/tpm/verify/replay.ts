@@ -2,14 +2,14 @@
 import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
 import { concatBytes, equalBytes } from '#protocol/encoding'
 import { HASH_BYTES } from '../parse/algorithms.ts'
-import { type EventLog, EventLogError, type TpmEvent } from '../parse/event-log.ts'
-import { eventTypeName } from '../parse/uefi-events.ts'
+import { type EventLog, EventLogError } from '../parse/event-log.ts'
 
 /** PCRs 17–22 start with ones: they belong to the dynamic root of trust. */
 const FIRST_DRTM_PCR = 17
 const LAST_DRTM_PCR = 22
 
 export interface ReplayMismatch {
+  readonly bank: HashAlgorithm
   readonly pcr: number
   readonly replayed: Uint8Array
   readonly quoted: Uint8Array
@@ -40,7 +40,8 @@ export function replayEventLog(crypto: CryptoProvider, log: EventLog, bank: Hash
   const pcrs = new Map<number, Uint8Array>()
   for (const event of log.events) {
     const digest = event.digests[bank]
-    if (digest === undefined) continue
+    // The parser wants a digest of every bank in every record; passing one over would make another log of this one.
+    if (digest === undefined) throw new EventLogError('ERR_EVENT_LOG_BANK', `an event has no ${bank} digest`)
     const pcr = pcrs.get(event.pcr) ?? initialPcr(event.pcr, bank, log.startupLocality)
     pcrs.set(event.pcr, extendPcr(crypto, bank, { pcr, digest }))
   }
@@ -56,28 +57,11 @@ export function replayMismatches(
   log: EventLog,
   quote: { bank: HashAlgorithm; pcrs: ReadonlyMap<number, Uint8Array>; judged: readonly number[] },
 ): ReplayMismatch[] {
-  const replayed = replayEventLog(crypto, log, quote.bank)
+  const { bank } = quote
+  const replayed = replayEventLog(crypto, log, bank)
   return quote.judged.flatMap((pcr) => {
     const quoted = quote.pcrs.get(pcr)
-    const value = replayed.get(pcr) ?? initialPcr(pcr, quote.bank, log.startupLocality)
-    return quoted === undefined || equalBytes(value, quoted) ? [] : [{ pcr, replayed: value, quoted }]
+    const value = replayed.get(pcr) ?? initialPcr(pcr, bank, log.startupLocality)
+    return quoted === undefined || equalBytes(value, quoted) ? [] : [{ bank, pcr, replayed: value, quoted }]
   })
-}
-
-/** Types whose digest is that of their data (PC Client Platform Firmware Profile 1.05, table 14). */
-const SELF_DESCRIBING: ReadonlySet<string> = new Set([
-  'EV_SEPARATOR',
-  'EV_S_CRTM_VERSION',
-  'EV_EFI_ACTION',
-  'EV_EFI_VARIABLE_DRIVER_CONFIG',
-  'EV_EFI_VARIABLE_AUTHORITY',
-])
-
-/** Whether the event's data is what was measured; undefined where the type's data is only a comment. */
-export function dataWasMeasured(crypto: CryptoProvider, event: TpmEvent, bank: HashAlgorithm): boolean | undefined {
-  const digest = event.digests[bank]
-  if (digest === undefined || !SELF_DESCRIBING.has(eventTypeName(event.type))) return undefined
-  const hash = crypto.createHash(bank)
-  hash.update(event.data)
-  return equalBytes(hash.digest(), digest)
 }

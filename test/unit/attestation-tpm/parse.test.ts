@@ -3,17 +3,13 @@ import { readFileSync } from 'node:fs'
 import test from 'ava'
 import fc from 'fast-check'
 import { parseQuoteAttest } from '#attestation/tpm/parse/attest'
-import { readDer } from '#attestation/x509/der'
+import { describeEvent } from '#attestation/tpm/parse/describe-event'
 import { EventLogError, MAX_EVENTS, parseEventLog } from '#attestation/tpm/parse/event-log'
 import { encodePublicArea, objectName, parsePublicArea, primaryQualifiedName } from '#attestation/tpm/parse/public-area'
 import { parseTpmSignature } from '#attestation/tpm/parse/signature'
-import {
-  describeEvent,
-  parseImageLoadEvent,
-  parseTaggedEvent,
-  parseUefiVariable,
-} from '#attestation/tpm/parse/uefi-events'
+import { parseImageLoadEvent, parseTaggedEvent, parseUefiVariable } from '#attestation/tpm/parse/uefi-events'
 import { replayEventLog } from '#attestation/tpm/verify/replay'
+import { readDer } from '#attestation/x509/der'
 import { MalformedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 
