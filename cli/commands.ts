@@ -38,6 +38,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say why an attestation was refused',
     load: async () => (await import('./commands/verifier-explain.ts')).verifierExplain,
   },
+  'verifier audit': {
+    summary: 'list the audit log, or verify that nothing in it was changed',
+    load: async () => (await import('./commands/verifier-audit.ts')).verifierAudit,
+  },
   'measure tpm': {
     summary: 'predict the PCRs of a guest before it boots',
     load: async () => (await import('./commands/measure-tpm.ts')).measureTpm,

@@ -4,6 +4,7 @@
  */
 import { importJWK, type JWK, SignJWT } from 'jose'
 import type { HttpTransport } from '#protocol/http-transport'
+import { type AuditSource, parseAuditCheckpoint } from '../audit/verify-log.ts'
 import { answerError, exchange, jsonOf } from '../client/verifier-http.ts'
 import { adminKeyId } from './admin-auth.ts'
 import type { AttestationRecord } from './attestation-log.ts'
@@ -95,6 +96,25 @@ export class VerifierAdminClient {
   /** Newest first. @param limit default 50 */
   async listAudit(limit = 50): Promise<readonly AuditEntry[]> {
     return dated<AuditEntry>(await this.#get(`/audit?limit=${limit}`, 'audit'), 'at')
+  }
+
+  /** The audit log as something to check, see `verifyAuditLog`. */
+  auditSource(): AuditSource {
+    const strings = async (path: string, name: string): Promise<readonly string[]> =>
+      (await this.#get(path, name)).map((item) => {
+        if (typeof item !== 'string') throw answerError(`a ${name} entry that is no text`)
+        return item
+      })
+    return {
+      tree: async () => parseAuditCheckpoint(new TextDecoder().decode(await this.#send('GET', '/audit/tree'))),
+      leaves: (from, limit) => strings(`/audit/leaves?from=${from}&limit=${limit}`, 'leaves'),
+      proveConsistency: (older, newer) => strings(`/audit/consistency?older=${older}&newer=${newer}`, 'proof'),
+    }
+  }
+
+  /** Hex hashes, lowest first, that lead from entry `index` to the root of `size` entries. */
+  async proveAuditEntry(index: number, size: number): Promise<readonly unknown[]> {
+    return await this.#get(`/audit/inclusion?index=${index}&size=${size}`, 'proof')
   }
 
   async #get(path: string, name: string): Promise<readonly unknown[]> {

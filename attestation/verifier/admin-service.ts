@@ -115,6 +115,25 @@ export class AdminService {
     return { status: 200, body: { audit: this.#options.audit.list(listLimit(exchange)) } }
   }
 
+  /** GET /audit/tree, /audit/leaves?from=N&limit=N, /audit/consistency?older=N&newer=N, /audit/inclusion?index=N&size=N. */
+  async checkAudit(exchange: HttpExchange, what: string): Promise<HttpReply> {
+    await this.#authenticate(exchange)
+    const { audit } = this.#options
+    const number = (name: string): number => queryNumber(exchange, name)
+    switch (what) {
+      case 'tree':
+        return { status: 200, body: audit.tree() }
+      case 'leaves':
+        return { status: 200, body: { leaves: audit.leaves(number('from'), listLimit(exchange)) } }
+      case 'consistency':
+        return { status: 200, body: { proof: audit.proveConsistency(number('older'), number('newer')) } }
+      case 'inclusion':
+        return { status: 200, body: { proof: audit.proveInclusion(number('index'), number('size')) } }
+      default:
+        throw notFound('ERR_NO_SUCH_PATH', `view ${JSON.stringify(what.slice(0, 64))} of the audit log`)
+    }
+  }
+
   async #authenticate(exchange: HttpExchange): Promise<string> {
     return await this.#options.authenticator.authenticate(exchange.headers.authorization)
   }
@@ -137,6 +156,12 @@ function listLimit(exchange: HttpExchange): number {
   const limit = /^\d{1,6}$/.test(text) ? Number(text) : 0
   if (limit < 1) throw new UsageError('ERR_QUERY', `limit ${JSON.stringify(text)} is not a positive whole number`)
   return Math.min(limit, MAX_LIST)
+}
+
+function queryNumber(exchange: HttpExchange, name: string): number {
+  const text = exchange.query.get(name) ?? ''
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  throw new UsageError('ERR_QUERY', `${name} ${JSON.stringify(text.slice(0, 32))} is not a whole number`)
 }
 
 function notFound(code: string, what: string): UsageError {

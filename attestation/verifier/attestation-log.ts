@@ -7,7 +7,8 @@
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
-import { type Database, integer, optionalText, type Row, text } from './database.ts'
+import type { Database } from './database.ts'
+import { integer, optionalText, type Row, text } from './row.ts'
 
 /** One comparison that the verifier made. */
 export interface ClaimCheck {

@@ -6,42 +6,16 @@
  * side files (-wal, -shm) the same mode.
  */
 import { chmodSync, closeSync, openSync } from 'node:fs'
-import { DatabaseSync, type SQLInputValue, type SQLOutputValue } from 'node:sqlite'
+import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
 import { CaissonError, UnavailableError } from '#protocol/errors'
+import { MIGRATIONS } from './migrations.ts'
+import { integer, type Row } from './row.ts'
 
 /** SQLite's name for a store that lives and dies with the process. */
 export const IN_MEMORY = ':memory:'
 
 /** How long one process waits for another's write, milliseconds. */
 const LOCK_TIMEOUT_MS = 5_000
-
-/** Entry n brings a file from version n to n + 1. Entries are never edited after a release, only added. */
-const MIGRATIONS: readonly string[] = [
-  `
-  CREATE TABLE keys (
-    kid TEXT PRIMARY KEY, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, material TEXT NOT NULL
-  ) STRICT;
-  CREATE TABLE spent_challenges (id TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-  CREATE INDEX spent_by_expiry ON spent_challenges (expires_ms);
-  CREATE TABLE attestations (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, handshake TEXT, at_ms INTEGER NOT NULL,
-    stage TEXT NOT NULL, tee TEXT NOT NULL, verdict TEXT NOT NULL, code TEXT, reason TEXT, hint TEXT,
-    details TEXT NOT NULL, claims TEXT
-  ) STRICT;
-  CREATE INDEX attestations_by_handshake ON attestations (handshake);
-  CREATE TABLE resources (
-    path TEXT PRIMARY KEY, content BLOB NOT NULL, release TEXT NOT NULL, version INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
-  ) STRICT;
-  CREATE TABLE reference_values (id TEXT PRIMARY KEY, document TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT;
-  CREATE TABLE audit (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
-    subject TEXT NOT NULL, verdict TEXT NOT NULL, correlation TEXT
-  ) STRICT;
-  `,
-]
-
-export type Row = Readonly<Record<string, SQLOutputValue>>
 
 export class Database implements Disposable {
   readonly #db: DatabaseSync
@@ -153,33 +127,9 @@ function migrate(store: Database, path: string): void {
       { hint: 'Start the release that wrote it, or a newer one.' },
     )
   }
-  for (const step of MIGRATIONS.slice(version)) store.execute(step)
+  for (const step of MIGRATIONS.slice(version)) {
+    if (typeof step === 'string') store.execute(step)
+    else step(store)
+  }
   store.execute(`PRAGMA user_version = ${MIGRATIONS.length}`)
-}
-
-/** A TEXT column; a wrong type means the file is not ours. */
-export function text(row: Row | undefined, column: string): string {
-  const value = row?.[column]
-  if (typeof value !== 'string') throw corrupt(column)
-  return value
-}
-
-export function optionalText(row: Row | undefined, column: string): string | undefined {
-  return row?.[column] === null ? undefined : text(row, column)
-}
-
-export function integer(row: Row | undefined, column: string): number {
-  const value = row?.[column]
-  if (typeof value !== 'number') throw corrupt(column)
-  return value
-}
-
-export function blob(row: Row | undefined, column: string): Uint8Array {
-  const value = row?.[column]
-  if (!(value instanceof Uint8Array)) throw corrupt(column)
-  return value
-}
-
-function corrupt(column: string): UnavailableError {
-  return new UnavailableError('ERR_STORE_FAILED', `the verifier's store holds an unreadable ${column}`)
 }

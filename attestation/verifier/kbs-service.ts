@@ -156,14 +156,10 @@ export class KbsService {
       }
       checkRelease(resource.release, claims)
       const jwe = encryptToGuest(teeKeyOf(claims), resource.content)
-      this.#options.audit.add({
-        at: this.#options.now(),
-        actor: `guest ${context.handshake ?? '?'}`,
-        action: 'resource.release',
-        subject: path,
-        verdict: 'accepted',
-        correlation: context.handshake,
-      })
+      const { database, audit, now } = this.#options
+      const actor = `guest ${context.handshake ?? '?'}`
+      const entry = { actor, action: 'resource.release', subject: path, correlation: context.handshake } as const
+      database.transaction(() => audit.add({ at: now(), ...entry, verdict: 'accepted' }))
       return jwe
     } catch (error) {
       throw this.#record(context, error)

@@ -5,7 +5,8 @@
  * they are deleted. Two processes that find the key too old at the same moment agree, because the replacement is
  * decided under the store's write lock.
  */
-import { type Database, integer, type Row, text } from './database.ts'
+import type { Database } from './database.ts'
+import { integer, type Row, text } from './row.ts'
 
 export interface StoredKey {
   readonly kid: string

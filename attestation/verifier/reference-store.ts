@@ -1,6 +1,7 @@
 /** Registered reference values: documents of expected measurements, each matched as a whole or not at all. */
 import { MalformedError, UsageError } from '#protocol/errors'
-import { type Database, integer, type Row, text } from './database.ts'
+import type { Database } from './database.ts'
+import { integer, type Row, text } from './row.ts'
 
 export interface StoredReference {
   readonly id: string

@@ -1,7 +1,8 @@
 /** Resources that guests may be given: `repository/type/tag`, content, release condition. */
 import { MalformedError, UsageError } from '#protocol/errors'
-import { blob, type Database, integer, type Row, text } from './database.ts'
+import type { Database } from './database.ts'
 import { parseReleaseCondition, type ReleaseCondition } from './release.ts'
+import { blob, integer, type Row, text } from './row.ts'
 
 export const MAX_RESOURCE_BYTES: number = 1024 * 1024
 const MAX_RESOURCES = 10_000

@@ -102,6 +102,8 @@ function adminRoute(
       return admin.explain(exchange, id)
     case 'GET audit 0':
       return admin.listAudit(exchange)
+    case 'GET audit 1':
+      return admin.checkAudit(exchange, id)
     default:
       return undefined
   }
