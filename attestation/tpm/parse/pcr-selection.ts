@@ -43,8 +43,9 @@ export function encodePcrSelections(selections: readonly BankSelection[]): Uint8
   )
 }
 
-function pcrsOf(bitmap: Uint8Array): number[] {
-  return Array.from({ length: 8 * SELECT_BYTES }, (_, pcr) => pcr).filter(
+/** PCR n is bit n%8 of byte n/8. */
+export function pcrsOf(bitmap: Uint8Array): number[] {
+  return Array.from({ length: 8 * bitmap.length }, (_, pcr) => pcr).filter(
     (pcr) => (((bitmap[pcr >> 3] ?? 0) >> (pcr & 7)) & 1) === 1,
   )
 }

@@ -28,6 +28,32 @@ export function parseTpmSignature(bytes: Uint8Array): TpmSignature {
   return signature
 }
 
+/** A signature as TPMT_SIGNATURE says it, or bare: RSA bytes or DER of an ECDSA signature, without a word about the hash. */
+export type QuoteSignature =
+  | { readonly form: 'tss'; readonly tpm: TpmSignature }
+  | { readonly form: 'plain'; readonly bytes: Uint8Array }
+
+/** Both output formats of tpm2-tools. Throws `MalformedError` ERR_TPM_SIGNATURE_SCHEME for lengths of neither. */
+export function parseQuoteSignature(bytes: Uint8Array): QuoteSignature {
+  const algorithm = ((bytes[0] ?? 0) << 8) | (bytes[1] ?? 0)
+  if (SCHEMES[algorithm] !== undefined && bytes.length > 6) {
+    try {
+      return { form: 'tss', tpm: parseTpmSignature(bytes) }
+    } catch (error) {
+      // One bare RSA signature in 20000 begins so as well, but never also says its own length.
+      if (!(error instanceof MalformedError) || !RSA_BYTES.includes(bytes.length)) throw error
+    }
+  }
+  if (bytes.length < MIN_PLAIN || bytes.length > MAX_SIGNATURE) {
+    throw new MalformedError('ERR_TPM_SIGNATURE_SCHEME', `signature of ${bytes.length} bytes`)
+  }
+  return { form: 'plain', bytes: bytes.slice() }
+}
+
+const RSA_BYTES: readonly number[] = [128, 256, 384, 512]
+/** DER of an ECDSA signature with the smallest numbers. */
+const MIN_PLAIN = 8
+
 const SCHEMES: Readonly<Record<number, 'rsassa' | 'rsapss' | 'ecdsa'>> = {
   [TPM_ALG.RSASSA]: 'rsassa',
   [TPM_ALG.RSAPSS]: 'rsapss',

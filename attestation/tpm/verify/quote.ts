@@ -2,7 +2,8 @@
  * Is this quote genuine, fresh, and about exactly the PCRs that were asked for? What the PCRs say is judged elsewhere
  * (`../appraise.ts`).
  */
-import { concatBytes, equalBytes, toHex } from '#protocol/encoding'
+import { createPublicKey } from 'node:crypto'
+import { equalBytes, toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { parseQuoteAttest, type QuoteAttest } from '../parse/attest.ts'
@@ -10,7 +11,9 @@ import type { BankSelection } from '../parse/pcr-selection.ts'
 import { objectName, type PublicArea, primaryQualifiedName } from '../parse/public-area.ts'
 import { parseTpmSignature } from '../parse/signature.ts'
 import type { AttestationKey } from './attestation-key.ts'
-import { pad, subjectPublicKeyInfo } from './public-key.ts'
+import { subjectPublicKeyInfo } from './public-key.ts'
+import { tpmSignatureHolds } from './quote-signature.ts'
+import { quotedPcrs } from './quoted-pcrs.ts'
 
 const TPM_RH_ENDORSEMENT = 0x4000_000b
 
@@ -59,26 +62,11 @@ export function verifyQuote(input: QuoteInput): VerifiedQuote {
 }
 
 /** The signature over TPMS_ATTEST by a key of any kind that TPMs sign quotes with. Throws as `verifyQuote`. */
-export function verifyQuoteSignature(publicArea: PublicArea, message: Uint8Array, signature: Uint8Array): void {
+export function verifyQuoteSignature(area: PublicArea, message: Uint8Array, signature: Uint8Array): void {
   const parsed = parseTpmSignature(signature)
-  const publicKey = subjectPublicKeyInfo(publicArea)
-  const refused = new UnverifiedError('ERR_QUOTE_SIGNATURE', 'the quote’s signature does not verify under its key')
-  if (publicArea.scheme !== null && publicArea.scheme.hash !== parsed.hash) throw refused
-  if (parsed.scheme !== 'ecdsa') {
-    const scheme = parsed.scheme === 'rsassa' ? 'rsa-pkcs1' : 'rsa-pss'
-    if (publicArea.type !== 'rsa') throw refused
-    if (!nodeCrypto.verify({ scheme, hash: parsed.hash, publicKey, data: message, signature: parsed.signature })) {
-      throw refused
-    }
-    return
-  }
-  const field =
-    publicArea.type !== 'ecc' ? 0 : publicArea.curve === 'P-256' ? 32 : publicArea.curve === 'P-384' ? 48 : 66
-  if (parsed.r.length > field || parsed.s.length > field) throw refused
-  const p1363 = concatBytes(pad(parsed.r, field), pad(parsed.s, field))
-  if (!nodeCrypto.verify({ scheme: 'ecdsa-p1363', hash: parsed.hash, publicKey, data: message, signature: p1363 })) {
-    throw refused
-  }
+  const key = createPublicKey({ key: Buffer.from(subjectPublicKeyInfo(area)), format: 'der', type: 'spki' })
+  if (tpmSignatureHolds({ key, area }, message, parsed)) return
+  throw new UnverifiedError('ERR_QUOTE_SIGNATURE', 'the quote’s signature does not verify under its key')
 }
 
 /** TPMs quote nothing, without an error, for a bank they do not have: so the selection must be the one asked for. */
@@ -93,20 +81,21 @@ function checkSelection(found: readonly BankSelection[], wanted: BankSelection):
   )
 }
 
-/** pcrDigest is hashed with the signature's hash, not the bank's (TPM 2.0 part 3, section 18.4). */
 function checkPcrDigest(attest: QuoteAttest, input: QuoteInput): ReadonlyMap<number, Uint8Array> {
-  const pcrs = new Map<number, Uint8Array>()
-  const hash = nodeCrypto.createHash(parseTpmSignature(input.signature).hash)
-  for (const pcr of input.selection.pcrs) {
-    const value = input.pcrs[pcr]
-    if (value === undefined) throw new UnverifiedError('ERR_QUOTE_PCRS', `the value of PCR ${pcr} is missing`)
-    pcrs.set(pcr, value)
-    hash.update(value)
-  }
-  const digest = hash.digest()
-  if (equalBytes(digest, attest.pcrDigest)) return pcrs
+  const { bank, pcrs } = input.selection
+  const { hash } = parseTpmSignature(input.signature)
+  const values = new Map(
+    pcrs.flatMap((pcr) => {
+      const value = input.pcrs[pcr]
+      return value === undefined ? [] : [[pcr, value]]
+    }),
+  )
+  const result = quotedPcrs(nodeCrypto, { attest, hash }, new Map([[bank, values]]))
+  if (result.holds) return values
   throw new UnverifiedError(
     'ERR_QUOTE_PCRS',
-    `the PCR values delivered hash to ${toHex(digest)}, signed was ${toHex(attest.pcrDigest)}`,
+    result.missing === undefined
+      ? `the PCR values delivered hash to ${toHex(result.digest)}, signed was ${toHex(attest.pcrDigest)}`
+      : `the value of PCR ${result.missing} is missing`,
   )
 }

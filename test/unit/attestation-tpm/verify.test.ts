@@ -70,12 +70,20 @@ function bytesOf(value: unknown): Uint8Array {
 test('RSA quotes verify with either padding, and with no other', (t) => {
   const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
   const modulus = Buffer.from(publicKey.export({ format: 'jwk' }).n ?? '', 'base64url')
-  const area = parsePublicArea(Buffer.concat([hex('0001000b00050072000000100014000b0800000000000100'), modulus]))
+  const areaOf = (scheme: string) =>
+    parsePublicArea(Buffer.concat([hex(`0001000b0005007200000010${scheme}0800000000000100`), modulus]))
+  const area = areaOf('0010')
   const data = Buffer.from('quoted')
   const pkcs1 = createSign('sha256').update(data).sign(privateKey)
   const pss = createSign('sha256').update(data).sign({ key: privateKey, padding: 6, saltLength: 32 })
+  const longestSalt = createSign('sha256').update(data).sign({ key: privateKey, padding: 6, saltLength: 222 })
   t.notThrows(() => verifyQuoteSignature(area, data, Buffer.concat([hex('0014000b0100'), pkcs1])))
-  t.notThrows(() => verifyQuoteSignature(area, data, Buffer.concat([hex('0016000b0100'), pss])))
+  for (const salted of [pss, longestSalt]) {
+    t.notThrows(() => verifyQuoteSignature(area, data, Buffer.concat([hex('0016000b0100'), salted])))
+    t.notThrows(() => verifyQuoteSignature(areaOf('0016000b'), data, Buffer.concat([hex('0016000b0100'), salted])))
+    t.throws(() => verifyQuoteSignature(areaOf('0014000b'), data, Buffer.concat([hex('0016000b0100'), salted])))
+  }
+  t.throws(() => verifyQuoteSignature(areaOf('0014000c'), data, Buffer.concat([hex('0014000b0100'), pkcs1])))
   for (const wrong of [
     Buffer.concat([hex('0016000b0100'), pkcs1]),
     Buffer.concat([hex('0014000b0100'), pss]),
