@@ -1,0 +1,47 @@
+/** The files of a folder that the user names as collateral. */
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { MalformedError, UsageError } from '#protocol/errors'
+import { COLLATERAL_LIMITS, type Collateral, type CollateralFile, readCollateral } from './collateral.ts'
+
+const MAX_DEPTH = 4
+
+/**
+ * All files of the folder and of those in it, in order of their names. Files too large to be collateral are reported.
+ *
+ * Throws `UsageError` ERR_FILE_UNREADABLE, `MalformedError` ERR_COLLATERAL.
+ */
+export function loadCollateral(folder: string): Collateral {
+  try {
+    const ignored: { name: string; why: string }[] = []
+    const files: CollateralFile[] = []
+    for (const path of filesOf(folder, 0)) {
+      const name = relative(folder, path)
+      const { size } = statSync(path)
+      if (size <= COLLATERAL_LIMITS.fileBytes) files.push({ name, bytes: new Uint8Array(readFileSync(path)) })
+      else ignored.push({ name, why: `${size} bytes are more than collateral has` })
+      if (files.length > COLLATERAL_LIMITS.files) {
+        throw new MalformedError('ERR_COLLATERAL', `collateral: more than ${COLLATERAL_LIMITS.files} files`)
+      }
+    }
+    const collateral = readCollateral(files)
+    return { ...collateral, ignored: [...collateral.ignored, ...ignored] }
+  } catch (cause) {
+    if (cause instanceof MalformedError) throw cause
+    throw new UsageError('ERR_FILE_UNREADABLE', `the collateral folder ${JSON.stringify(folder)} cannot be read`, {
+      hint: 'Name a folder of certificates, revocation lists and TCB information that this user may read.',
+      cause,
+    })
+  }
+}
+
+function filesOf(folder: string, depth: number): string[] {
+  return readdirSync(folder)
+    .toSorted()
+    .flatMap((name) => {
+      const path = join(folder, name)
+      const stat = statSync(path, { throwIfNoEntry: false }) // undefined: a link to nothing
+      if (stat?.isDirectory() === true) return depth < MAX_DEPTH ? filesOf(path, depth + 1) : []
+      return stat?.isFile() === true ? [path] : []
+    })
+}
