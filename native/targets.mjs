@@ -13,12 +13,6 @@
  */
 export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
-  {
-    name: 'containerd-shim-caisson-v2',
-    kind: 'program',
-    sources: ['native/host/shim/*.cc', 'native/host/pod/event_loop.cc', 'native/host/pod/unix_socket.cc'],
-    flags: ['-Inative/host/pod'],
-  },
   // For tests: caisson-pod under sanitizers, a front-end that breaks every rule, and a guest that serves streams.
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
