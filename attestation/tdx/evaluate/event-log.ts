@@ -1,0 +1,54 @@
+/**
+ * The firmware's event log of a TD (ACPI table CCEL) against the run-time measurement registers. Measurement register 1 to
+ * 4 of the log is RTMR0 to RTMR3 (UEFI 2.10, section 38.4.1); register 0, MRTD, has no events.
+ */
+import { toHex } from '#protocol/encoding'
+import { nodeCrypto } from '#protocol/node/crypto'
+import type { Finding } from '../../evidence/verdict.ts'
+import type { EventLog } from '../../tpm/parse/event-log.ts'
+import { extendPcr } from '../../tpm/verify/replay.ts'
+import type { TdReport } from '../parse/td-report.ts'
+
+const RTMR_COUNT = 4
+const REGISTER_BYTES = 48
+/** Extended by programs long after the firmware wrote its log. */
+const RUNTIME_RTMR = 3
+
+/** What RTMR0 to RTMR3 hold after these events. Events of other registers are left out. */
+export function replayRtmrs(log: EventLog): Uint8Array[] {
+  const rtmrs = Array.from({ length: RTMR_COUNT }, (): Uint8Array => new Uint8Array(REGISTER_BYTES))
+  for (const { pcr: register, digests } of log.events) {
+    const value = rtmrs[register - 1]
+    if (value === undefined) continue
+    rtmrs[register - 1] = extendPcr(nodeCrypto, 'sha384', { pcr: value, digest: digests.sha384 ?? new Uint8Array() })
+  }
+  return rtmrs
+}
+
+export function eventLogFindings(log: EventLog, { rtmrs }: TdReport): Finding[] {
+  if (!log.banks.includes('sha384')) {
+    return [contradiction('the event log has no SHA-384 digests', { expected: 'sha384', found: log.banks.join(', ') })]
+  }
+  const stray = log.events.find(({ pcr }) => pcr < 1 || pcr > RTMR_COUNT)
+  if (stray !== undefined) {
+    const compared = { expected: 'registers 1 to 4', found: String(stray.pcr) }
+    return [contradiction('the event log has events of a register that TDs do not extend', compared)]
+  }
+  return replayRtmrs(log).flatMap((replayed, index) => {
+    const quoted = rtmrs[index] ?? new Uint8Array()
+    const compared = { expected: toHex(quoted), found: toHex(replayed) }
+    if (compared.expected === compared.found) return []
+    const silent = !log.events.some(({ pcr }) => pcr === index + 1)
+    if (index !== RUNTIME_RTMR || !silent) {
+      return [contradiction(`the event log does not replay to RTMR${index}`, compared)]
+    }
+    const message = `RTMR${index} was extended at run time, and the event log does not say with what`
+    const remedy = 'Compare RTMR3 with what the guest is known to extend it with.'
+    return [{ severity: 'warning', code: 'event_log_incomplete', message, ...compared, remedy }]
+  })
+}
+
+function contradiction(message: string, compared: { readonly expected: string; readonly found: string }): Finding {
+  const remedy = 'The log was changed or is of another boot: get quote and log anew, from the same boot.'
+  return { severity: 'contraindicated', code: 'event_log_mismatch', message, ...compared, remedy }
+}

@@ -1,0 +1,111 @@
+/**
+ * The SGX extension of PCK certificates (Intel SGX PCK Certificate and CRL Profile 1.5, section 1.3.5): which platform the
+ * key belongs to, and at which security versions.
+ */
+import { toHex } from '#protocol/encoding'
+import { MalformedError } from '#protocol/errors'
+import {
+  DER_TAG,
+  type DerValue,
+  readBoolean,
+  readDer,
+  readObjectId,
+  readSingleDer,
+  readSmallInteger,
+} from '../../x509/der.ts'
+
+export const SGX_EXTENSION_OID = '1.2.840.113741.1.13.1'
+
+export interface PckExtension {
+  /** Hex, as all byte strings here. */
+  readonly ppid: string
+  /** 16 of them, 0 to 255. */
+  readonly sgxComponents: readonly number[]
+  readonly pceSvn: number
+  readonly cpuSvn: string
+  readonly pceId: string
+  readonly fmspc: string
+  readonly sgxType: 'standard' | 'scalable' | 'scalable-with-integrity'
+  /** What the platform CA adds for machines of several sockets. */
+  readonly platformInstanceId: string | undefined
+  readonly configuration: PlatformConfiguration | undefined
+}
+
+/** Undefined: Intel does not know. */
+export interface PlatformConfiguration {
+  readonly dynamicPlatform: boolean | undefined
+  readonly cachedKeys: boolean | undefined
+  readonly smtEnabled: boolean | undefined
+}
+
+const COMPONENTS = 16
+const SGX_TYPES = ['standard', 'scalable', 'scalable-with-integrity'] as const
+
+/** @param extension content of the extension. Throws `MalformedError` ERR_PCK_EXTENSION or ERR_DER. */
+export function parsePckExtension(extension: Uint8Array): PckExtension {
+  const fields = readPairs(readSingleDer(extension, DER_TAG.sequence), SGX_EXTENSION_OID)
+  const tcb = readPairs(needed(fields, 2), `${SGX_EXTENSION_OID}.2`)
+  const instance = fields.get(6)
+  const configuration = fields.get(7)
+  const sgxType = SGX_TYPES[readEnumerated(needed(fields, 5))]
+  if (sgxType === undefined) throw malformed('unknown SGX type')
+  return {
+    ppid: readBytes(needed(fields, 1), 16),
+    sgxComponents: Array.from({ length: COMPONENTS }, (_, index) => readSmallInteger(needed(tcb, index + 1), 0, 255)),
+    pceSvn: readSmallInteger(needed(tcb, COMPONENTS + 1), 0, 65535),
+    cpuSvn: readBytes(needed(tcb, COMPONENTS + 2), 16),
+    pceId: readBytes(needed(fields, 3), 2),
+    fmspc: readBytes(needed(fields, 4), 6),
+    sgxType,
+    platformInstanceId: instance === undefined ? undefined : readBytes(instance, 16),
+    configuration: configuration === undefined ? undefined : readConfiguration(configuration),
+  }
+}
+
+function readConfiguration(value: DerValue): PlatformConfiguration {
+  const flags = readPairs(value, `${SGX_EXTENSION_OID}.7`)
+  const flag = (number: number): boolean | undefined => {
+    const found = flags.get(number)
+    return found === undefined ? undefined : readBoolean(found)
+  }
+  return { dynamicPlatform: flag(1), cachedKeys: flag(2), smtEnabled: flag(3) }
+}
+
+/** A sequence of (name, value) whose names are `prefix` and one number. Numbers that are not known here are left to Intel. */
+function readPairs(sequence: DerValue, prefix: string): Map<number, DerValue> {
+  if (sequence.tag !== DER_TAG.sequence) throw malformed('a sequence of values is needed')
+  const values = new Map<number, DerValue>()
+  for (const pair of readDer(sequence.content)) {
+    const [name, value, ...more] = pair.tag === DER_TAG.sequence ? readDer(pair.content) : []
+    if (name === undefined || value === undefined || more.length > 0) throw malformed('a name and a value are needed')
+    const oid = readObjectId(name)
+    const number = oid.startsWith(`${prefix}.`) ? Number(oid.slice(prefix.length + 1)) : Number.NaN
+    if (!Number.isSafeInteger(number)) throw malformed(`value ${oid.slice(0, 64)} in ${prefix}`)
+    if (values.has(number)) throw malformed(`value ${oid} occurs twice`)
+    values.set(number, value)
+  }
+  return values
+}
+
+function needed(values: ReadonlyMap<number, DerValue>, number: number): DerValue {
+  const value = values.get(number)
+  if (value === undefined) throw malformed(`value ${number} is missing`)
+  return value
+}
+
+function readBytes(value: DerValue, length: number): string {
+  if (value.tag !== DER_TAG.octetString || value.content.length !== length) {
+    throw malformed(`a string of ${length} bytes is needed`)
+  }
+  return toHex(value.content)
+}
+
+function readEnumerated(value: DerValue): number {
+  const [byte, ...more] = value.content
+  if (value.tag !== DER_TAG.enumerated || byte === undefined || more.length > 0) throw malformed('unknown SGX type')
+  return byte
+}
+
+function malformed(why: string): MalformedError {
+  return new MalformedError('ERR_PCK_EXTENSION', `SGX extension: ${why}`)
+}

@@ -1,0 +1,28 @@
+/** The three links within a quote: PCK key → report of the quoting enclave → attestation key → what is quoted. */
+import { createHash, type KeyObject } from 'node:crypto'
+import { equalBytes } from '#protocol/encoding'
+import type { Quote } from '../parse/quote.ts'
+import { p256Key, verifyP256 } from './ecdsa.ts'
+
+const DIGEST_BYTES = 32
+
+/** Header and body are signed by the attestation key that the quote carries. */
+export function verifyQuoteSignature(quote: Quote): boolean {
+  const key = p256Key(quote.attestationKey)
+  return key !== undefined && verifyP256(key, quote.signed, quote.signature)
+}
+
+/** The quoting enclave vouches for the attestation key: its report data is SHA-256(key ‖ authentication data), then zeros. */
+export function bindsAttestationKey({ attestationKey, qeAuthData, qeReport }: Quote): boolean {
+  const digest = createHash('sha256').update(attestationKey).update(qeAuthData).digest()
+  const { reportData } = qeReport
+  return (
+    equalBytes(digest, reportData.subarray(0, DIGEST_BYTES)) &&
+    reportData.subarray(DIGEST_BYTES).every((byte) => byte === 0)
+  )
+}
+
+/** The report was made on the platform whose provisioning certificate has this key. */
+export function verifyQeReport(quote: Quote, pckKey: KeyObject): boolean {
+  return verifyP256(pckKey, quote.qeReportBytes, quote.qeReportSignature)
+}
