@@ -81,6 +81,15 @@ export class PolicyNode {
     return this.#node.value
   }
 
+  /** A string or a number as it is written: quantities are often both. */
+  scalarText(): string {
+    if (!isScalar(this.#node)) throw this.fail('must be a single value')
+    const { value, source } = this.#node
+    if (typeof value === 'string') return value
+    if (typeof value === 'number') return source ?? String(value)
+    throw this.fail('must be a string or a number')
+  }
+
   boolean(): boolean {
     if (!isScalar(this.#node) || typeof this.#node.value !== 'boolean') throw this.fail('must be true or false')
     return this.#node.value

@@ -3,30 +3,20 @@
  * and free of side effects outside itself. Every method returns what was admitted or throws `DeniedError` naming the
  * field, what the policy allows and what was asked; the caller decides who may read that.
  */
-import { DeniedError } from '#protocol/errors'
-import type { ContainerRule, MountRule, WorkloadPolicy } from './workload.ts'
-
-export interface ContainerRequest {
-  readonly containerId: string
-  /** Rule name; empty: found by the image. */
-  readonly name: string
-  /** host[:port]/path[:tag][@digest] as the host wrote it. */
-  readonly image: string
-  /** Undefined: the image's own. */
-  readonly args: readonly string[] | undefined
-  /** KEY=VALUE */
-  readonly env: readonly string[]
-  readonly user: string
-  readonly workingDir: string
-  readonly mounts: readonly {
-    readonly kind: string
-    readonly destination: string
-    readonly readOnly: boolean
-    readonly sizeLimitBytes: number
-  }[]
-  readonly terminal: boolean
-  readonly stdin: boolean
-}
+import {
+  checkArgs,
+  checkEnv,
+  checkEqual,
+  checkFlag,
+  checkMounts,
+  checkResources,
+  denied,
+  listText,
+  sameList,
+} from './container-checks.ts'
+import type { ContainerRule, MountRule } from './container-rule.ts'
+import type { ContainerRequest, ExecRequest } from './requests.ts'
+import type { WorkloadPolicy } from './workload.ts'
 
 /** The policy's view of a container that may be created. The host's words appear only where a rule allowed them. */
 export interface AdmittedContainer {
@@ -37,16 +27,13 @@ export interface AdmittedContainer {
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
   readonly mounts: readonly MountRule[]
+  /** Variable → resource of the verifier that it is set to. */
+  readonly envSecrets: ReadonlyMap<string, string>
 }
 
-export interface ExecRequest {
-  readonly containerId: string
-  readonly args: readonly string[]
-  readonly env: readonly string[]
-  readonly user: string
-  readonly workingDir: string
-  readonly terminal: boolean
-  readonly stdin: boolean
+interface Existing {
+  readonly rule: ContainerRule
+  running: boolean
 }
 
 const SIGKILL = 9
@@ -54,7 +41,9 @@ const SIGTERM = 15
 
 export class PolicyEngine {
   readonly #policy: WorkloadPolicy
-  readonly #containers = new Map<string, ContainerRule>()
+  readonly #containers = new Map<string, Existing>()
+  /** Rules of `init` containers that have ended with 0. */
+  readonly #completed = new Set<string>()
 
   constructor(policy: WorkloadPolicy) {
     this.#policy = policy
@@ -67,10 +56,11 @@ export class PolicyEngine {
     }
     const rule = this.#ruleFor(request)
     this.#checkImage(rule, request.image)
-    const existing = [...this.#containers.values()].filter((other) => other === rule).length
+    const existing = [...this.#containers.values()].filter((other) => other.rule === rule).length
     if (existing >= rule.max) {
       throw denied(`containers.${rule.name}.max`, `${rule.max} at the same time`, `container ${existing + 1}`)
     }
+    this.#checkRequired(rule)
     const args = checkArgs(rule, request.args)
     checkEnv(rule, request.env)
     checkEqual(`containers.${rule.name}.user`, rule.user ?? '', request.user, "the image's own user")
@@ -83,7 +73,8 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.terminal`, rule.terminal, request.terminal)
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const mounts = checkMounts(rule, request)
-    this.#containers.set(request.containerId, rule)
+    checkResources(rule, request)
+    this.#containers.set(request.containerId, { rule, running: false })
     return {
       containerId: request.containerId,
       rule,
@@ -91,7 +82,24 @@ export class PolicyEngine {
       args,
       env: request.env,
       mounts,
+      envSecrets: new Map(
+        [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
+      ),
     }
+  }
+
+  /** The first process runs: what requires this container may be created. */
+  started(containerId: string): void {
+    const container = this.#containers.get(containerId)
+    if (container !== undefined) container.running = true
+  }
+
+  /** The first process ended. */
+  ended(containerId: string, exitCode: number): void {
+    const container = this.#containers.get(containerId)
+    if (container === undefined) return
+    container.running = false
+    if (container.rule.role === 'init' && exitCode === 0) this.#completed.add(container.rule.name)
   }
 
   /** Forgets a container that is gone, so that its place may be used again. */
@@ -135,7 +143,7 @@ export class PolicyEngine {
 
   /** A port of the sandbox: some existing container's rule must open it. */
   admitPort(port: number): void {
-    const open = [...this.#containers.values()].flatMap((rule) => rule.ports)
+    const open = [...this.#containers.values()].flatMap(({ rule }) => rule.ports)
     if (!open.includes(port)) throw denied('containers.*.ports', listText(open.map(String)), String(port))
   }
 
@@ -164,69 +172,28 @@ export class PolicyEngine {
     if (!matches) throw denied(`containers.${rule.name}.image`, `${rule.repository}@${rule.digest}`, image)
   }
 
+  #checkRequired(rule: ContainerRule): void {
+    const missing = rule.requires.filter((name) => !this.#isThere(name))
+    if (missing.length === 0) return
+    throw denied(
+      `containers.${rule.name}.requires`,
+      `it after ${listText(rule.requires)}`,
+      `it before ${listText(missing)} ${missing.length === 1 ? 'is' : 'are'} there`,
+    )
+  }
+
+  #isThere(name: string): boolean {
+    if (this.#completed.has(name)) return true
+    return [...this.#containers.values()].some(
+      ({ rule, running }) => rule.name === name && rule.role === 'main' && running,
+    )
+  }
+
   #known(containerId: string): ContainerRule {
-    const rule = this.#containers.get(containerId)
+    const rule = this.#containers.get(containerId)?.rule
     if (rule === undefined) throw denied('container_id', 'a container admitted before', containerId)
     return rule
   }
-}
-
-function checkArgs(rule: ContainerRule, asked: readonly string[] | undefined): readonly string[] | undefined {
-  const field = `containers.${rule.name}.args`
-  if (rule.args.kind === 'from-image') {
-    if (asked !== undefined) throw denied(field, "the image's own command", JSON.stringify(asked))
-    return undefined
-  }
-  // An unstated command means the policy's: the host need not know it.
-  if (asked !== undefined && !sameList(rule.args.args, asked)) {
-    throw denied(field, JSON.stringify(rule.args.args), JSON.stringify(asked))
-  }
-  return rule.args.args
-}
-
-function checkEnv(rule: ContainerRule, env: readonly string[]): void {
-  const seen = new Set<string>()
-  for (const entry of env) {
-    const split = entry.indexOf('=')
-    const name = split < 0 ? entry : entry.slice(0, split)
-    const values = rule.env.get(name)
-    const field = `containers.${rule.name}.env.${name}`
-    if (values === undefined || split < 0) throw denied(field, listText([...rule.env.keys()]), entry)
-    if (seen.has(name)) throw denied(field, 'once', entry)
-    seen.add(name)
-    if (!values.includes(entry.slice(split + 1))) throw denied(field, listText(values), entry.slice(split + 1))
-  }
-}
-
-function checkMounts(rule: ContainerRule, request: ContainerRequest): readonly MountRule[] {
-  const asked = new Set<string>()
-  for (const mount of request.mounts) {
-    const field = `containers.${rule.name}.mounts`
-    const match = rule.mounts.find((candidate) => candidate.path === mount.destination && candidate.kind === mount.kind)
-    if (match === undefined || asked.has(mount.destination)) {
-      const allowed = listText(rule.mounts.map((candidate) => `${candidate.kind}:${candidate.path}`))
-      throw denied(field, allowed, `${mount.kind}:${mount.destination}`)
-    }
-    if (match.readOnly && !mount.readOnly) throw denied(`${field}.readOnly`, 'true', 'false')
-    if (match.maxBytes !== undefined && mount.sizeLimitBytes > match.maxBytes) {
-      throw denied(`${field}.maxBytes`, String(match.maxBytes), String(mount.sizeLimitBytes))
-    }
-    asked.add(mount.destination)
-  }
-  return rule.mounts.filter((mount) => mount.required || asked.has(mount.path))
-}
-
-/** An empty request means the rule's value; anything else must equal it. */
-function checkEqual(field: string, allowed: string, asked: string, defaultText: string): void {
-  if (asked !== '' && asked !== allowed) throw denied(field, allowed === '' ? defaultText : allowed, asked)
-}
-
-function checkFlag(field: string, allowed: boolean, asked: boolean): void {
-  if (asked && !allowed) throw denied(field, 'false', 'true')
-}
-
-function sameList(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((value, index) => value === b[index])
 }
 
 function splitReference(image: string): { repository: string; digest: string | undefined } {
@@ -234,21 +201,4 @@ function splitReference(image: string): { repository: string; digest: string | u
   const lastSlash = name.lastIndexOf('/')
   const colon = name.indexOf(':', lastSlash + 1)
   return { repository: colon < 0 ? name : name.slice(0, colon), digest }
-}
-
-function listText(values: readonly string[]): string {
-  return values.length === 0 ? 'nothing' : values.join(', ')
-}
-
-function denied(field: string, allowed: string, asked: string): DeniedError {
-  return new DeniedError(
-    'ERR_POLICY_DENIED',
-    `${field}: the policy allows ${allowed}; asked: ${JSON.stringify(asked)}`,
-    {
-      field,
-      allowed,
-      asked,
-      hint: `Change ${field} in the policy if this is intended, and register the new initdata digest.`,
-    },
-  )
 }

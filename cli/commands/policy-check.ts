@@ -1,4 +1,5 @@
-import { type ContainerRule, parseWorkloadPolicy } from '#policies/workload'
+import type { ContainerRule } from '#policies/container-rule'
+import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
 import { readUserFile } from '../files.ts'
 

@@ -23,6 +23,8 @@ export function foresee(initdata: Initdata, wish: ContainerWish): void {
     stdin,
     workingDir: '',
     mounts: [],
+    // The guest has no other workload: a standalone run asks for no limits.
+    resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   })
   for (const { port } of wish.publish.map(parsePublish)) engine.admitPort(port)
 }

@@ -10,7 +10,7 @@ import type { Platform, RunningProcess } from '../platform/platform.ts'
 import { CONTAINERS_CGROUP } from './container-cgroup.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
 import type { LayerMounts } from './layer-mounts.ts'
-import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES } from './limits.ts'
+import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
 import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
 import type { ResourceLimits } from './requests.ts'
@@ -74,7 +74,8 @@ export class ContainerFactory {
     await mountRootfs(platform, layers, { layers: image.layers, writable, target: rootfs }, undo)
     const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
-    const base = { config: image.config, admitted, user, hostname, terminal }
+    const env = [...admitted.env, ...(await this.#secretEnv(admitted))]
+    const base = { config: image.config, admitted: { ...admitted, env }, user, hostname, terminal }
     const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
@@ -111,21 +112,44 @@ export class ContainerFactory {
     )
   }
 
+  /** NAME=VALUE for the variables that the policy sets from resources. */
+  async #secretEnv(admitted: AdmittedContainer): Promise<readonly string[]> {
+    return Promise.all(
+      [...admitted.envSecrets].map(async ([name, path]) => {
+        const bytes = await this.#released(path, MAX_SECRET_ENV_BYTES)
+        const value = textOf(bytes)
+        bytes.fill(0)
+        if (value !== undefined) return `${name}=${value}`
+        throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${path} is no text, so ${name} cannot be set to it`, {
+          hint: 'Store text in the resource, or have the policy give it as a file.',
+        })
+      }),
+    )
+  }
+
+  /** A resource of the verifier of at most `maxBytes`. */
+  async #released(path: string, maxBytes: number): Promise<Uint8Array> {
+    const { resource } = this.#options
+    if (resource === undefined) {
+      throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `no verifier can release ${path} here`, {
+        hint: 'Platform none has no attestation; run on a platform that has, or remove the secret from the policy.',
+      })
+    }
+    const bytes = await resource(path)
+    if (bytes.byteLength <= maxBytes) return bytes
+    bytes.fill(0)
+    throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${path} has more than ${maxBytes} bytes`, {
+      hint: 'Store a smaller resource.',
+    })
+  }
+
   /** Files in guest memory, mounted read-only over their paths. */
   async #secrets(admitted: AdmittedContainer, bundle: string): Promise<readonly BindMount[]> {
-    const { platform, resource } = this.#options
+    const { platform } = this.#options
     const { secrets } = admitted.rule
     return Promise.all(
       secrets.map(async (secret, index) => {
-        if (resource === undefined) {
-          throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `no verifier can release ${secret.resource} here`, {
-            hint: 'Platform none has no attestation; run on a platform that has, or remove the secret from the policy.',
-          })
-        }
-        const bytes = await resource(secret.resource)
-        if (bytes.byteLength > MAX_SECRET_BYTES) {
-          throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${secret.resource} has ${bytes.byteLength} bytes`)
-        }
+        const bytes = await this.#released(secret.resource, MAX_SECRET_BYTES)
         const source = `${bundle}/secret-${index}`
         await platform.files.write(source, bytes, secret.mode, { uid: secret.uid, gid: secret.gid })
         bytes.fill(0)
@@ -140,5 +164,15 @@ export class ContainerFactory {
       return bytes === undefined ? '' : new TextDecoder().decode(bytes)
     }
     return resolveUser(spec, await text('/etc/passwd'), await text('/etc/group'))
+  }
+}
+
+/** UTF-8 without NUL, which would end a variable early. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return text.includes('\0') ? undefined : text
+  } catch {
+    return undefined
   }
 }

@@ -88,7 +88,10 @@ export class Containers {
         },
         platform.files,
         running,
-        (exit) => events.append({ kind: EventKind.EXITED, containerId, exitCode: exit.code }),
+        (exit) => {
+          policy.ended(containerId, exit.code)
+          events.append({ kind: EventKind.EXITED, containerId, exitCode: exit.code })
+        },
       )
       this.#containers.set(containerId, container)
       events.append({ kind: EventKind.CREATED, containerId })
@@ -102,8 +105,9 @@ export class Containers {
   async start(id: string): Promise<Container> {
     const container = this.get(id)
     container.requireStatus('start', 'created')
-    const { platform, events } = this.#options
+    const { platform, policy, events } = this.#options
     await platform.runtime.start(container.parts.runtimeId)
+    policy.started(id)
     container.started(platform.clock.now().getTime())
     events.append({ kind: EventKind.STARTED, containerId: id })
     return container

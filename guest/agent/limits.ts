@@ -39,6 +39,8 @@ export const RESERVED_MEMORY_BYTES: number = 160 * 1024 * 1024
 export const MAX_PASSWD_BYTES: number = 1024 * 1024
 /** One secret of the verifier. */
 export const MAX_SECRET_BYTES: number = 1024 * 1024
+/** One secret in the environment: the kernel takes 128 KiB for a variable (MAX_ARG_STRLEN). */
+export const MAX_SECRET_ENV_BYTES: number = 64 * 1024
 export const MAX_PROC_FILE_BYTES: number = 64 * 1024
 
 /** How long a stream to a port waits for somebody to listen there, and how often it looks. */

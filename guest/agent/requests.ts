@@ -3,7 +3,7 @@
  * policy's business. Text never holds NUL, which would end it early in a system call.
  */
 
-import type { ContainerRequest, ExecRequest } from '#policies/engine'
+import type { ContainerRequest, ExecRequest } from '#policies/requests'
 import type {
   CreateContainerRequest,
   ExecProcessRequest,
@@ -83,6 +83,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
   resources: ResourceLimits
 } {
   atMost(message.mounts, MAX_MOUNTS, 'mounts')
+  const resources = parseResources(message.resources)
   const request = {
     containerId: parseId(message.containerId, 'container_id'),
     name: text(message.name, 'name'),
@@ -94,8 +95,9 @@ export function parseContainerRequest(message: CreateContainerRequest): {
     mounts: message.mounts.map(parseMount),
     terminal: message.terminal,
     stdin: message.stdin,
+    resources,
   }
-  return { request, resources: parseResources(message.resources) }
+  return { request, resources }
 }
 
 export function parseExecRequest(message: ExecProcessRequest): { execId: string; request: ExecRequest } {

@@ -2,8 +2,8 @@
 import type { StoredLayer } from '#image/layer/store'
 import type { ImageConfig } from '#image/manifest/config'
 import type { PulledImage } from '#image/pull/pull-image'
+import type { ContainerRule } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
-import type { ContainerRule } from '#policies/workload'
 import { parseReference } from '#protocol/oci/reference'
 
 const DIGEST = `sha256:${'a'.repeat(64)}` as const
@@ -36,6 +36,7 @@ export function admittedContainer(
     args: undefined,
     env: [],
     mounts: [],
+    envSecrets: new Map(),
     rule: {
       name: 'app',
       repository: 'registry.test/app',
@@ -54,6 +55,10 @@ export function admittedContainer(
       ports: [],
       signals: [],
       capabilities: ['KILL'],
+      serviceEnv: false,
+      resources: { memory: undefined, cpu: undefined, pids: undefined },
+      role: 'main',
+      requires: [],
       max: 1,
       ...rule,
     },

@@ -13,6 +13,7 @@ import { FakePlatform } from './fake-platform.ts'
 import { streamPair, textOf } from './stream-pair.ts'
 
 const IMAGE = `registry.test/app@sha256:${'a'.repeat(64)}`
+const TOKENED = `registry.test/app@sha256:${'d'.repeat(64)}`
 const POLICY = `
 apiVersion: caisson/v1
 kind: WorkloadPolicy
@@ -30,6 +31,10 @@ containers:
     image: ${IMAGE}
     user: "0"
     secrets: [{ resource: default/key/tls, path: /run/key.pem, mode: "0440", uid: 33, gid: 34 }]
+  - name: tokened
+    image: ${TOKENED}
+    user: "0"
+    env: { TOKEN: { secret: default/key/token } }
 `
 
 function setUp(options: { secrets?: Record<string, string>; measurement?: ImageMeasurement } = {}) {
@@ -172,6 +177,18 @@ test('secrets are files of the guest, bound read-only over their paths, and are 
   t.true(mount.options.includes('ro'))
   await containers.delete('one')
   t.false(platform.content.has(path))
+})
+
+test('a secret of the environment is fetched by the guest and set in the process, and text it must be', async (t) => {
+  const { platform, containers, request } = setUp({ secrets: { 'default/key/token': 'T0K=EN' } })
+  await containers.create(request({ name: 'tokened', image: TOKENED }))
+  const spec: { process: { env: string[] } } = JSON.parse(
+    new TextDecoder().decode(platform.content.get('/run/caisson/containers/c1/config.json')),
+  )
+  t.true(spec.process.env.includes('TOKEN=T0K=EN'))
+  const binary = setUp({ secrets: { 'default/key/token': 'a\0b' } })
+  const refused = binary.containers.create(binary.request({ name: 'tokened', image: TOKENED }))
+  await t.throwsAsync(refused, { code: 'ERR_SECRET_UNAVAILABLE' })
 })
 
 test('without a verifier there are no secrets, and no container that needs one', async (t) => {

@@ -1,5 +1,6 @@
 import test from 'ava'
-import { type ContainerRequest, PolicyEngine } from '#policies/engine'
+import { PolicyEngine } from '#policies/engine'
+import type { ContainerRequest } from '#policies/requests'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { DeniedError } from '#protocol/errors'
 
@@ -38,6 +39,7 @@ function request(changes: Partial<ContainerRequest> = {}): ContainerRequest {
     mounts: [],
     terminal: false,
     stdin: false,
+    resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
     ...changes,
   }
 }
@@ -241,3 +243,73 @@ test('the host may end a container but send no other signal than the policy name
     'containers.web.signals',
   )
 })
+
+const ORDERED = `
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+containers:
+  - { name: setup, image: "registry.test/setup@${DIGEST}", role: init }
+  - { name: proxy, image: "registry.test/proxy@${DIGEST}", requires: [setup] }
+  - name: app
+    image: registry.test/app@${DIGEST}
+    requires: [setup, proxy]
+    env: { TOKEN: { secret: default/app/token } }
+    resources: { memory: { max: 256Mi } }
+`
+
+test('a container waits for those it requires: init containers that ended with 0, others that run', (t) => {
+  const policy = new PolicyEngine(parseWorkloadPolicy(ORDERED))
+  const ask = (name: string) =>
+    verdict(() => policy.admitContainer(limited({ containerId: name, image: `registry.test/${name}` })))
+  t.is(ask('app'), 'containers.app.requires')
+  t.is(ask('setup'), 'admitted')
+  policy.started('setup')
+  t.is(ask('proxy'), 'containers.proxy.requires', 'the init container still runs')
+  policy.ended('setup', 1)
+  t.is(ask('proxy'), 'containers.proxy.requires', 'the init container failed')
+  policy.release('setup')
+  t.is(ask('setup'), 'admitted')
+  policy.started('setup')
+  policy.ended('setup', 0)
+  policy.release('setup')
+  t.is(ask('proxy'), 'admitted')
+  t.is(ask('app'), 'containers.app.requires', 'the proxy does not run yet')
+  policy.started('proxy')
+  t.is(ask('app'), 'admitted')
+})
+
+test('a container whose required one has ended is not admitted any more', (t) => {
+  const policy = new PolicyEngine(
+    parseWorkloadPolicy(
+      ORDERED.replace('requires: [setup, proxy]', 'requires: [proxy]').replace('requires: [setup]', 'requires: []'),
+    ),
+  )
+  const ask = (name: string) =>
+    verdict(() => policy.admitContainer(limited({ containerId: name, image: `registry.test/${name}` })))
+  t.is(ask('proxy'), 'admitted')
+  policy.started('proxy')
+  policy.ended('proxy', 0)
+  t.is(ask('app'), 'containers.app.requires')
+})
+
+test('secrets of the environment are named to the guest, and denied to the host', (t) => {
+  const policy = new PolicyEngine(parseWorkloadPolicy(ORDERED.replace('requires: [setup, proxy]', '')))
+  const app = { image: 'registry.test/app' }
+  t.is(
+    verdict(() => policy.admitContainer(limited({ ...app, env: ['TOKEN=guess'] }))),
+    'containers.app.env.TOKEN',
+  )
+  t.deepEqual([...policy.admitContainer(limited(app)).envSecrets], [['TOKEN', 'default/app/token']])
+})
+
+test('limits outside the policy’s range are denied, naming the limit', (t) => {
+  const policy = new PolicyEngine(parseWorkloadPolicy(ORDERED.replace('requires: [setup, proxy]', '')))
+  t.is(
+    verdict(() => policy.admitContainer(request({ image: 'registry.test/app' }))),
+    'containers.app.resources.memory',
+  )
+})
+
+function limited(changes: Partial<ContainerRequest>): ContainerRequest {
+  return request({ resources: { memoryBytes: 2 ** 28, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }, ...changes })
+}

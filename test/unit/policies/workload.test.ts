@@ -77,3 +77,23 @@ test('no text makes the parser fail with anything but its own error', (t) => {
   )
   t.pass()
 })
+
+test('containers that wait for themselves or for nobody are refused with the circle', (t) => {
+  const container = (name: string, requires: string) =>
+    `  - { name: ${name}, image: "r.test/x@sha256:${'0'.repeat(64)}", requires: [${requires}] }\n`
+  const policy = (text: string) => refusal(`apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n${text}`)
+  t.regex(policy(container('a', 'b') + container('b', 'c') + container('c', 'a')), /requires itself: a → b → c → a/)
+  t.regex(policy(container('a', 'z')), /requires "z", which is no container here/)
+})
+
+test('a policy in which every container requires all others above it is read at once', (t) => {
+  const names = Array.from({ length: 64 }, (_, index) => `c${index}`)
+  const containers = names.map(
+    (name, index) =>
+      `  - { name: ${name}, image: "r.test/x@sha256:${'0'.repeat(64)}", requires: [${names.slice(0, index).join(', ')}] }`,
+  )
+  const { containers: read } = parseWorkloadPolicy(
+    `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n${containers.join('\n')}\n`,
+  )
+  t.is(read.at(-1)?.requires.length, 63)
+})

@@ -1,0 +1,38 @@
+/** What the host may ask of a sandbox, as the policy sees it: bounded in form, not yet believed. */
+import type { AskedResources } from './resource-rule.ts'
+
+export interface ContainerRequest {
+  readonly containerId: string
+  /** Rule name; empty: found by the image. */
+  readonly name: string
+  /** host[:port]/path[:tag][@digest] as the host wrote it. */
+  readonly image: string
+  /** Undefined: the image's own. */
+  readonly args: readonly string[] | undefined
+  /** KEY=VALUE */
+  readonly env: readonly string[]
+  readonly user: string
+  readonly workingDir: string
+  readonly mounts: readonly MountRequest[]
+  readonly terminal: boolean
+  readonly stdin: boolean
+  readonly resources: AskedResources
+}
+
+export interface MountRequest {
+  readonly kind: string
+  readonly destination: string
+  readonly readOnly: boolean
+  /** 0: none asked for. */
+  readonly sizeLimitBytes: number
+}
+
+export interface ExecRequest {
+  readonly containerId: string
+  readonly args: readonly string[]
+  readonly env: readonly string[]
+  readonly user: string
+  readonly workingDir: string
+  readonly terminal: boolean
+  readonly stdin: boolean
+}
