@@ -46,6 +46,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict the PCRs of a guest before it boots',
     load: async () => (await import('./commands/measure-tpm.ts')).measureTpm,
   },
+  'measure snp': {
+    summary: 'predict the launch digest of an SEV-SNP guest',
+    load: async () => (await import('./commands/measure-snp.ts')).measureSnp,
+  },
+  'measure id-block': {
+    summary: 'make the signed identity of an SEV-SNP guest',
+    load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,
+  },
   'initdata create': {
     summary: 'write the configuration that is bound to a guest',
     load: async () => (await import('./commands/initdata.ts')).initdataCreate,

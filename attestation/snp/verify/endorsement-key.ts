@@ -1,0 +1,65 @@
+/** Which of the certificates at hand is the one of the key that signed a report? */
+import { equalBytes } from '#protocol/encoding'
+import { CaissonError, type MalformedError } from '#protocol/errors'
+import type { ParsedCertificate } from '../../x509/certificate.ts'
+import type { SnpReport } from '../parse/report.ts'
+import { hasVekExtensions, parseVekExtensions, type VekExtensions } from '../parse/vek-extensions.ts'
+import { verifyReportSignature } from './report-signature.ts'
+import { vekKind } from './vek-binding.ts'
+import type { VekKind } from './vek-chain.ts'
+
+export interface EndorsementKey {
+  readonly certificate: ParsedCertificate
+  readonly kind: VekKind
+  /** An error when they are not those of an endorsement key. */
+  readonly extensions: VekExtensions | MalformedError
+  /** Did this key sign the report? */
+  readonly signed: boolean
+}
+
+/** A folder may hold the certificates of a whole fleet; signatures are checked for those that fit best. */
+const MAX_SIGNATURES = 8
+
+/**
+ * The certificate whose key signed the report; if none did, the one that should have: same kind, chip and TCB. Undefined
+ * when there is no certificate of an endorsement key.
+ */
+export function findEndorsementKey(
+  report: SnpReport,
+  certificates: readonly ParsedCertificate[],
+): EndorsementKey | undefined {
+  const candidates = certificates
+    .flatMap((certificate) => {
+      const kind = vekKind(certificate) ?? (hasVekExtensions(certificate) ? kindOf(report) : undefined)
+      return kind === undefined ? [] : [{ certificate, kind, extensions: readExtensions(certificate) }]
+    })
+    .map((candidate) => ({ ...candidate, fit: fitOf(report, candidate) }))
+    .toSorted((a, b) => b.fit - a.fit)
+  for (const { fit: _fit, ...candidate } of candidates.slice(0, MAX_SIGNATURES)) {
+    if (verifyReportSignature(report, candidate.certificate.publicKey)) return { ...candidate, signed: true }
+  }
+  const [best] = candidates
+  if (best === undefined) return undefined
+  const { fit: _fit, ...candidate } = best
+  return { ...candidate, signed: false }
+}
+
+function kindOf(report: SnpReport): VekKind {
+  return report.signingKey === 'vlek' ? 'vlek' : 'vcek'
+}
+
+function readExtensions(certificate: ParsedCertificate): VekExtensions | MalformedError {
+  try {
+    return parseVekExtensions(certificate)
+  } catch (error) {
+    if (error instanceof CaissonError) return error
+    throw error
+  }
+}
+
+function fitOf(report: SnpReport, { kind, extensions }: Omit<EndorsementKey, 'certificate' | 'signed'>): number {
+  if (extensions instanceof Error) return 0
+  const { hwid, tcb } = extensions
+  const sameChip = hwid !== undefined && equalBytes(report.chipId.subarray(0, hwid.length), hwid)
+  return 4 * Number(sameChip) + 2 * Number(equalBytes(tcb, report.reportedTcb)) + Number(kind === report.signingKey)
+}
