@@ -1,0 +1,73 @@
+/** What is known of the key that signed: claims and findings about who says that a TPM holds it. */
+import { createHash } from 'node:crypto'
+import { toHex } from '#protocol/encoding'
+import type { Claims, Finding } from '../../evidence/verdict.ts'
+import type { ParsedCertificate } from '../../x509/certificate.ts'
+import type { PathProblem, PathProblemCode } from '../../x509/path.ts'
+import { type AkBinding, endorsementCertificates } from '../verify/ak-certificate.ts'
+
+export interface BindingAppraisal {
+  readonly claims: Claims
+  readonly findings: readonly Finding[]
+}
+
+/** Problems that only say what is not known; the others disprove. */
+const UNPROVEN: readonly PathProblemCode[] = ['issuer_missing', 'untrusted', 'too_deep', 'crl_missing']
+
+/** @param sent certificates that came with the evidence */
+export function describeBinding(binding: AkBinding, sent: readonly ParsedCertificate[]): BindingAppraisal {
+  const endorsements = endorsementCertificates(sent)
+  const claims: Claims = {
+    ak_bound: binding.bound,
+    ...(binding.certificate !== undefined && {
+      ak_certificate: fingerprint(binding.certificate),
+      ak_issuer: binding.certificate.x509.issuer,
+    }),
+    ...(endorsements[0] !== undefined && { ek_certificate: fingerprint(endorsements[0]) }),
+  }
+  return { claims, findings: binding.bound ? [] : findingsOf(binding, endorsements.length > 0) }
+}
+
+function findingsOf(binding: AkBinding & { readonly bound: false }, endorsed: boolean): Finding[] {
+  if (binding.certificate === undefined) {
+    return [
+      unbound(
+        endorsed
+          ? 'the evidence names an endorsement key, but a file cannot show that its TPM holds the attestation key'
+          : 'nothing shows that a TPM holds the attestation key',
+      ),
+    ]
+  }
+  if ('unsuitable' in binding) {
+    return [unbound(`the certificate of the key is not one of an attestation key: ${binding.unsuitable}`)]
+  }
+  return binding.problems.map((problem) => findingOf(problem))
+}
+
+function findingOf(problem: PathProblem): Finding {
+  if (UNPROVEN.includes(problem.code)) {
+    return unbound(`the certificate of the attestation key leads to no trusted CA: ${problem.message}`)
+  }
+  return {
+    severity: 'contraindicated',
+    code: `ak_certificate_${problem.code}`,
+    message: `the certificate of the attestation key: ${problem.message}`,
+    ...(problem.expected !== undefined && { expected: problem.expected }),
+    ...(problem.found !== undefined && { found: problem.found }),
+    remedy: 'Have the attestation key certified anew, or check the time that is judged at.',
+  }
+}
+
+function unbound(message: string): Finding {
+  return {
+    severity: 'warning',
+    code: 'ak_unbound',
+    message,
+    remedy:
+      'Add the certificate of the attestation key and its CAs, name the root in the policy’s anchors, or attest to a live verifier.',
+  }
+}
+
+function fingerprint({ der }: ParsedCertificate): string {
+  return toHex(createHash('sha256').update(der).digest())
+}

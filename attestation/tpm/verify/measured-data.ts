@@ -1,0 +1,110 @@
+/**
+ * Whether the data of an event is what was measured. Digests that replay to quoted PCRs are genuine; what the log says beside
+ * them is so only where it hashes to the digest (PC Client Platform Firmware Profile 1.06, section 10.4 and table 27).
+ */
+import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
+import { equalBytes } from '#protocol/encoding'
+import { MalformedError } from '#protocol/errors'
+import type { TpmEvent } from '../parse/event-log.ts'
+import { eventTypeName } from '../parse/event-types.ts'
+import { parseUefiVariable } from '../parse/uefi-events.ts'
+
+/** Types whose digest is that of their data. */
+const WHOLE: ReadonlySet<string> = new Set([
+  'EV_ACTION',
+  'EV_S_CRTM_VERSION',
+  'EV_EFI_ACTION',
+  'EV_EFI_VARIABLE_DRIVER_CONFIG',
+  'EV_EFI_VARIABLE_BOOT2',
+  'EV_EFI_VARIABLE_AUTHORITY',
+  'EV_EFI_GPT_EVENT',
+  'EV_OMIT_BOOT_DEVICE_EVENTS',
+])
+
+/** What GRUB writes before the text that it measures into PCR 8; older builds without a colon. */
+const GRUB_PREFIXES: readonly string[] = [
+  'grub_cmd: ',
+  'kernel_cmdline: ',
+  'module_cmdline: ',
+  'grub_cmd ',
+  'grub_kernel_cmdline ',
+]
+const GRUB_PCR = 8
+/** H(00000001): firmware could not measure something, and the data says why (section 10.4.1). */
+const SEPARATOR_ERROR = Uint8Array.of(1, 0, 0, 0)
+const SEPARATORS: readonly Uint8Array[] = [new Uint8Array(4), new Uint8Array(4).fill(0xff)]
+/** PCRs whose separators and actions divide what firmware did from what others did. */
+const MARKED_PCRS: readonly number[] = [0, 4, 5, 7]
+const ACTIONS: readonly string[] = [
+  'Calling EFI Application from Boot Option',
+  'Returning from EFI Application from Boot Option',
+  'Exit Boot Services Invocation',
+  'Exit Boot Services Returned with Success',
+  'Exit Boot Services Returned with Failure',
+]
+
+export type MeasuredData =
+  /** The data was measured. */
+  | 'measured'
+  /** A separator that stands for a failure of the firmware. */
+  | 'error'
+  /** The data should be what was measured, and is not. */
+  | 'other'
+  /** The type's data is only a comment. */
+  | 'comment'
+
+export function measuredData(crypto: CryptoProvider, event: TpmEvent, bank: HashAlgorithm): MeasuredData {
+  const digest = event.digests[bank]
+  if (digest === undefined) return 'comment'
+  const hashesTo = (data: Uint8Array): boolean => {
+    const hash = crypto.createHash(bank)
+    hash.update(data)
+    return equalBytes(hash.digest(), digest)
+  }
+  const name = eventTypeName(event.type)
+  if (name === 'EV_SEPARATOR') {
+    if (hashesTo(SEPARATOR_ERROR)) return 'error'
+    return SEPARATORS.some((data) => equalBytes(data, event.data) && hashesTo(data)) ? 'measured' : 'other'
+  }
+  // Types are not measured: an event that hides as another one is known by its digest.
+  if (MARKED_PCRS.includes(event.pcr)) {
+    if (SEPARATORS.some(hashesTo)) return 'other'
+    if (name !== 'EV_EFI_ACTION' && ACTIONS.some((text) => hashesTo(new TextEncoder().encode(text)))) return 'other'
+  }
+  const candidates = candidatesOf(event)
+  if (candidates === undefined) return 'comment'
+  return candidates.some(hashesTo) ? 'measured' : 'other'
+}
+
+/** The GRUB command or command line of an EV_IPL event, without what GRUB writes around it; undefined for other events. */
+export function grubText(event: TpmEvent): { readonly prefix: string; readonly text: string } | undefined {
+  if (event.pcr !== GRUB_PCR || eventTypeName(event.type) !== 'EV_IPL') return undefined
+  const written = Buffer.from(event.data).toString('latin1').replace(/\0$/, '')
+  const prefix = GRUB_PREFIXES.find((candidate) => written.startsWith(candidate))
+  if (prefix === undefined) return undefined
+  return { prefix, text: Buffer.from(written.slice(prefix.length), 'latin1').toString('utf8') }
+}
+
+function candidatesOf(event: TpmEvent): readonly Uint8Array[] | undefined {
+  const name = eventTypeName(event.type)
+  const grub = grubText(event)
+  if (grub !== undefined) {
+    const start = grub.prefix.length
+    const end = event.data.at(-1) === 0 ? event.data.length - 1 : event.data.length
+    return [event.data.subarray(start, end), event.data.subarray(start)]
+  }
+  // Some firmware measures the value alone, though it logs the whole variable.
+  if (name === 'EV_EFI_VARIABLE_BOOT') return [event.data, ...variableValue(event.data)]
+  // shim before 15.5 logs one byte more than it measures.
+  if (name === 'EV_EFI_VARIABLE_AUTHORITY') return [event.data, event.data.subarray(0, -1)]
+  return WHOLE.has(name) ? [event.data] : undefined
+}
+
+function variableValue(data: Uint8Array): Uint8Array[] {
+  try {
+    return [parseUefiVariable(data).value]
+  } catch (error) {
+    if (error instanceof MalformedError) return []
+    throw error
+  }
+}
