@@ -15,6 +15,8 @@ export interface ImageLimits {
   /** Signature objects of one image, and bytes of one payload. */
   readonly maxSignatures: number
   readonly maxSignatureBytes: number
+  /** A sigstore bundle: an attestation in it may list every package of the image. */
+  readonly maxBundleBytes: number
 }
 
 const MIB = 1024 * 1024
@@ -30,4 +32,5 @@ export const DEFAULT_LIMITS: ImageLimits = {
   maxRatio: 1100,
   maxSignatures: 64,
   maxSignatureBytes: 128 * 1024,
+  maxBundleBytes: 16 * MIB,
 }

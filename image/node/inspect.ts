@@ -7,7 +7,7 @@ import type { ImageConfig } from '../manifest/config.ts'
 import { LINUX_AMD64 } from '../manifest/platform.ts'
 import { fetchImageConfig, resolveImage } from '../pull/pull-image.ts'
 import type { RegistryClient } from '../registry/client.ts'
-import { fetchSignatures } from '../signature/cosign.ts'
+import { signaturesIn } from '../signature/cosign.ts'
 
 export interface InspectedImage {
   /** Repository and digest of what the reference names. */
@@ -36,7 +36,8 @@ export async function inspectImage(options: {
   const image = await resolveImage(registry, reference, { platform: LINUX_AMD64, signal })
   const config = await fetchImageConfig(registry, image, { platform: LINUX_AMD64, limits: DEFAULT_LIMITS, signal })
   const top = image.indexDigest ?? image.manifestDigest
-  const signatures = await fetchSignatures(registry, reference, top, { limits: DEFAULT_LIMITS, signal })
+  const find = signaturesIn(registry, reference, { limits: DEFAULT_LIMITS, signal })
+  const signatures = [...(await find(top, 'cosign')), ...(await find(top, 'bundle'))]
   return {
     reference: formatReference(withDigest(reference, top)),
     manifestDigest: image.manifestDigest,

@@ -26,12 +26,29 @@ export class OciLayout {
 
   /** The one image in it. Throws `MalformedError` ERR_OCI_LAYOUT when there is not exactly one. */
   async image(): Promise<LayoutDocument> {
-    const index = parseManifest(await this.#file('index.json'), `${this.folder}/index.json`)
-    const entry = index.kind === 'index' ? index.manifests[0] : undefined
-    if (index.kind !== 'index' || entry === undefined || index.manifests.length > 1) {
+    const [entry, ...more] = await this.entries()
+    if (entry === undefined || more.length > 0) {
       throw new MalformedError('ERR_OCI_LAYOUT', `${this.folder}: index.json must name exactly one image`)
     }
     return await this.document(entry)
+  }
+
+  /** What index.json names: images, and what belongs to them. */
+  async entries(): Promise<readonly Descriptor[]> {
+    const index = parseManifest(await this.#file('index.json'), `${this.folder}/index.json`)
+    if (index.kind !== 'index') throw new MalformedError('ERR_OCI_LAYOUT', `${this.folder}: index.json is no index`)
+    return index.manifests
+  }
+
+  /** A blob that fits in memory, verified. */
+  async smallBlob(descriptor: Descriptor, maxBytes: number): Promise<Uint8Array> {
+    await this.checkBlob(descriptor)
+    if (descriptor.size > maxBytes) {
+      throw new MalformedError('ERR_OCI_LAYOUT', `${descriptor.digest}: ${descriptor.size} bytes, at most ${maxBytes}`)
+    }
+    const bytes = await readFile(this.#path(descriptor.digest))
+    verifyDigest(nodeCrypto, bytes, descriptor.digest, `${this.folder}: ${descriptor.digest}`)
+    return bytes
   }
 
   /** A manifest or index that lies in the layout, verified. */

@@ -4,18 +4,12 @@ import { toBase64 } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import { computeDigest, type Digest } from '#protocol/oci/digest'
 import { OCI_CONFIG, OCI_MANIFEST } from '#protocol/oci/media-types'
-import {
-  formatReference,
-  type ImageReference,
-  parseReference,
-  repositoryName,
-  withDigest,
-  withTag,
-} from '#protocol/oci/reference'
+import { formatReference, type ImageReference, parseReference, withDigest, withTag } from '#protocol/oci/reference'
 import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { signatureTag } from '../signature/cosign.ts'
-import { encodePayload, SIGNATURE_ANNOTATION, SIMPLE_SIGNING_TYPE } from '../signature/payload.ts'
+import { SIGNATURE_ANNOTATION } from '../signature/found.ts'
+import { encodePayload, SIMPLE_SIGNING_TYPE } from '../signature/payload.ts'
 import { uploadBlob, uploadManifest } from './upload.ts'
 
 export interface SigningKeyPair {
@@ -55,7 +49,7 @@ export async function signImage(options: SignOptions): Promise<SignedImage> {
     typeof options.reference === 'string' ? parseReference(options.reference, 'latest') : options.reference
   const { registry, signal } = options
   const { digest } = await registry.fetchManifest(reference, signal)
-  const payload = encodePayload({ manifestDigest: digest, dockerReference: repositoryName(reference) })
+  const payload = encodePayload({ manifestDigest: digest, dockerReference: signedName(reference, digest) })
   const signature = toBase64(sign('sha256', payload, { key, dsaEncoding: 'der' }))
 
   const tag = signatureTag(digest)
@@ -80,6 +74,16 @@ export async function signImage(options: SignOptions): Promise<SignedImage> {
   const bytes = new TextEncoder().encode(JSON.stringify(manifest))
   await uploadManifest(target, { bytes, mediaType: OCI_MANIFEST, version: tag })
   return { reference: formatReference(withDigest(reference, digest)), digest, signatureTag: tag }
+}
+
+/**
+ * The name that the signature claims: with the tag that was asked for, else with the digest. A bare repository, as
+ * cosign writes it, would satisfy no rule about versions, the default one of policy.json among them.
+ */
+function signedName(reference: ImageReference, digest: Digest): string {
+  return formatReference(
+    reference.tag === undefined ? withDigest(reference, digest) : withTag(reference, reference.tag),
+  )
 }
 
 /** Public half of a private key, as a policy wants it. Throws `MalformedError` ERR_SIGNING_KEY. */

@@ -1,168 +1,173 @@
 /**
  * Judges an image by a signature policy: every requirement of the most specific scope must hold.
  *
- * Runs before a single layer is fetched. The digests are of manifests that were fetched and verified; the signatures
- * are claims until one verifies with a key that the policy names.
+ * Runs before a single layer is fetched, and again for every reference, whatever is cached. The digests are of manifests
+ * that were fetched and verified; the signatures are claims until one verifies with a key that the policy names.
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
-import { CaissonError, DeniedError, UnavailableError, UnverifiedError } from '#protocol/errors'
+import { type CaissonError, DeniedError, UnverifiedError } from '#protocol/errors'
 import type { Digest } from '#protocol/oci/digest'
 import { formatReference, type ImageReference } from '#protocol/oci/reference'
-import type { FoundSignature } from '../signature/cosign.ts'
-import { parsePayload } from '../signature/payload.ts'
-import { parseSigningKey } from '../signature/public-key.ts'
-import { identityMatches } from './identity.ts'
-import type { KeySource, SignaturePolicy, SigstoreSigned } from './policy.ts'
-import { requirementsFor } from './scopes.ts'
+import type { FoundSignature } from '../signature/found.ts'
+import { judgeBundle } from './caisson-bundle.ts'
+import type { CaissonThreshold, Requirement, SignaturePolicy } from './policy.ts'
+import type { KeyResolver, RequirementContext, RequirementFinding, SignatureEngines } from './requirement.ts'
+import { requirementsFor, type StoredPlace } from './scopes.ts'
+import { judgeSignedBy } from './signed-by.ts'
+import { judgeSigstoreSigned } from './sigstore-signed.ts'
+import { mostSigners } from './threshold.ts'
 
-/** PEM of a key that the policy names by path or `kbs:///` URI. */
-export type KeyResolver = (path: string) => Promise<string>
+export type { KeyResolver, SignatureEngines } from './requirement.ts'
 
 export interface JudgementInput {
   /** Undefined refuses: an image that nobody judged is not run. */
   readonly policy: SignaturePolicy | undefined
-  /** As it was asked for, never the name of a mirror. */
-  readonly reference: ImageReference
+  /** As it was asked for, never the name of a mirror. Undefined for an image in a folder that goes by no name. */
+  readonly reference: ImageReference | undefined
+  /** Where an image lies that is not in a registry: its scopes decide, unless it is judged under a reference. */
+  readonly stored?: StoredPlace
   /**
    * The manifest that would run, and the index it was selected from, if one: a signature over either vouches, since the
    * index names the manifest by digest.
    */
   readonly digests: readonly Digest[]
-  readonly signaturesOf: (digest: Digest) => Promise<readonly FoundSignature[]>
+  readonly signaturesOf: (digest: Digest, kind: FoundSignature['kind']) => Promise<readonly FoundSignature[]>
   readonly resolveKey: KeyResolver
   readonly crypto: CryptoProvider
+  /** What judges OpenPGP signatures and sigstore bundles. Without it policies that ask for these refuse. */
+  readonly engines?: SignatureEngines | undefined
+  /** Default: the clock's. */
+  readonly now?: Date
 }
 
 export interface Judgement {
   /** Which list of the policy decided: `docker["registry.example/team"]`. */
   readonly place: string
   readonly requirements: readonly string[]
+  /** Who signed, for each requirement that asks for signers. */
+  readonly signers: readonly string[]
 }
 
 /**
- * Throws `DeniedError` ERR_IMAGE_REJECTED or ERR_IMAGE_IDENTITY, `UnverifiedError` ERR_IMAGE_UNSIGNED,
- * ERR_IMAGE_SIGNATURE or ERR_IMAGE_POLICY_MISSING, `UnavailableError` ERR_IMAGE_POLICY_UNSUPPORTED.
+ * Throws `DeniedError` ERR_IMAGE_REJECTED, ERR_IMAGE_IDENTITY or ERR_IMAGE_SIGNER, `UnverifiedError` ERR_IMAGE_UNSIGNED,
+ * ERR_IMAGE_SIGNATURE, ERR_IMAGE_CERTIFICATE, ERR_IMAGE_LOG_ENTRY, ERR_IMAGE_THRESHOLD or ERR_IMAGE_POLICY_MISSING,
+ * and what reading the policy's keys throws.
  */
 export async function evaluateSignaturePolicy(input: JudgementInput): Promise<Judgement> {
+  const image = nameOf(input)
   if (input.policy === undefined) {
-    throw new UnverifiedError('ERR_IMAGE_POLICY_MISSING', `${nameOf(input)}: there is no image policy to judge it by`, {
+    throw new UnverifiedError('ERR_IMAGE_POLICY_MISSING', `${image}: there is no image policy to judge it by`, {
       hint: 'Store a policy.json at the verifier and name it in the initdata as image_security_policy_uri.',
     })
   }
-  const { place, requirements } = requirementsFor(input.policy, input.reference)
+  const { place, requirements } = requirementsFor(input.policy, placeOf(input))
+  const signers = new Set<string>()
   for (const [index, requirement] of requirements.entries()) {
-    const here = `${place}[${index}]`
-    switch (requirement.type) {
-      case 'insecureAcceptAnything':
-        break
-      case 'reject':
-        throw new DeniedError('ERR_IMAGE_REJECTED', `${nameOf(input)}: rejected by the image policy, ${place}`, {
-          field: place,
-          allowed: 'nothing',
-          asked: formatReference(input.reference),
-          hint: 'Add a scope for this repository to policy.json if the image is to be admitted.',
-        })
-      case 'signedBy':
-        throw unsupported(here, 'signedBy (GPG)')
-      case 'signedBaseLayer':
-        throw unsupported(here, requirement.type)
-      case 'sigstoreSigned':
-        await requireSigstore(requirement, here, input)
-        break
-      default:
-        requirement satisfies never
+    const context: RequirementContext = {
+      image,
+      reference: input.reference,
+      digests: input.digests,
+      signaturesOf: input.signaturesOf,
+      resolveKey: input.resolveKey,
+      crypto: input.crypto,
+      engines: input.engines,
+      now: input.now ?? new Date(),
+      place: `${place}[${index}]`,
     }
+    for (const signer of await requireOne(requirement, context)) signers.add(signer)
   }
-  return { place, requirements: requirements.map(({ type }) => type) }
+  return { place, requirements: requirements.map(({ type }) => type), signers: [...signers] }
 }
 
-async function requireSigstore(requirement: SigstoreSigned, place: string, input: JudgementInput): Promise<void> {
-  if (requirement.keyless !== undefined) throw unsupported(place, `sigstoreSigned with ${requirement.keyless}`)
-  if (requirement.rekor) throw unsupported(place, 'sigstoreSigned with a Rekor key')
-  const keys = await Promise.all(requirement.keys.map((key, index) => readKey(key, `${place}.key ${index + 1}`, input)))
-
-  const failures: CaissonError[] = []
-  for (const digest of input.digests) {
-    for (const found of await input.signaturesOf(digest)) {
-      const failure = judgeSignature(found, { digest, keys, requirement, place, input })
-      if (failure === undefined) return
-      failures.push(failure)
-    }
+/** The signers it found. */
+async function requireOne(requirement: Requirement, context: RequirementContext): Promise<readonly string[]> {
+  switch (requirement.type) {
+    case 'insecureAcceptAnything':
+      return []
+    case 'reject':
+      throw new DeniedError('ERR_IMAGE_REJECTED', `${context.image}: rejected by the image policy, ${context.place}`, {
+        field: context.place,
+        allowed: 'nothing',
+        asked: context.image,
+        hint: 'Add a scope for this repository to policy.json if the image is to be admitted.',
+      })
+    case 'signedBaseLayer':
+      throw new UnverifiedError(
+        'ERR_IMAGE_POLICY_UNSUPPORTED',
+        `${context.image}: ${context.place}: signedBaseLayer is reserved, and admits no image`,
+        { hint: 'Use signedBy or sigstoreSigned.' },
+      )
+    case 'caissonThreshold':
+      return await requireThreshold(requirement, context)
+    case 'signedBy':
+    case 'sigstoreSigned':
+    case 'caissonBundle':
+      return requireSigners(await judgeSigners(requirement, context), context)
+    default:
+      return requirement satisfies never
   }
-  // A signature that verified but says another name is nearer to acceptance than one that did not verify at all.
-  const [first] = failures.sort((a, b) => Number(b instanceof DeniedError) - Number(a instanceof DeniedError))
-  if (first !== undefined) throw first
-  throw new UnverifiedError('ERR_IMAGE_UNSIGNED', `${nameOf(input)}: has no signature, and ${place} demands one`, {
+}
+
+type SignerRequirement = CaissonThreshold['of'][number]
+
+function judgeSigners(requirement: SignerRequirement, context: RequirementContext): Promise<RequirementFinding> {
+  switch (requirement.type) {
+    case 'signedBy':
+      return judgeSignedBy(requirement, context)
+    case 'sigstoreSigned':
+      return judgeSigstoreSigned(requirement, context)
+    case 'caissonBundle':
+      return judgeBundle(requirement, context)
+    default:
+      return requirement satisfies never
+  }
+}
+
+function requireSigners({ signers, failures }: RequirementFinding, context: RequirementContext): readonly string[] {
+  if (signers.length > 0) return signers
+  throw nearest(failures) ?? unsigned(context)
+}
+
+/** Distinct signers count: one who satisfies two requirements is still one. */
+async function requireThreshold(
+  { count, of }: CaissonThreshold,
+  context: RequirementContext,
+): Promise<readonly string[]> {
+  const findings: RequirementFinding[] = []
+  for (const [index, requirement] of of.entries()) {
+    findings.push(await judgeSigners(requirement, { ...context, place: `${context.place}.of[${index}]` }))
+  }
+  const signers = mostSigners(findings.map((finding) => finding.signers))
+  if (signers.length >= count) return signers
+  const failures = findings.flatMap((finding) => finding.failures)
+  const why = nearest(failures)
+  throw new UnverifiedError(
+    'ERR_IMAGE_THRESHOLD',
+    `${context.image}: ${context.place} demands ${count} of ${of.length} signers, found ${signers.length}${signers.length === 0 ? '' : `: ${signers.join(', ')}`}`,
+    {
+      hint: 'Let the others sign this digest as well.',
+      ...(why === undefined ? {} : { cause: why }),
+    },
+  )
+}
+
+/** A signature that verified but says another name is nearer to acceptance than one that did not verify at all. */
+function nearest(failures: readonly CaissonError[]): CaissonError | undefined {
+  return failures.find((failure) => failure instanceof DeniedError) ?? failures[0]
+}
+
+function unsigned({ image, place }: RequirementContext): UnverifiedError {
+  return new UnverifiedError('ERR_IMAGE_UNSIGNED', `${image}: has no signature, and ${place} demands one`, {
     hint: 'Sign it: caisson image sign --key KEY REFERENCE.',
   })
 }
 
-interface SignatureContext {
-  readonly digest: Digest
-  readonly keys: readonly Uint8Array[]
-  readonly requirement: SigstoreSigned
-  readonly place: string
-  readonly input: JudgementInput
+function placeOf({ reference, stored }: JudgementInput): ImageReference | StoredPlace {
+  const place = reference ?? stored
+  if (place === undefined) throw new TypeError('an image is judged under a reference or where it lies')
+  return place
 }
 
-/** Undefined when the signature satisfies the requirement, else why not. */
-function judgeSignature(found: FoundSignature, context: SignatureContext): CaissonError | undefined {
-  const { digest, keys, requirement, place, input } = context
-  const genuine = keys.some((publicKey) =>
-    input.crypto.verify({
-      scheme: 'ecdsa',
-      hash: 'sha256',
-      publicKey,
-      data: found.payload,
-      signature: found.signature,
-    }),
-  )
-  if (!genuine) {
-    return new UnverifiedError(
-      'ERR_IMAGE_SIGNATURE',
-      `${nameOf(input)}: signed, but not by a key that ${place} names (${keys.length} tried)`,
-      { hint: 'Sign the image with the key of the policy, or add the public key it was signed with to the policy.' },
-    )
-  }
-  try {
-    const payload = parsePayload(found.payload, 'signed payload')
-    if (payload.manifestDigest !== digest) {
-      return new UnverifiedError(
-        'ERR_IMAGE_SIGNATURE',
-        `${nameOf(input)}: the signature is for ${payload.manifestDigest}`,
-        {
-          hint: 'The signature was copied from another image. Sign this one.',
-        },
-      )
-    }
-    if (identityMatches(requirement.identity, input.reference, payload.dockerReference)) return undefined
-    return new DeniedError(
-      'ERR_IMAGE_IDENTITY',
-      `${nameOf(input)}: signed as ${JSON.stringify(payload.dockerReference)}, which ${requirement.identity.type} refuses`,
-      {
-        field: `${place}.signedIdentity`,
-        allowed: requirement.identity.type,
-        asked: payload.dockerReference,
-        hint: 'Sign the image under the name it is pulled by, or choose another signedIdentity.',
-      },
-    )
-  } catch (error) {
-    if (error instanceof CaissonError) return error
-    throw error
-  }
-}
-
-async function readKey(source: KeySource, place: string, input: JudgementInput): Promise<Uint8Array> {
-  const pem = source.kind === 'inline' ? source.pem : await input.resolveKey(source.path)
-  return parseSigningKey(pem, place)
-}
-
-function unsupported(place: string, what: string): UnavailableError {
-  return new UnavailableError('ERR_IMAGE_POLICY_UNSUPPORTED', `image policy: ${place}: ${what} is not supported yet`, {
-    hint: 'Use sigstoreSigned with an ECDSA P-256 key (keyData, keyDatas or keyPath).',
-  })
-}
-
-function nameOf({ reference }: JudgementInput): string {
-  return formatReference(reference)
+function nameOf({ reference, stored }: JudgementInput): string {
+  return reference === undefined ? `${stored?.transport}:${stored?.path}` : formatReference(reference)
 }

@@ -8,10 +8,19 @@ export interface ScopedRequirements {
   readonly requirements: readonly Requirement[]
 }
 
-export function requirementsFor(policy: SignaturePolicy, reference: ImageReference): ScopedRequirements {
-  for (const scope of scopesOf(reference)) {
-    const requirements = policy.docker.get(scope)
-    if (requirements !== undefined) return { place: `docker[${JSON.stringify(scope)}]`, requirements }
+/** An image that is not in a registry. `path` is absolute, with symbolic links resolved. */
+export interface StoredPlace {
+  readonly transport: 'dir' | 'oci'
+  readonly path: string
+}
+
+export function requirementsFor(policy: SignaturePolicy, image: ImageReference | StoredPlace): ScopedRequirements {
+  const inRegistry = 'registry' in image
+  const transport = inRegistry ? 'docker' : image.transport
+  const lists = inRegistry ? policy.docker : policy.transports.get(transport)
+  for (const scope of inRegistry ? scopesOf(image) : foldersOf(image.path)) {
+    const requirements = lists?.get(scope)
+    if (requirements !== undefined) return { place: `${transport}[${JSON.stringify(scope)}]`, requirements }
   }
   return { place: 'default', requirements: policy.default }
 }
@@ -26,6 +35,13 @@ export function scopesOf(reference: ImageReference): readonly string[] {
   const host = reference.registry.replace(/:[0-9]+$/, '')
   for (let dot = host.indexOf('.'); dot !== -1; dot = host.indexOf('.', dot + 1)) scopes.push(`*${host.slice(dot)}`)
   return [...scopes, '']
+}
+
+/** A folder and its parents, without "/", which is the scope "". */
+function foldersOf(path: string): readonly string[] {
+  const folders: string[] = []
+  for (let folder = path; folder !== ''; folder = folder.slice(0, folder.lastIndexOf('/'))) folders.push(folder)
+  return [...folders, '']
 }
 
 /** The digest is what will run; a tag beside it is decoration that must not select another rule. */

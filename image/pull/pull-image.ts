@@ -17,7 +17,7 @@ import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/pl
 import { evaluateSignaturePolicy, type KeyResolver } from '../policy/evaluate.ts'
 import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
-import { fetchSignatures } from '../signature/cosign.ts'
+import { signaturesIn } from '../signature/cosign.ts'
 import { TarBudget } from './budget.ts'
 import { fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
 import type { PullProgress } from './progress.ts'
@@ -130,7 +130,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     policy: options.signaturePolicy,
     reference,
     digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
-    signaturesOf: (digest) => fetchSignatures(registry, reference, digest, { limits, signal }),
+    signaturesOf: signaturesIn(registry, reference, { limits, signal }),
     resolveKey: options.resolveKey ?? noKeys,
     crypto,
   })

@@ -1,34 +1,35 @@
 /**
- * The signed text of cosign's "simple signing" signatures: which image, under which name.
- * Parsed only after the signature over its bytes has verified.
+ * The signed text of "simple signing" (containers-signature(5)) and of cosign, which took it over with another type:
+ * which image, under which name. Parsed only after the signature over its bytes has verified.
  */
-import { fromBase64 } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import { type Digest, parseDigest } from '#protocol/oci/digest'
 import { asObject, asString } from '../json/fields.ts'
-import { type JsonObject, parseStrictJson } from '../json/strict-json.ts'
+import { type JsonObject, type JsonValue, parseStrictJson } from '../json/strict-json.ts'
 
 export const SIMPLE_SIGNING_TYPE = 'application/vnd.dev.cosign.simplesigning.v1+json'
-export const SIGNATURE_ANNOTATION = 'dev.cosignproject.cosign/signature'
-const PAYLOAD_TYPE = 'cosign container image signature'
+
+const TYPES = {
+  cosign: 'cosign container image signature',
+  openpgp: 'atomic container signature',
+} as const
+
+export type PayloadKind = keyof typeof TYPES
 
 export interface SignedPayload {
   readonly manifestDigest: Digest
-  /** As it stands there: a repository name for what cosign writes. */
+  /** As it stands there: a repository name for what cosign writes, a full reference for what skopeo and podman write. */
   readonly dockerReference: string
 }
 
 /** Throws `MalformedError` ERR_IMAGE_SIGNATURE_FORMAT or ERR_JSON. */
-export function parsePayload(bytes: Uint8Array, what: string): SignedPayload {
-  const top = asObject(parseStrictJson(bytes, what), what)
-  exactMembers(top, ['critical', 'optional'], ['critical'], what)
-  const critical = asObject(top.critical, `${what}: critical`)
-  exactMembers(critical, ['type', 'image', 'identity'], ['type', 'image', 'identity'], `${what}: critical`)
-  if (critical.type !== PAYLOAD_TYPE) throw malformed(what, `critical.type is not "${PAYLOAD_TYPE}"`)
-  const image = asObject(critical.image, `${what}: critical.image`)
-  exactMembers(image, ['docker-manifest-digest'], ['docker-manifest-digest'], `${what}: critical.image`)
-  const identity = asObject(critical.identity, `${what}: critical.identity`)
-  exactMembers(identity, ['docker-reference'], ['docker-reference'], `${what}: critical.identity`)
+export function parsePayload(bytes: Uint8Array, what: string, kind: PayloadKind = 'cosign'): SignedPayload {
+  const top = exactly(parseStrictJson(bytes, what), ['critical', 'optional'], what)
+  const critical = exactly(top.critical, ['type', 'image', 'identity'], `${what}: critical`)
+  if (critical.type !== TYPES[kind]) throw malformed(what, `critical.type is not "${TYPES[kind]}"`)
+  const image = exactly(critical.image, ['docker-manifest-digest'], `${what}: critical.image`)
+  const identity = exactly(critical.identity, ['docker-reference'], `${what}: critical.identity`)
+  checkOptional(top.optional, kind, what)
   return {
     manifestDigest: parseDigest(image['docker-manifest-digest'], `${what}: docker-manifest-digest`),
     dockerReference: asString(identity['docker-reference'], `${what}: docker-reference`),
@@ -40,24 +41,31 @@ export function encodePayload({ manifestDigest, dockerReference }: SignedPayload
     critical: {
       identity: { 'docker-reference': dockerReference },
       image: { 'docker-manifest-digest': manifestDigest },
-      type: PAYLOAD_TYPE,
+      type: TYPES.cosign,
     },
     optional: null,
   }
   return new TextEncoder().encode(JSON.stringify(payload))
 }
 
-/** The annotation's base64, in which cosign tolerates line ends. */
-export function decodeSignature(annotation: string, what: string): Uint8Array {
-  return fromBase64(annotation.replaceAll(/[\r\n]/g, ''), what)
+/** Of the free part two members have a type; cosign writes null where there is nothing. */
+function checkOptional(value: JsonValue | undefined, kind: PayloadKind, what: string): void {
+  if (value === null && kind === 'cosign') return
+  const { creator, timestamp } = asObject(value, `${what}: optional`)
+  if (creator !== undefined && typeof creator !== 'string') throw malformed(what, 'optional.creator is not a string')
+  if (timestamp !== undefined && (typeof timestamp !== 'number' || !Number.isInteger(timestamp))) {
+    throw malformed(what, 'optional.timestamp is not a whole number')
+  }
 }
 
-function exactMembers(value: JsonObject, allowed: readonly string[], needed: readonly string[], place: string): void {
-  const names = Object.keys(value)
-  const unknown = names.find((name) => !allowed.includes(name))
+/** An object with these members and no others. */
+function exactly(value: JsonValue | undefined, names: readonly string[], place: string): JsonObject {
+  const given = asObject(value, place)
+  const unknown = Object.keys(given).find((name) => !names.includes(name))
   if (unknown !== undefined) throw malformed(place, `unknown member ${JSON.stringify(unknown.slice(0, 100))}`)
-  const missing = needed.find((name) => !names.includes(name))
+  const missing = names.find((name) => !(name in given))
   if (missing !== undefined) throw malformed(place, `no member "${missing}"`)
+  return given
 }
 
 function malformed(place: string, why: string): MalformedError {

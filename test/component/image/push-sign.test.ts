@@ -91,7 +91,7 @@ test('openssl verifies the signature over the payload, with the key that was mad
   )
   t.deepEqual(JSON.parse(new TextDecoder().decode(payload)), {
     critical: {
-      identity: { 'docker-reference': `${registry.host}/team/app` },
+      identity: { 'docker-reference': pushed.reference },
       image: { 'docker-manifest-digest': pushed.digest },
       type: 'cosign container image signature',
     },
@@ -145,7 +145,9 @@ test('a signature that openssl made over a payload of its own is accepted', asyn
   await uploadManifest(target, { bytes, mediaType, version: `${digest.replace(':', '-')}.sig` })
 
   const keyPath = 'kbs:///default/cosign-public-key/test'
-  const policy = parseSignaturePolicy(JSON.stringify({ default: [{ type: 'sigstoreSigned', keyPath }] }))
+  const policy = parseSignaturePolicy(
+    JSON.stringify({ default: [{ type: 'sigstoreSigned', keyPath, signedIdentity: { type: 'matchRepository' } }] }),
+  )
   const resolveKey = async (asked: string): Promise<string> => {
     t.is(asked, keyPath)
     return await readFile(path('pub'), 'utf8')

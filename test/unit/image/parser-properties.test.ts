@@ -1,9 +1,15 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
 import { parseChallenges } from '#image/registry/challenge'
+import { parseSignatureBlob } from '#image/signature/blob'
 import { encodePayload, parsePayload } from '#image/signature/payload'
 import { parseSigningKey } from '#image/signature/public-key'
+import { parseHashedRekord, parseRekorSet } from '#image/signature/rekor-set'
+import { parseCertificate } from '#image/signature/x509/certificate'
+import { parsePem, parsePemCertificates } from '#image/signature/x509/pem'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const PAYLOAD = { manifestDigest: `sha256:${'a'.repeat(64)}`, dockerReference: 'registry.example/app' } as const
@@ -22,14 +28,14 @@ test('a signed payload that is taken says the same when it is written again', (t
   t.deepEqual(parsePayload(encodePayload(PAYLOAD), 'payload'), PAYLOAD)
 })
 
-test('a key for signatures is a point on P-256 in one PEM, or refused', (t) => {
+test('a key for signatures is in one PEM, and its kind is known, or it is refused', (t) => {
   const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const pem = String(publicKey.export({ type: 'spki', format: 'pem' }))
   refusesOrKeeps(
     t,
     damaged(pem),
     (input) => parseSigningKey(input, 'key'),
-    (value) => value.length === 91 && value[26] === 4,
+    ({ spki, scheme }) => spki[0] === 0x30 && ['ecdsa', 'rsa-pkcs1', 'ed25519'].includes(scheme),
   )
 })
 
@@ -42,4 +48,56 @@ test('challenges have lower-case schemes, and parameters once', (t) => {
   refusesOrKeeps(t, inputs, parseChallenges, (challenges) =>
     challenges.every(({ scheme, params }) => scheme === scheme.toLowerCase() && !params.has('')),
   )
+})
+
+const FIXTURES = join(import.meta.dirname, '../../vectors/image-sign/containers-image/signature/fixtures')
+const text = (name: string): string => readFileSync(join(FIXTURES, name), 'utf8')
+const encode = (value: string): Uint8Array => new TextEncoder().encode(value)
+
+test('a signature in a file is of a known format, or refused', (t) => {
+  const good = text('dir-img-cosign-key-rekor-valid/signature-1')
+  t.is(parseSignatureBlob(encode(good), 'signature-1')?.kind, 'cosign')
+  const inputs = fc.oneof(damaged(good).map(encode), fc.uint8Array({ maxLength: 64 }))
+  refusesOrKeeps(
+    t,
+    inputs,
+    (input) => parseSignatureBlob(input, 'signature-1'),
+    (value, input) => value === undefined || (value.kind === 'openpgp') === (input[0] ?? 0) >= 0x80,
+  )
+})
+
+test('a log entry and the promise about it are complete, or refused', (t) => {
+  const good = text('rekor-set')
+  const body = Buffer.from(JSON.parse(good).Payload.body, 'base64').toString()
+  t.is(parseRekorSet(good, 'set').payload.logIndex, JSON.parse(good).Payload.logIndex)
+  refusesOrKeeps(t, damaged(good), (input) => parseRekorSet(input, 'set'))
+  refusesOrKeeps(
+    t,
+    damaged(body),
+    (input) => parseHashedRekord(encode(input), 'entry'),
+    ({ signer }) => signer[0] !== undefined,
+  )
+})
+
+test('certificates are read as PEM of DER that is whole, or refused', (t) => {
+  const good = text('fulcio-cert')
+  const [der = new Uint8Array()] = parsePemCertificates(good, 'certificate')
+  t.deepEqual(parseCertificate(der, 'certificate').der, der)
+  refusesOrKeeps(
+    t,
+    damaged(good),
+    (input) => parsePem(input, 'pem'),
+    (blocks) => blocks.length > 0 && blocks.every(({ label }) => label !== ''),
+  )
+  const spoilt = fc.tuple(fc.nat(der.length - 1), fc.nat(255)).map(([at, byte]) => der.with(at, byte))
+  const cut = fc.nat(der.length - 1).map((length) => der.subarray(0, length))
+  refusesOrKeeps(t, spoilt, (input) => parseCertificate(input, 'certificate'))
+  const accepted: number[] = []
+  refusesOrKeeps(
+    t,
+    cut,
+    (input) => parseCertificate(input, 'certificate'),
+    (_, input) => accepted.push(input.length) < 0,
+  )
+  t.deepEqual(accepted, [])
 })

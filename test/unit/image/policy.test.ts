@@ -7,6 +7,7 @@ import { parseSignaturePolicy } from '#image/policy/parse'
 import type { IdentityRule } from '#image/policy/policy'
 import { requirementsFor, scopesOf } from '#image/policy/scopes'
 import { parseReference } from '#protocol/oci/reference'
+import { bytes } from './fixtures.ts'
 
 const PEM = '-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n'
 const KEY_DATA = Buffer.from(PEM).toString('base64')
@@ -16,7 +17,7 @@ function policy(requirement: object): string {
   return JSON.stringify({ default: [requirement] })
 }
 
-test('the requirements of today parse, and those of tomorrow are kept apart', (t) => {
+test('scopes of every transport parse, each under its own name', (t) => {
   const parsed = parseSignaturePolicy(
     JSON.stringify({
       default: [{ type: 'reject' }],
@@ -33,21 +34,21 @@ test('the requirements of today parse, and those of tomorrow are kept apart', (t
   t.deepEqual(parsed.docker.get('r.example/a'), [
     {
       type: 'sigstoreSigned',
-      keys: [{ kind: 'inline', pem: PEM }],
-      keyless: undefined,
-      rekor: false,
+      by: { kind: 'keys', keys: [{ kind: 'inline', bytes: bytes(PEM) }] },
+      rekor: [],
       identity: { type: 'matchRepoDigestOrExact' },
     },
   ])
   t.deepEqual([...parsed.docker.keys()], ['r.example/a', ''])
+  t.deepEqual([...parsed.transports.keys()], ['docker-daemon'])
 })
 
 test('keys come inline, as base64 or as PEM, or by path', (t) => {
   const keys = (members: object) => {
     const [requirement] = parseSignaturePolicy(policy({ type: 'sigstoreSigned', ...members })).default
-    return requirement?.type === 'sigstoreSigned' ? requirement.keys : undefined
+    return requirement?.type === 'sigstoreSigned' && requirement.by.kind === 'keys' ? requirement.by.keys : undefined
   }
-  const inline = { kind: 'inline', pem: PEM } as const
+  const inline = { kind: 'inline', bytes: bytes(PEM) } as const
   t.deepEqual(keys({ keyData: KEY_DATA }), [inline])
   t.deepEqual(keys({ keyData: PEM }), [inline])
   t.deepEqual(keys({ keyDatas: [KEY_DATA, PEM] }), [inline, inline])
@@ -55,11 +56,18 @@ test('keys come inline, as base64 or as PEM, or by path', (t) => {
     { kind: 'path', path: 'kbs:///default/cosign-public-key/test' },
   ])
   t.deepEqual(keys({ keyPaths: ['/a', '/b'] })?.length, 2)
+  // Go's base64 skips line ends, so others' tools write them.
+  t.deepEqual(keys({ keyData: KEY_DATA.replace(/(.{20})/g, '$1\n') }), [inline])
 })
 
 const SIGSTORE = { type: 'sigstoreSigned', keyData: KEY_DATA }
 const GPG = { type: 'signedBy', keyType: 'GPGKeys' }
+const PKI = { caRootsData: 'AAAA', subjectEmail: 'a@b' }
 const FULCIO = { caData: 'AAAA', oidcIssuer: 'https://issuer', subjectEmail: 'a@b' }
+
+function transport(name: string, scope: string): string {
+  return JSON.stringify({ default: [{ type: 'reject' }], transports: { [name]: { [scope]: [{ type: 'reject' }] } } })
+}
 
 const REFUSED: readonly (readonly [string, string])[] = [
   ['no default', '{}'],
@@ -81,7 +89,26 @@ const REFUSED: readonly (readonly [string, string])[] = [
     'fulcio without issuer',
     policy({ type: 'sigstoreSigned', fulcio: { caData: 'A', subjectEmail: 'a' }, rekorPublicKeyData: 'A' }),
   ],
-  ['pki with a rekor key', policy({ type: 'sigstoreSigned', pki: { caRootsData: 'A' }, rekorPublicKeyData: 'A' })],
+  ['pki without a subject', policy({ type: 'sigstoreSigned', pki: { caRootsData: 'AAAA' } })],
+  [
+    'pki with two kinds of intermediates',
+    policy({ type: 'sigstoreSigned', pki: { ...PKI, caIntermediatesData: 'AAAA', caIntermediatesPath: '/a' } }),
+  ],
+  ['a base layer without identity', policy({ type: 'signedBaseLayer' })],
+  ['identities without a trusted root', policy({ type: 'caissonBundle', identities: [{ issuer: 'i', subject: 's' }] })],
+  [
+    'an identity with two subjects',
+    policy({
+      type: 'caissonBundle',
+      trustedRootPath: '/a',
+      identities: [{ issuer: 'i', subject: 's', subjectPrefix: 's' }],
+    }),
+  ],
+  ['a threshold of none', policy({ type: 'caissonThreshold', count: 0, of: [SIGSTORE] })],
+  ['a threshold above the number of signers', policy({ type: 'caissonThreshold', count: 2, of: [SIGSTORE] })],
+  ['a threshold of no signers', policy({ type: 'caissonThreshold', count: 1, of: [{ type: 'reject' }] })],
+  ['key data that is not base64', policy({ type: 'sigstoreSigned', keyData: '?' })],
+  ['pki with a rekor key', policy({ type: 'sigstoreSigned', pki: PKI, rekorPublicKeyData: 'AAAA' })],
   ['signedBy without keyType', policy({ type: 'signedBy', keyData: 'A' })],
   ['signedBy without key', policy(GPG)],
   ['an unknown identity rule', policy({ ...SIGSTORE, signedIdentity: { type: 'any' } })],
@@ -110,6 +137,10 @@ const REFUSED: readonly (readonly [string, string])[] = [
     'a wildcard with a path',
     '{"default": [{"type": "reject"}], "transports": {"docker": {"*.b/c": [{"type": "reject"}]}}}',
   ],
+  ['a folder that is not absolute', transport('dir', 'a/b')],
+  ['a folder that is not canonical', transport('oci', '/a/../b')],
+  ['the root folder, which is the scope ""', transport('dir', '/')],
+  ['a scope where a transport has none', transport('docker-archive', '/a')],
   ['a mistake under another transport', '{"default": [{"type": "reject"}], "transports": {"dir": {"/a": [{}]}}}'],
 ]
 
@@ -167,6 +198,20 @@ test('scopes go from the full reference over its parents to everything', (t) => 
   t.is(scopesOf(parseReference(`r.example/a:1@sha256:${HEX}`))[0], `r.example/a@sha256:${HEX}`)
 })
 
+test('an image in a folder is judged by the folder, its parents, or everything', (t) => {
+  const reject = [{ type: 'reject' }]
+  const text = { default: reject, transports: { dir: { '/a/b': reject, '': reject }, oci: { '/a': reject } } }
+  const parsed = parseSignaturePolicy(JSON.stringify(text))
+  const place = (name: 'dir' | 'oci', path: string) => requirementsFor(parsed, { transport: name, path }).place
+  t.is(place('dir', '/a/b/c'), 'dir["/a/b"]')
+  t.is(place('dir', '/a/bc'), 'dir[""]')
+  t.is(place('oci', '/a/b'), 'oci["/a"]')
+  t.is(place('oci', '/b'), 'default')
+  // Without a name only the rules that name one themselves can hold.
+  t.false(identityMatches({ type: 'matchRepository' }, undefined, 'a.b/c:1'))
+  t.true(identityMatches({ type: 'exactReference', dockerReference: 'a.b/c:1' }, undefined, 'a.b/c:1'))
+})
+
 test('only the most specific scope counts', (t) => {
   const parsed = parseSignaturePolicy(
     JSON.stringify({
@@ -197,13 +242,16 @@ test('identity rules accept and refuse as containers-policy.json says', (t) => {
     [{ type: 'matchExact' }, tagged, 'r.example/a/b:1', true],
     [{ type: 'matchExact' }, tagged, 'r.example/a/b:2', false],
     [{ type: 'matchExact' }, tagged, 'r.example/a/b', false],
-    [{ type: 'matchExact' }, digested, digested, false],
+    [{ type: 'matchExact' }, digested, digested, true],
+    [{ type: 'matchExact' }, digested, 'r.example/a/b:1', false],
     [{ type: 'matchRepoDigestOrExact' }, tagged, 'r.example/a/b:1', true],
     [{ type: 'matchRepoDigestOrExact' }, tagged, 'r.example/a/b', false],
-    [{ type: 'matchRepoDigestOrExact' }, digested, 'r.example/a/b', true],
+    // What cosign writes, a bare repository, satisfies no rule that is about versions.
+    [{ type: 'matchRepoDigestOrExact' }, digested, 'r.example/a/b', false],
     [{ type: 'matchRepoDigestOrExact' }, digested, 'r.example/a/b:7', true],
-    [{ type: 'matchRepoDigestOrExact' }, digested, 'r.example/a/c', false],
-    [{ type: 'matchRepoDigestOrExact' }, `r.example/a/b:1@sha256:${HEX}`, 'r.example/a/b', true],
+    [{ type: 'matchRepoDigestOrExact' }, digested, `r.example/a/b@sha256:${HEX}`, true],
+    [{ type: 'matchRepoDigestOrExact' }, digested, 'r.example/a/c:7', false],
+    [{ type: 'matchRepoDigestOrExact' }, `r.example/a/b:1@sha256:${HEX}`, 'r.example/a/b:7', true],
     [{ type: 'matchRepository' }, tagged, 'r.example/a/b', true],
     [{ type: 'matchRepository' }, tagged, 'r.example/a', false],
     [{ type: 'exactReference', dockerReference: 'o.example/x:1' }, tagged, 'o.example/x:1', true],
