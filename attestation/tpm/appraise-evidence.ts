@@ -6,7 +6,6 @@
  * certificate of the attestation key, or a confidential machine's report that names it, `ak_unbound` remains. The live exchange
  * (`appraise.ts`) does better.
  */
-import { createHash } from 'node:crypto'
 import { equalBytes, toHex } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { replayAdmittedImages } from '#protocol/tpm-messages'
@@ -15,6 +14,7 @@ import type { Appraisal, Claims, Finding } from '../evidence/verdict.ts'
 import type { TrustVector } from '../token/trust-vector.ts'
 import { appraiseBootLog } from './evaluate/boot-log.ts'
 import { describeBinding } from './evaluate/key-binding.ts'
+import { keyClaims } from './evaluate/key-claims.ts'
 import { appraiseQuote, quoteClaims } from './evaluate/quote.ts'
 import type { TpmFileEvidence } from './parse/evidence.ts'
 import type { PcrValues } from './parse/pcr-values.ts'
@@ -55,20 +55,6 @@ export function appraiseTpm(evidence: TpmFileEvidence, context: AppraisalContext
     },
     trustworthiness: trustworthiness(binding, findings),
     findings,
-  }
-}
-
-/** Fingerprint of the key's SubjectPublicKeyInfo, SHA-256. */
-export function keyClaims({ key, area }: QuoteKey): Claims {
-  const spki = key.export({ format: 'der', type: 'spki' })
-  const kind =
-    key.asymmetricKeyType === 'ec'
-      ? key.asymmetricKeyDetails?.namedCurve
-      : `rsa-${key.asymmetricKeyDetails?.modulusLength}`
-  return {
-    ak: createHash('sha256').update(spki).digest('hex'),
-    ak_type: kind ?? '',
-    ...(area !== undefined && { ak_attributes: (area.attributes >>> 0).toString(16).padStart(8, '0') }),
   }
 }
 

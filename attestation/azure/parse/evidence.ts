@@ -4,32 +4,31 @@
  *
  * - SNP, 0: `{quote, report, vcek}`; 1 and 2: `{version, tpm_quote, hcl_report, vcek}`;
  * - TDX, 0: `{tpm_quote, hcl_report, td_quote}`; 1: with `version`.
+ *
+ * The bare report of the paravisor, as it is read from the TPM, is evidence of the hardware's half alone.
  */
 import type { JsonValue } from '#protocol/canonical-json'
 import { MalformedError } from '#protocol/errors'
 import { JsonFields } from '#protocol/json-fields'
+import { type SnpEvidence, snpEvidenceOf } from '../../snp/parse/evidence.ts'
+import { type TdxEvidence, tdxEvidenceOf } from '../../tdx/parse/evidence.ts'
 import { readQuote, type TpmQuoteEvidence } from '../../tpm/parse/evidence.ts'
 import { bytesOfJson } from '../../tpm/parse/json-bytes.ts'
 import { type ParsedCertificate, parseCertificate } from '../../x509/certificate.ts'
 import { parsePem } from '../../x509/pem.ts'
 import { type HclReport, parseHclReport } from './hcl-report.ts'
 
-export type AzureEvidence =
-  | {
-      readonly form: 'az-snp-vtpm'
-      readonly version: 0 | 1 | 2
-      readonly hcl: HclReport
-      readonly quote: TpmQuoteEvidence
-      /** VCEK, and what came with it. */
-      readonly certificates: readonly ParsedCertificate[]
-    }
-  | {
-      readonly form: 'az-tdx-vtpm'
-      readonly version: 0 | 1
-      readonly hcl: HclReport
-      readonly quote: TpmQuoteEvidence
-      readonly tdQuote: Uint8Array
-    }
+interface AzureEvidenceCommon {
+  readonly hcl: HclReport
+  /** Undefined for a bare report. */
+  readonly quote: TpmQuoteEvidence | undefined
+}
+
+export type AzureEvidence = AzureEvidenceCommon &
+  (
+    | { readonly form: 'az-snp-vtpm' | 'hcl-report'; readonly version: 0 | 1 | 2; readonly snp: SnpEvidence }
+    | { readonly form: 'az-tdx-vtpm'; readonly version: 0 | 1; readonly tdx: TdxEvidence }
+  )
 
 const CODE = 'ERR_AZURE_EVIDENCE'
 const MAX_HCL = 64 * 1024
@@ -53,12 +52,28 @@ export function parseAzureEvidence(document: JsonValue): AzureEvidence {
   if (form === 'az-tdx-vtpm') {
     if (hcl.kind !== 'tdx') throw fields.error('hcl_report', 'a TD quote came with the report of an SNP machine')
     const version = fields.has('version') ? fields.integer('version', 1, 1) : 0
-    return { form, version: version === 1 ? 1 : 0, hcl, quote, tdQuote: bytesOfJson(fields, 'td_quote', MAX_TD_QUOTE) }
+    const tdx = tdxEvidenceOf(bytesOfJson(fields, 'td_quote', MAX_TD_QUOTE), undefined)
+    return { form, version: version === 1 ? 1 : 0, hcl, quote, tdx }
   }
   if (hcl.kind !== 'snp') throw fields.error('hcl_report', 'the report of a TDX machine came without its TD quote')
   const version = old ? 0 : fields.integer('version', 1, 2)
   const certificates = fields.has('vcek') ? certificatesOf(bytesOfJson(fields, 'vcek', MAX_CERTIFICATES)) : []
-  return { form, version: version === 2 ? 2 : version === 1 ? 1 : 0, hcl, quote, certificates }
+  const snp = snpEvidenceOf(hcl.hardwareReport, certificates)
+  return { form, version: version === 2 ? 2 : version === 1 ? 1 : 0, hcl, quote, snp }
+}
+
+/**
+ * The bare report of the paravisor on an SNP machine. Throws as `parseHclReport`, and ERR_AZURE_EVIDENCE for one on a TDX
+ * machine: what it holds then is the local TDREPORT, which only the machine itself can check.
+ */
+export function parseAzureReport(bytes: Uint8Array): AzureEvidence {
+  const hcl = parseHclReport(bytes)
+  if (hcl.kind === 'tdx') {
+    throw new MalformedError(CODE, 'evidence: the report of a TDX machine proves nothing without its TD quote', {
+      hint: 'Send { tpm_quote, hcl_report, td_quote }; the quote comes from Azure’s metadata service.',
+    })
+  }
+  return { form: 'hcl-report', version: 0, hcl, quote: undefined, snp: snpEvidenceOf(hcl.hardwareReport, []) }
 }
 
 function formOf(document: JsonValue): AzureEvidence['form'] | undefined {
