@@ -1,5 +1,7 @@
 /** Rules that every genuine report keeps, and those that a guest without weaknesses keeps: no keys are needed to see them. */
 import { toHex } from '#protocol/encoding'
+import { UsageError } from '#protocol/errors'
+import { nodeCrypto } from '#protocol/node/crypto'
 import type { Finding } from '../../evidence/verdict.ts'
 import { type GuestPolicy, readGuestPolicy, readPlatformInfo } from '../parse/guest-policy.ts'
 import { type FirmwareVersion, HOST_REQUESTED, type SnpReport } from '../parse/report.ts'
@@ -148,25 +150,23 @@ function versionNumber({ major, minor, build }: FirmwareVersion): number {
   return (major << 16) | (minor << 8) | build
 }
 
-/** @param nonce what report data must be, padded on the right with zeros */
-export function nonceMatches(
-  report: SnpReport,
-  nonce: Uint8Array,
-  equal: (a: Uint8Array, b: Uint8Array) => boolean,
-): boolean {
-  if (nonce.length > report.reportData.length) return false
-  const padded = new Uint8Array(report.reportData.length)
-  padded.set(nonce)
-  return equal(padded, report.reportData)
-}
-
-export function nonceFinding(report: SnpReport, nonce: Uint8Array): Finding {
-  return {
-    severity: 'contraindicated',
-    code: 'nonce_mismatch',
-    message: 'the report is not about this nonce: it may be an old one',
-    expected: toHex(nonce),
-    found: toHex(report.reportData),
-    remedy: 'Ask the guest for a report over a fresh nonce.',
+/** Report data must be the nonce, padded on the right with zeros. Throws `UsageError` ERR_NONCE for one that is longer. */
+export function nonceFindings({ reportData }: SnpReport, nonce: Uint8Array | undefined): Finding[] {
+  if (nonce === undefined) return []
+  if (nonce.length > reportData.length) {
+    throw new UsageError('ERR_NONCE', `a nonce of ${nonce.length} bytes; report data has ${reportData.length}`)
   }
+  const wanted = new Uint8Array(reportData.length)
+  wanted.set(nonce)
+  if (nodeCrypto.timingSafeEqual(wanted, reportData)) return []
+  return [
+    {
+      severity: 'contraindicated',
+      code: 'nonce_mismatch',
+      message: 'the report is not bound to the nonce: it was made for another occasion',
+      expected: toHex(wanted),
+      found: toHex(reportData),
+      remedy: 'Ask the guest for a report with the nonce as report data.',
+    },
+  ]
 }

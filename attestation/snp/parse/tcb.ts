@@ -5,7 +5,7 @@
 import { toHex } from '#protocol/encoding'
 import type { ProductLine } from '../product.ts'
 
-export type TcbComponent = 'fmc' | 'bootloader' | 'tee' | 'snp' | 'microcode'
+export type TcbComponent = 'fmc' | 'boot_loader' | 'tee' | 'snp' | 'microcode'
 
 /** One byte each; only Turin and later have `fmc`. */
 export type TcbLevels = { readonly [component in TcbComponent]?: number }
@@ -14,8 +14,8 @@ export const TCB_BYTES = 8
 
 type TcbLayout = Readonly<Partial<Record<TcbComponent, number>>>
 
-const BEFORE_TURIN: TcbLayout = { bootloader: 0, tee: 1, snp: 6, microcode: 7 }
-const TURIN: TcbLayout = { fmc: 0, bootloader: 1, tee: 2, snp: 3, microcode: 7 }
+const BEFORE_TURIN: TcbLayout = { boot_loader: 0, tee: 1, snp: 6, microcode: 7 }
+const TURIN: TcbLayout = { fmc: 0, boot_loader: 1, tee: 2, snp: 3, microcode: 7 }
 
 /** Where each component lies. */
 export function tcbLayout(product: ProductLine): TcbLayout {
@@ -31,7 +31,7 @@ export function tcbAtMost(low: Uint8Array, high: Uint8Array): boolean {
   return low.every((level, at) => level <= (high[at] ?? 0))
 }
 
-/** For messages: "bootloader 4, tee 0, snp 24, microcode 217". */
+/** For messages: "boot_loader 4, tee 0, snp 24, microcode 217". */
 export function tcbText(tcb: Uint8Array, product: ProductLine | undefined): string {
   if (product === undefined) return toHex(tcb)
   return Object.entries(readTcb(tcb, product))
