@@ -22,6 +22,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'remove what a crashed run left behind',
     load: async () => (await import('./commands/rm.ts')).rm,
   },
+  'node serve': {
+    summary: 'serve the pods of this node to containerd',
+    load: async () => (await import('./commands/node-serve.ts')).nodeServe,
+  },
   'verifier serve': {
     summary: 'serve attestation and resources to guests',
     load: async () => (await import('./commands/verifier-serve.ts')).verifierServe,
@@ -41,6 +45,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'verifier audit': {
     summary: 'list the audit log, or verify that nothing in it was changed',
     load: async () => (await import('./commands/verifier-audit.ts')).verifierAudit,
+  },
+  'evidence verify': {
+    summary: 'judge a report, quote or evidence document',
+    load: async () => (await import('./commands/evidence-verify.ts')).evidenceVerify,
   },
   'measure tpm': {
     summary: 'predict the PCRs of a guest before it boots',
@@ -69,6 +77,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   explain: {
     summary: 'say why a guest refused something, from its sealed reason',
     load: async () => (await import('./commands/explain.ts')).explain,
+  },
+  'policy generate': {
+    summary: 'write the workload policy of a pod from its Kubernetes YAML',
+    load: async () => (await import('./commands/policy-generate.ts')).policyGenerate,
   },
   'policy check': {
     summary: 'check a workload policy and say what it permits',

@@ -106,7 +106,7 @@ const CONTAINER_KEYS = [
 ] as const
 
 /** One entry of `containers`. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
-export function parseContainerRule(node: PolicyNode): ContainerRule {
+export function readContainerRule(node: PolicyNode): ContainerRule {
   const fields = node.fields(CONTAINER_KEYS)
   const name = matching(
     requiredField(fields, 'name', node),

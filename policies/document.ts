@@ -126,6 +126,7 @@ export function parsePolicyDocument(text: string): PolicyNode {
   }
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, version: '1.2', schema: 'core' })
+  if (document.errors.length === 0) refuseOpenChoices(document, lines)
   const problem = document.errors[0] ?? document.warnings[0]
   if (problem !== undefined) {
     const line = problem.linePos?.[0].line ?? 1
@@ -145,4 +146,17 @@ export function parsePolicyDocument(text: string): PolicyNode {
     },
   })
   return new PolicyNode(document.contents as Node | null, '', lines)
+}
+
+/** What `caisson policy generate` could not know: its question is the best error there is. */
+function refuseOpenChoices(document: ReturnType<typeof parseDocument>, lines: LineCounter): void {
+  visit(document, {
+    Scalar(_key, node) {
+      if (node.tag !== '!choose') return
+      throw new PolicyNode(node, '', lines).fail(
+        `has a choice left open: ${String(node.value)}`,
+        'Decide it: replace `!choose "…"` by the value.',
+      )
+    },
+  })
 }

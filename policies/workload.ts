@@ -4,7 +4,7 @@
  * Whatever is absent is denied: no environment beyond the image's, no mounts, no exec, no logs, no ports. The image is
  * pinned by manifest digest, so a policy names bytes, not a tag.
  */
-import { bounded, type ContainerRule, parseContainerRule, requiredField } from './container-rule.ts'
+import { bounded, type ContainerRule, readContainerRule, requiredField } from './container-rule.ts'
 import { parsePolicyDocument } from './document.ts'
 
 export interface WorkloadPolicy {
@@ -24,7 +24,7 @@ export function parseWorkloadPolicy(text: string): WorkloadPolicy {
   const list = requiredField(fields, 'containers', root)
   const items = bounded(list, MAX_CONTAINERS)
   if (items.length === 0) throw list.fail('is empty', 'A policy without containers admits nothing; name at least one.')
-  const containers = items.map(parseContainerRule)
+  const containers = items.map(readContainerRule)
   const names = new Set<string>()
   containers.forEach((container, index) => {
     if (names.has(container.name))

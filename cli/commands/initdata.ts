@@ -34,6 +34,11 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
 /** The initdata that these options describe. Throws on a malformed policy before anything uses it. */
 export function initdataFromOptions(invocation: Invocation): Uint8Array {
   const policyYaml = readUserFile(invocation.required('policy'), 'policy').toString('utf8')
+  return initdataWith(invocation, policyYaml)
+}
+
+/** The same with a policy at hand. */
+export function initdataWith(invocation: Invocation, policyYaml: string): Uint8Array {
   parseWorkloadPolicy(policyYaml)
   const url = invocation.string('verifier-url')
   const tenantKey = invocation.string('tenant-key')

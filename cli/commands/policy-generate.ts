@@ -1,0 +1,119 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { ANNOTATION } from '#host-shim/node/annotations'
+import { inspectImage } from '#image/node/inspect'
+import type { ImageFacts } from '#policies/generate/container'
+import { injectPod } from '#policies/generate/inject'
+import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
+import { type GeneratedPolicy, generatePolicy, imagesOf } from '#policies/generate/pod'
+import { UsageError } from '#protocol/errors'
+import type { CommandSpec, Invocation } from '../command.ts'
+import { readUserFile, writeUserFile } from '../files.ts'
+import { REGISTRY_OPTIONS, withRegistry } from '../registries.ts'
+import { INITDATA_OPTIONS, initdataWith } from './initdata.ts'
+
+const { policy: _generated, ...INITDATA_WITHOUT_POLICY } = INITDATA_OPTIONS
+
+export const policyGenerate: CommandSpec = {
+  path: 'policy generate',
+  summary:
+    'Writes the workload policy of a pod from its Kubernetes YAML (Pod, Deployment, ReplicaSet, StatefulSet, DaemonSet,\nJob, CronJob; with ConfigMaps and Secrets). What cannot be known is left as a marked choice, never guessed.',
+  operands: '',
+  minOperands: 0,
+  maxOperands: 0,
+  options: {
+    file: { type: 'string', short: 'f', placeholder: 'FILE', multiple: true, help: 'YAML; several documents are fine' },
+    workload: { type: 'string', placeholder: 'KIND/NAME', help: 'which one, where the files have several' },
+    output: {
+      type: 'string',
+      short: 'o',
+      placeholder: 'FILE',
+      help: 'where to write the policy; default: standard output',
+    },
+    'output-dir': { type: 'string', placeholder: 'DIR', help: 'one policy for each workload, DIR/NAME.policy.yaml' },
+    inject: {
+      type: 'string',
+      placeholder: 'FILE',
+      help: 'write the YAML of the workload with its initdata annotation and RuntimeClass to FILE',
+    },
+    logs: { type: 'boolean', help: 'let the host read the output of the containers' },
+    offline: { type: 'boolean', help: 'do not ask registries: digests and entrypoints stay choices' },
+    ...REGISTRY_OPTIONS,
+    ...INITDATA_WITHOUT_POLICY,
+  },
+  examples: [
+    'caisson policy generate -f deployment.yaml -f configmap.yaml --ca registry-ca.pem -o policy.yaml',
+    'caisson policy generate -f shop.yaml --inject shop-confidential.yaml -o policy.yaml --verifier-url https://verifier.example:8443 --verifier-ca ca.pem',
+  ],
+  run: async (invocation) => {
+    const files = invocation
+      .strings('file')
+      .map((name) => ({ name, text: readUserFile(name, 'YAML').toString('utf8') }))
+    if (files.length === 0) throw usage('give at least one file with -f')
+    const objects = parseKubernetesFiles(files)
+    const wanted = invocation.string('workload')
+    const pods = objects.templates.filter(({ owner }) => wanted === undefined || owner === wanted)
+    if (pods.length === 0)
+      throw usage(wanted === undefined ? 'the files hold no workload' : `the files hold no ${wanted}`)
+    if (pods.length > 1 && invocation.string('output-dir') === undefined) {
+      throw usage(
+        `the files hold ${pods.map(({ owner }) => owner).join(', ')}: choose one with --workload, or use --output-dir`,
+      )
+    }
+    const facts = await imageFacts(invocation, [...new Set(pods.flatMap(imagesOf))])
+    const options = { image: (reference: string) => facts.get(reference), logs: invocation.flag('logs') }
+    const policies = pods.map((pod) => generatePolicy(pod, objects, options))
+    const code = report(invocation, policies)
+    const target = invocation.string('inject')
+    if (target === undefined || code !== 0) return code
+    const [pod, policy] = [pods[0], policies[0]]
+    if (pod === undefined || policy === undefined || pods.length > 1)
+      throw usage('--inject takes one workload: choose it with --workload')
+    const initdata = gzipSync(initdataWith(invocation, policy.yaml), { level: 9 })
+    const annotation = { name: ANNOTATION.initdata, value: initdata.toString('base64') }
+    const file = files.find(({ name }) => name === pod.place.file)
+    writeUserFile(target, injectPod(file?.text ?? '', pod, { annotation, runtimeClass: 'caisson' }))
+    invocation.out.progress(`wrote ${target}`)
+    return code
+  },
+}
+
+/** Exit code 1 while choices are open or the pod asks for what no guest gives: the policy is not ready to be used. */
+function report(invocation: Invocation, policies: readonly GeneratedPolicy[]): number {
+  const [file, folder] = [invocation.string('output'), invocation.string('output-dir')]
+  for (const policy of policies) {
+    for (const { path, question } of policy.choices) invocation.out.progress(`choose  ${path}: ${question}`)
+    for (const { path, reason, remedy } of policy.refusals)
+      invocation.out.progress(`refused ${path}: ${reason}. ${remedy}`)
+    for (const note of policy.notes) invocation.out.progress(`note    ${note}`)
+    if (folder !== undefined) {
+      mkdirSync(folder, { recursive: true })
+      writeUserFile(join(folder, `${policy.name}.policy.yaml`), policy.yaml)
+    } else if (file !== undefined) writeUserFile(file, policy.yaml)
+  }
+  const written = file ?? folder
+  invocation.out.result(
+    policies,
+    written === undefined ? policies.map(({ yaml }) => yaml.trimEnd()).join('\n---\n') : `wrote ${written}`,
+  )
+  return policies.every(({ choices, refusals }) => choices.length + refusals.length === 0) ? 0 : 1
+}
+
+async function imageFacts(invocation: Invocation, references: readonly string[]): Promise<Map<string, ImageFacts>> {
+  const facts = new Map<string, ImageFacts>()
+  if (invocation.flag('offline')) return facts
+  await withRegistry(invocation, async (registry) => {
+    for (const reference of references) {
+      invocation.out.progress(`asking for ${reference}`)
+      const image = await inspectImage({ reference, registry })
+      facts.set(reference, { pinned: image.reference, entrypoint: image.config.entrypoint })
+    }
+    return 0
+  })
+  return facts
+}
+
+function usage(problem: string): UsageError {
+  return new UsageError('ERR_USAGE', problem, { hint: 'See `caisson policy generate --help`.' })
+}

@@ -1,0 +1,106 @@
+/**
+ * A pod template as a workload policy: containers in the order that Kubernetes keeps, each with what the YAML states and
+ * nothing else. Deterministic: equal files and images give equal text.
+ */
+import { draftContainer, type ImageFacts } from './container.ts'
+import type { DraftMap, Refusal } from './draft.ts'
+import {
+  type KubeObject,
+  type KubernetesObjects,
+  objectOf,
+  objectsOf,
+  type PodTemplate,
+  text,
+} from './kubernetes-objects.ts'
+import { type RenderedPolicy, renderPolicy } from './render.ts'
+
+export interface GeneratedPolicy extends RenderedPolicy {
+  readonly owner: string
+  readonly name: string
+  /** What the pod asks for and no confidential guest gives; the policy leaves it out. */
+  readonly refusals: readonly Refusal[]
+  /** Worth knowing, nothing to decide. */
+  readonly notes: readonly string[]
+}
+
+export interface GenerateOptions {
+  /** Asked once for each image; undefined where the registry is not to be asked. */
+  readonly image: (reference: string) => ImageFacts | undefined
+  readonly logs: boolean
+}
+
+/** References of all images of a pod, each once. */
+export function imagesOf(pod: PodTemplate): readonly string[] {
+  return [...new Set(containersOf(pod).flatMap(({ container }) => text(container.image) ?? []))]
+}
+
+export function generatePolicy(
+  pod: PodTemplate,
+  objects: KubernetesObjects,
+  options: GenerateOptions,
+): GeneratedPolicy {
+  const rules: DraftMap[] = []
+  const refusals: Refusal[] = [...podRefusals(pod.spec)]
+  const first: string[] = []
+  for (const { container, stage } of containersOf(pod)) {
+    const draft = draftContainer(container, {
+      pod,
+      objects,
+      image: options.image(text(container.image) ?? ''),
+      requires: [...first],
+      init: stage === 'init',
+      logs: options.logs,
+    })
+    rules.push(draft.rule)
+    refusals.push(...draft.refusals)
+    if (stage !== 'main') first.push(text(container.name) ?? '')
+  }
+  const rendered = renderPolicy(
+    { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: rules },
+    `What may run in the guests of ${pod.owner}, and what may leave them. Whatever is absent is denied.`,
+  )
+  return { ...rendered, owner: pod.owner, name: pod.name, refusals, notes: notesOf(pod.spec) }
+}
+
+interface StagedContainer {
+  readonly container: KubeObject
+  /** `sidecar`: an init container that keeps running. */
+  readonly stage: 'init' | 'sidecar' | 'main'
+}
+
+function containersOf(pod: PodTemplate): StagedContainer[] {
+  const init = objectsOf(pod.spec.initContainers).map((container) => ({
+    container,
+    stage: container.restartPolicy === 'Always' ? ('sidecar' as const) : ('init' as const),
+  }))
+  return [...init, ...objectsOf(pod.spec.containers).map((container) => ({ container, stage: 'main' as const }))]
+}
+
+const POD_REFUSALS: Readonly<Record<string, readonly [string, string]>> = {
+  hostNetwork: ['the guest has a network of its own', 'Remove it; publish ports by a Service.'],
+  hostPID: ['the guest has no processes of the host', 'Remove it.'],
+  hostIPC: ['the guest shares no memory with the host', 'Remove it.'],
+}
+
+function podRefusals(spec: KubeObject): Refusal[] {
+  return Object.entries(POD_REFUSALS).flatMap(([path, [reason, remedy]]) =>
+    spec[path] === true ? [{ path, reason, remedy }] : [],
+  )
+}
+
+function notesOf(spec: KubeObject): string[] {
+  const security = objectOf(spec.securityContext) ?? {}
+  const notes: string[] = []
+  if (spec.automountServiceAccountToken !== false) {
+    notes.push(
+      'The pod does not say `automountServiceAccountToken: false`: Kubernetes adds a volume with a token, which comes from the host and is denied.',
+    )
+  }
+  if (security.fsGroup !== undefined || security.supplementalGroups !== undefined) {
+    notes.push('fsGroup and supplementalGroups are not applied: volumes of the guest are writable to every user in it.')
+  }
+  if (spec.runtimeClassName !== 'caisson') {
+    notes.push('The pod does not say `runtimeClassName: caisson`: without it, it runs outside of any guest.')
+  }
+  return notes
+}
