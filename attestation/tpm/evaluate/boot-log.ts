@@ -30,46 +30,64 @@ const STRONGEST_FIRST: readonly HashAlgorithm[] = ['sha512', 'sha384', 'sha256',
 
 export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogAppraisal {
   const banks = STRONGEST_FIRST.filter((bank) => log.banks.includes(bank) && (quoted.get(bank)?.size ?? 0) > 0)
-  const [best] = banks
   const about = { format: log.format, banks: log.banks }
-  if (best === undefined) {
+  if (banks.length === 0) {
     return { claims: { event_log: { ...about, replayed_pcrs: [] } }, findings: [unchecked(log, quoted)] }
   }
   const replays = banks.map((bank) => replayBank(log, bank, quoted.get(bank) ?? new Map()))
-  const findings = replays.flatMap((replay) => replay.findings)
-  const heard = replays[0]?.matching ?? new Set()
-  const events = log.events.filter(({ pcr }) => heard.has(pcr))
-  const data = checkData(events, best)
+  const heard = heardPcrs(replays)
+  const data = checkData(log, heard)
   return {
     claims: {
-      event_log: { ...about, replayed_pcrs: [...heard].toSorted((a, b) => a - b) },
+      event_log: { ...about, replayed_pcrs: [...heard.keys()].toSorted((a, b) => a - b) },
       events: log.events.map(({ pcr, type, data: content }) => `${pcr} ${describeEvent(type, content)}`),
-      ...bootClaims(data.trusted, best, heard),
+      ...bootClaims(data.trusted, heard),
     },
-    findings: [...findings, ...data.findings, ...secureBootFindings(data.trusted, heard)],
+    findings: [
+      ...replays.flatMap((replay) => replay.findings),
+      ...data.findings,
+      ...secureBootFindings(data.trusted, heard),
+    ],
   }
 }
 
+/** PCRs that replay, and the strongest bank in which they do. */
+type HeardPcrs = ReadonlyMap<number, HashAlgorithm>
+
+/** @param replays strongest bank first; a PCR that fails in any of them is not heard at all */
+function heardPcrs(replays: readonly BankReplay[]): HeardPcrs {
+  const failed = new Set(replays.flatMap(({ failing }) => failing))
+  const heard = new Map<number, HashAlgorithm>()
+  for (const { bank, matching } of replays) {
+    for (const pcr of matching) if (!failed.has(pcr) && !heard.has(pcr)) heard.set(pcr, bank)
+  }
+  return heard
+}
+
 interface BankReplay {
+  readonly bank: HashAlgorithm
   readonly findings: readonly Finding[]
-  readonly matching: ReadonlySet<number>
+  readonly matching: readonly number[]
+  readonly failing: readonly number[]
 }
 
 function replayBank(log: EventLog, bank: HashAlgorithm, quoted: ReadonlyMap<number, Uint8Array>): BankReplay {
   const replayed = replayEventLog(nodeCrypto, log, bank)
   const findings: Finding[] = []
-  const matching = new Set<number>()
+  const matching: number[] = []
+  const failing: number[] = []
   for (const [pcr, value] of quoted) {
     const own = replayed.get(pcr)
     if (own === undefined && !FIRMWARE_PCRS.includes(pcr)) continue
     const expected = own ?? initialPcr(pcr, bank, log.startupLocality)
     if (equalBytes(expected, value) || (pcr === EXIT_PCR && leftBootServices(expected, value, bank))) {
-      if (own !== undefined) matching.add(pcr)
+      if (own !== undefined) matching.push(pcr)
     } else {
+      failing.push(pcr)
       findings.push(mismatch({ bank, pcr, expected: value, found: expected }))
     }
   }
-  return { findings, matching }
+  return { bank, findings, matching, failing }
 }
 
 /**
@@ -99,9 +117,11 @@ function leftBootServices(replayed: Uint8Array, quoted: Uint8Array, bank: HashAl
 }
 
 /** Events whose data may be believed, and findings about those whose data contradicts the digest. */
-function checkData(events: readonly TpmEvent[], bank: HashAlgorithm): { trusted: TpmEvent[]; findings: Finding[] } {
+function checkData(log: EventLog, heard: HeardPcrs): { trusted: TpmEvent[]; findings: Finding[] } {
   const findings: Finding[] = []
-  const trusted = events.filter((event) => {
+  const trusted = log.events.filter((event) => {
+    const bank = heard.get(event.pcr)
+    if (bank === undefined) return false
     const how = measuredData(nodeCrypto, event, bank)
     if (how === 'other') findings.push(otherData(event, bank))
     if (how === 'error') findings.push(firmwareError(event))
@@ -110,7 +130,7 @@ function checkData(events: readonly TpmEvent[], bank: HashAlgorithm): { trusted:
   return { trusted, findings }
 }
 
-function bootClaims(events: readonly TpmEvent[], bank: HashAlgorithm, heard: ReadonlySet<number>): Claims {
+function bootClaims(events: readonly TpmEvent[], heard: HeardPcrs): Claims {
   const state = secureBootState(events.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
   const applications = events.filter(
     ({ pcr, type }) => pcr === BOOT_PCR && eventTypeName(type) === 'EV_EFI_BOOT_SERVICES_APPLICATION',
@@ -121,12 +141,14 @@ function bootClaims(events: readonly TpmEvent[], bank: HashAlgorithm, heard: Rea
   })
   return {
     secure_boot: heard.has(SECURE_BOOT_PCR) && state.known ? state.enabled : null,
-    boot_applications: applications.map(({ digests }) => toHex(digests[bank] ?? new Uint8Array())),
+    boot_applications: applications.map(({ digests }) =>
+      toHex(digests[heard.get(BOOT_PCR) ?? 'sha256'] ?? new Uint8Array()),
+    ),
     ...(commandLines.length > 0 && { kernel_cmdline: commandLines.join('\n') }),
   }
 }
 
-function secureBootFindings(events: readonly TpmEvent[], heard: ReadonlySet<number>): Finding[] {
+function secureBootFindings(events: readonly TpmEvent[], heard: HeardPcrs): Finding[] {
   if (!heard.has(SECURE_BOOT_PCR)) return []
   const state = secureBootState(events.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
   if (!state.known) {

@@ -34,7 +34,7 @@ const GRUB_PCR = 8
 const SEPARATOR_ERROR = Uint8Array.of(1, 0, 0, 0)
 const SEPARATORS: readonly Uint8Array[] = [new Uint8Array(4), new Uint8Array(4).fill(0xff)]
 /** PCRs whose separators and actions divide what firmware did from what others did. */
-const MARKED_PCRS: readonly number[] = [0, 4, 5, 7]
+const MARKED_PCRS: readonly number[] = [4, 5, 7]
 const ACTIONS: readonly string[] = [
   'Calling EFI Application from Boot Option',
   'Returning from EFI Application from Boot Option',
