@@ -6,7 +6,7 @@ import type { Condition } from './condition.ts'
 /** Security patch levels that are at least wanted, of one product. */
 export type SnpMinimum = Readonly<Partial<Record<SnpTcbComponent, number>>>
 
-export const SNP_TCB_COMPONENTS = ['fmc', 'bootloader', 'tee', 'snp', 'microcode'] as const
+export const SNP_TCB_COMPONENTS = ['fmc', 'boot_loader', 'tee', 'snp', 'microcode'] as const
 export type SnpTcbComponent = (typeof SNP_TCB_COMPONENTS)[number]
 
 export const SNP_PRODUCTS = ['Milan', 'Genoa', 'Turin'] as const

@@ -25,7 +25,7 @@ const DEBUG = finding('debug', 'contraindicated')
 const STATUS = finding('tcb_status', 'warning')
 const snp: Appraisal = {
   tee: 'snp',
-  claims: { measurement: 'aa', product: 'Milan', tcb: { bootloader: 4, snp: 24 }, debug: false, vmpl: 0 },
+  claims: { measurement: 'aa', product: 'Milan', tcb: { boot_loader: 4, snp: 24 }, debug: false, vmpl: 0 },
   trustworthiness: AFFIRMING,
   findings: [],
 }
@@ -109,13 +109,13 @@ const cases: readonly [title: string, appraisal: Appraisal, document: object, ou
   [
     'an SNP TCB at the minimum is accepted',
     snp,
-    { minimum: { snp: { Milan: { bootloader: 4, snp: 24 } } } },
+    { minimum: { snp: { Milan: { boot_loader: 4, snp: 24 } } } },
     'affirming',
   ],
   [
     'each SNP component below the minimum is named',
     snp,
-    { minimum: { snp: { Milan: { bootloader: 5, snp: 25 } } } },
+    { minimum: { snp: { Milan: { boot_loader: 5, snp: 25 } } } },
     'contraindicated policy_minimum policy_minimum',
   ],
   [

@@ -8,7 +8,7 @@ const CLAIMS = {
   guest_svn: 2 ** 40,
   debug: false,
   product: 'Milan',
-  tcb: { bootloader: 4, snp: 24 },
+  tcb: { boot_loader: 4, snp: 24 },
   advisory_ids: ['INTEL-SA-00289', 'INTEL-SA-00615'],
   pcrs: { sha256: { '0': 'e1'.repeat(32) } },
   chip_id: null,
@@ -18,7 +18,7 @@ const CLAIMS = {
 const answers: readonly [expression: string, answer: boolean][] = [
   ['vmpl == 0 && tee == "snp" && !debug', true],
   ['guest_svn > 1099511627775', true],
-  ['tcb.snp >= 24 && tcb.bootloader < 4', false],
+  ['tcb.snp >= 24 && tcb.boot_loader < 4', false],
   ['product in ["Milan", "Genoa"]', true],
   ['advisory_ids.all(id, id in ["INTEL-SA-00289", "INTEL-SA-00615"])', true],
   ['advisory_ids.exists(id, id == "INTEL-SA-00233")', false],

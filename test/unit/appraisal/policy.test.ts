@@ -20,7 +20,7 @@ const FULL = {
   emulated: true,
   anchors: [pem + pem, pem],
   minimum: {
-    snp: { Milan: { bootloader: 4, snp: 24, microcode: 219 }, Turin: { fmc: 1, tee: 0 } },
+    snp: { Milan: { boot_loader: 4, snp: 24, microcode: 219 }, Turin: { fmc: 1, tee: 0 } },
     tdx: {
       tee_tcb_svn: '0b0104000000000000000000000000ff',
       tcb_status: ['SWHardeningNeeded'],
