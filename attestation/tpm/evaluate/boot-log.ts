@@ -8,7 +8,6 @@ import { nodeCrypto } from '#protocol/node/crypto'
 import type { Claims, Finding } from '../../evidence/verdict.ts'
 import { describeEvent } from '../parse/describe-event.ts'
 import type { EventLog, TpmEvent } from '../parse/event-log.ts'
-import { eventTypeName } from '../parse/event-types.ts'
 import type { PcrValues } from '../parse/pcr-values.ts'
 import { grubText, measuredData } from '../verify/measured-data.ts'
 import { initialPcr, replayEventLog } from '../verify/replay.ts'
@@ -26,6 +25,7 @@ const RUNTIME_PCRS: readonly number[] = [10, 11, 12, 13, 15, 16, 23]
 const SECURE_BOOT_PCR = 7
 const BOOT_PCR = 4
 const EXIT_PCR = 5
+const GRUB_PCR = 8
 const STRONGEST_FIRST: readonly HashAlgorithm[] = ['sha512', 'sha384', 'sha256', 'sha1']
 
 export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogAppraisal {
@@ -41,7 +41,7 @@ export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogApprai
     claims: {
       event_log: { ...about, replayed_pcrs: [...heard.keys()].toSorted((a, b) => a - b) },
       events: log.events.map(({ pcr, type, data: content }) => `${pcr} ${describeEvent(type, content)}`),
-      ...bootClaims(data.trusted, heard),
+      ...bootClaims(data, heard),
     },
     findings: [
       ...replays.flatMap((replay) => replay.findings),
@@ -116,36 +116,49 @@ function leftBootServices(replayed: Uint8Array, quoted: Uint8Array, bank: HashAl
   })
 }
 
+interface CheckedData {
+  /** Of PCRs that replay, without those whose data contradicts the digest. */
+  readonly trusted: readonly TpmEvent[]
+  /** Those among them whose data was measured. */
+  readonly measured: ReadonlySet<TpmEvent>
+  readonly findings: readonly Finding[]
+}
+
 /** Events whose data may be believed, and findings about those whose data contradicts the digest. */
-function checkData(log: EventLog, heard: HeardPcrs): { trusted: TpmEvent[]; findings: Finding[] } {
+function checkData(log: EventLog, heard: HeardPcrs): CheckedData {
   const findings: Finding[] = []
+  const measured = new Set<TpmEvent>()
   const trusted = log.events.filter((event) => {
     const bank = heard.get(event.pcr)
     if (bank === undefined) return false
     const how = measuredData(nodeCrypto, event, bank)
     if (how === 'other') findings.push(otherData(event, bank))
     if (how === 'error') findings.push(firmwareError(event))
+    if (how === 'measured') measured.add(event)
     return how === 'measured' || how === 'comment'
   })
-  return { trusted, findings }
+  return { trusted, measured, findings }
 }
 
-function bootClaims(events: readonly TpmEvent[], heard: HeardPcrs): Claims {
-  const state = secureBootState(events.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
-  const applications = events.filter(
-    ({ pcr, type }) => pcr === BOOT_PCR && eventTypeName(type) === 'EV_EFI_BOOT_SERVICES_APPLICATION',
-  )
-  const commandLines = events.flatMap((event) => {
-    const grub = grubText(event)
-    return grub !== undefined && /kernel_cmdline/.test(grub.prefix) ? [grub.text] : []
-  })
+/** Types are not measured, and so decide nothing here: what counts is the PCR, the digest, and data that was measured. */
+function bootClaims({ trusted, measured }: CheckedData, heard: HeardPcrs): Claims {
+  const state = secureBootState(trusted.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
+  const applications = trusted.filter((event) => event.pcr === BOOT_PCR && !measured.has(event))
   return {
     secure_boot: heard.has(SECURE_BOOT_PCR) && state.known ? state.enabled : null,
     boot_applications: applications.map(({ digests }) =>
       toHex(digests[heard.get(BOOT_PCR) ?? 'sha256'] ?? new Uint8Array()),
     ),
-    ...(commandLines.length > 0 && { kernel_cmdline: commandLines.join('\n') }),
+    kernel_cmdline: grubCommandLine(trusted.filter(({ pcr }) => pcr === GRUB_PCR)),
   }
+}
+
+/** Null unless PCR 8 holds nothing but what GRUB says it is: a single other event could hide the command line. */
+function grubCommandLine(events: readonly TpmEvent[]): string | null {
+  const texts = events.map(grubText)
+  if (texts.length === 0 || texts.includes(undefined)) return null
+  const lines = texts.flatMap((grub) => (grub?.prefix.includes('kernel_cmdline') === true ? [grub.text] : []))
+  return lines.length === 0 ? null : lines.join('\n')
 }
 
 function secureBootFindings(events: readonly TpmEvent[], heard: HeardPcrs): Finding[] {

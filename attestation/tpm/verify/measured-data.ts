@@ -76,9 +76,9 @@ export function measuredData(crypto: CryptoProvider, event: TpmEvent, bank: Hash
   return candidates.some(hashesTo) ? 'measured' : 'other'
 }
 
-/** The GRUB command or command line of an EV_IPL event, without what GRUB writes around it; undefined for other events. */
+/** The GRUB command or command line of an event in PCR 8, without what GRUB writes around it; undefined for other events. */
 export function grubText(event: TpmEvent): { readonly prefix: string; readonly text: string } | undefined {
-  if (event.pcr !== GRUB_PCR || eventTypeName(event.type) !== 'EV_IPL') return undefined
+  if (event.pcr !== GRUB_PCR) return undefined
   const written = Buffer.from(event.data).toString('latin1').replace(/\0$/, '')
   const prefix = GRUB_PREFIXES.find((candidate) => written.startsWith(candidate))
   if (prefix === undefined) return undefined
