@@ -16,6 +16,7 @@ export interface ClaimSpec {
 const ALL: readonly Tee[] = ['snp', 'tdx', 'tpm']
 const SNP: readonly Tee[] = ['snp']
 const TDX: readonly Tee[] = ['tdx']
+const TPM: readonly Tee[] = ['tpm']
 
 const of = (type: ClaimType, tees: readonly Tee[]): ClaimSpec => ({ type, tees })
 const measured = (tees: readonly Tee[]): ClaimSpec => ({ type: 'string', tees, measured: true })
@@ -88,7 +89,32 @@ export const CLAIM_TYPES: Readonly<Record<string, ClaimSpec>> = {
   dynamic_platform: of('bool', TDX),
   cached_keys: of('bool', TDX),
   smt_enabled: of('bool', TDX),
-  events: of('list', ALL),
+  events: of('list', ['tdx', 'tpm']),
+
+  pcr_selection: of('list', TPM),
+  clock: of('int', TPM),
+  reset_count: of('int', TPM),
+  restart_count: of('int', TPM),
+  safe: of('bool', TPM),
+  qualified_signer: of('string', TPM),
+  ak: of('string', TPM),
+  ak_type: of('string', TPM),
+  ak_attributes: of('string', TPM),
+  ak_bound: of('bool', TPM),
+  ak_certificate: of('string', TPM),
+  ak_issuer: of('string', TPM),
+  ek_certificate: of('string', TPM),
+  event_log: of('map', TPM),
+  secure_boot: of('bool', TPM),
+  boot_applications: of('list', TPM),
+  kernel_cmdline: of('string', TPM),
+  images: of('list', TPM),
+
+  evidence_form: of('string', ALL),
+  hardware_report_data: of('string', ALL),
+  vm_configuration: of('map', ALL),
+  user_data: of('string', ALL),
+  tpm: of('map', ALL),
 }
 
 /** Claims that `measurements` may list values of, besides `pcrs`. */

@@ -4,7 +4,8 @@ import { join, relative } from 'node:path'
 import { MalformedError, UsageError } from '#protocol/errors'
 import { COLLATERAL_LIMITS, type Collateral, type CollateralFile, readCollateral } from './collateral.ts'
 
-const MAX_DEPTH = 4
+/** Links to folders are not followed, so this only bounds what a person would build. */
+const MAX_DEPTH = 32
 
 /**
  * All files of the folder and of those in it, in order of their names. Files too large to be collateral are reported.
@@ -36,12 +37,12 @@ export function loadCollateral(folder: string): Collateral {
 }
 
 function filesOf(folder: string, depth: number): string[] {
-  return readdirSync(folder)
-    .toSorted()
-    .flatMap((name) => {
-      const path = join(folder, name)
-      const stat = statSync(path, { throwIfNoEntry: false }) // undefined: a link to nothing
-      if (stat?.isDirectory() === true) return depth < MAX_DEPTH ? filesOf(path, depth + 1) : []
-      return stat?.isFile() === true ? [path] : []
+  return readdirSync(folder, { withFileTypes: true })
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = join(folder, entry.name)
+      if (entry.isDirectory()) return depth < MAX_DEPTH ? filesOf(path, depth + 1) : []
+      // A link to nothing, or to a folder, is no file.
+      return statSync(path, { throwIfNoEntry: false })?.isFile() === true ? [path] : []
     })
 }
