@@ -78,6 +78,18 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say why a guest refused something, from its sealed reason',
     load: async () => (await import('./commands/explain.ts')).explain,
   },
+  'policy test': {
+    summary: 'run requests with expected verdicts against a policy',
+    load: async () => (await import('./commands/policy-test.ts')).policyTest,
+  },
+  'policy explain': {
+    summary: 'say why a policy denies a request, and what would admit it',
+    load: async () => (await import('./commands/policy-explain.ts')).policyExplain,
+  },
+  'policy diff': {
+    summary: 'say what a changed policy newly allows and denies',
+    load: async () => (await import('./commands/policy-diff.ts')).policyDiff,
+  },
   'policy generate': {
     summary: 'write the workload policy of a pod from its Kubernetes YAML',
     load: async () => (await import('./commands/policy-generate.ts')).policyGenerate,

@@ -1,4 +1,5 @@
 import type { ContainerRule } from '#policies/container-rule'
+import { lintPolicy } from '#policies/lint'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
 import { readUserFile } from '../files.ts'
@@ -9,17 +10,18 @@ export const policyCheck: CommandSpec = {
   operands: 'FILE',
   minOperands: 1,
   maxOperands: 1,
-  options: {},
-  examples: ['caisson policy check policy.yaml'],
+  options: { strict: { type: 'boolean', help: 'exit code 1 when there is a warning' } },
+  examples: ['caisson policy check policy.yaml', 'caisson policy check policy.yaml --strict --json'],
   run: async (invocation) => {
     const policy = parseWorkloadPolicy(readUserFile(invocation.operand(0), 'policy').toString('utf8'))
-    const warnings = policy.containers.flatMap(warningsOf)
-    const text = [...policy.containers.flatMap(describe), ...warnings.map((warning) => `warning: ${warning}`)].join(
-      '\n',
-    )
+    const warnings = lintPolicy(policy)
+    const text = [
+      ...policy.containers.flatMap(describe),
+      ...warnings.map(({ kind, path, message, remedy }) => `warning: ${path}: ${message} (${kind}). ${remedy}`),
+    ].join('\n')
     const containers = policy.containers.map((rule) => ({ ...rule, env: Object.fromEntries(rule.env) }))
     invocation.out.result({ containers, warnings }, text)
-    return 0
+    return invocation.flag('strict') && warnings.length > 0 ? 1 : 0
   },
 }
 
@@ -34,14 +36,5 @@ function describe(rule: ContainerRule): string[] {
     `  ports     ${rule.ports.join(', ') || 'none'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
     `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
-  ]
-}
-
-function warningsOf(rule: ContainerRule): string[] {
-  const shells = rule.exec.filter(([program = '']) => /(^|\/)(ba|da|z|k|c)?sh$/.test(program))
-  return [
-    ...(rule.logs ? [`${rule.name}: logs are allowed: the host reads all output of the container`] : []),
-    ...(rule.terminal || rule.stdin ? [`${rule.name}: the host may type into the container`] : []),
-    ...shells.map((args) => `${rule.name}: exec ${JSON.stringify(args)} starts a shell for the host`),
   ]
 }

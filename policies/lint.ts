@@ -1,0 +1,131 @@
+/**
+ * What a policy's owner should look at again: doors for the host, rules that admit more than they say, and rules that can
+ * never be met. Nothing here is an error: each finding may be meant.
+ */
+import type { ContainerRule } from './container-rule.ts'
+import type { WorkloadPolicy } from './workload.ts'
+
+export type LintKind = 'open' | 'wide' | 'contradictory' | 'unreachable'
+
+export interface LintFinding {
+  readonly kind: LintKind
+  /** "containers.web.exec" */
+  readonly path: string
+  readonly message: string
+  readonly remedy: string
+}
+
+const SHELL = /(^|\/)(ba|da|z|k|c|tc)?sh$/
+/** Capabilities that reach beyond the container, into the guest it runs in. */
+const STRONG_CAPABILITIES: readonly string[] = [
+  'SYS_ADMIN',
+  'SYS_MODULE',
+  'SYS_RAWIO',
+  'SYS_PTRACE',
+  'NET_ADMIN',
+  'BPF',
+  'SYS_BOOT',
+]
+
+export function lintPolicy(policy: WorkloadPolicy): LintFinding[] {
+  return [...policy.containers.flatMap(lintContainer), ...ambiguousImages(policy)]
+}
+
+function lintContainer(rule: ContainerRule): LintFinding[] {
+  const at = (name: string): string => `containers.${rule.name}.${name}`
+  return [...openDoors(rule, at), ...wideRules(rule, at), ...contradictions(rule, at), ...unreachable(rule, at)]
+}
+
+type Place = (name: string) => string
+
+function openDoors(rule: ContainerRule, at: Place): LintFinding[] {
+  const findings: LintFinding[] = []
+  const open = (path: string, message: string, remedy: string): void => {
+    findings.push({ kind: 'open', path: at(path), message, remedy })
+  }
+  if (rule.logs) open('logs', 'logs are allowed: the host reads all output of the container', 'Leave out `logs`.')
+  if (rule.stdin) open('stdin', 'the host may type into the container', 'Leave out `stdin`.')
+  if (rule.terminal) open('terminal', 'the host sees the terminal of the container', 'Leave out `terminal`.')
+  for (const args of rule.exec.filter(([program = '']) => SHELL.test(program))) {
+    open('exec', `exec ${JSON.stringify(args)} starts a shell for the host`, 'Name the program itself.')
+  }
+  return findings
+}
+
+function wideRules(rule: ContainerRule, at: Place): LintFinding[] {
+  const findings: LintFinding[] = []
+  const wide = (path: string, message: string, remedy: string): void => {
+    findings.push({ kind: 'wide', path: at(path), message, remedy })
+  }
+  for (const [name, value] of rule.env) {
+    const steers = /^(LD_|PATH$|BASH_ENV$|ENV$|NODE_OPTIONS$|PYTHON|PERL|JAVA_TOOL_OPTIONS$|GCONV_PATH$)/.test(name)
+    const free = value.kind === 'glob' && value.glob.replaceAll('*', '') === ''
+    if (free) wide(`env.${name}`, 'the host may set it to anything', 'Name the values, or a form.')
+    if (steers && (value.kind === 'glob' || value.kind === 'format')) {
+      wide(
+        `env.${name}`,
+        'this variable decides which code runs, and the host chooses its value',
+        'Name the one value.',
+      )
+    }
+  }
+  for (const name of rule.capabilities.filter((capability) => STRONG_CAPABILITIES.includes(capability))) {
+    wide('capabilities', `${name} reaches beyond the container`, 'Leave it out if the program runs without it.')
+  }
+  for (const signal of rule.signals.filter((number) => number === 19 || number === 11 || number === 6)) {
+    wide('signals', `signal ${signal} stops or crashes the program at a moment of the host's choice`, 'Leave it out.')
+  }
+  return findings
+}
+
+function contradictions(rule: ContainerRule, at: Place): LintFinding[] {
+  const findings: LintFinding[] = []
+  const contradictory = (path: string, message: string, remedy: string): void => {
+    findings.push({ kind: 'contradictory', path: at(path), message, remedy })
+  }
+  const paths = [...rule.mounts, ...rule.secrets].map(({ path }) => path)
+  const twice = paths.find((path, index) => paths.indexOf(path) !== index)
+  if (twice !== undefined) contradictory('mounts', `${twice} is mounted twice`, 'Remove one of them.')
+  for (const { path } of rule.secrets) {
+    const mount = rule.mounts.find((candidate) => path.startsWith(`${candidate.path}/`))
+    if (mount?.kind === 'tmpfs')
+      contradictory('secrets', `${path} lies under the mount ${mount.path}`, 'Move one of them.')
+  }
+  if (rule.role === 'init' && rule.max > 1) {
+    contradictory('max', 'an init container of which there are several', 'Leave out `max`.')
+  }
+  return findings
+}
+
+function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
+  const { cpu, memory } = rule.resources
+  if (memory?.max !== undefined && memory.max < 4 * 2 ** 20) {
+    const message = `at most ${memory.max} bytes of memory: nothing starts in that`
+    return [{ kind: 'unreachable', path: at('resources.memory'), message, remedy: 'Write a unit, such as 512Mi.' }]
+  }
+  if (cpu?.max === 0) {
+    const message = 'no CPU time at all is allowed'
+    return [{ kind: 'unreachable', path: at('resources.cpu'), message, remedy: 'Write an amount, such as 500m.' }]
+  }
+  return []
+}
+
+/** A request without a name is judged by its image: where two rules have the same, it is admitted by neither. */
+function ambiguousImages(policy: WorkloadPolicy): LintFinding[] {
+  const seen = new Map<string, string>()
+  const findings: LintFinding[] = []
+  for (const { name, repository, digest } of policy.containers) {
+    const image = `${repository}@${digest}`
+    const other = seen.get(image)
+    if (other === undefined) seen.set(image, name)
+    else {
+      findings.push({
+        kind: 'unreachable',
+        path: `containers.${name}.image`,
+        message: `has the image of ${other}: a request that names only the image is admitted by neither`,
+        remedy: 'Kubernetes names its containers; for `caisson run` use --name.',
+      })
+    }
+  }
+  return findings
+}

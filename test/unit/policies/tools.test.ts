@@ -1,0 +1,212 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { diffPolicies } from '#policies/diff'
+import { PolicyEngine } from '#policies/engine'
+import { lintPolicy } from '#policies/lint'
+import type { ContainerRequest } from '#policies/requests'
+import { parseScenario, runScenario } from '#policies/scenario'
+import { explainRequest } from '#policies/widen'
+import { parseWorkloadPolicy } from '#policies/workload'
+import { refusesOrKeeps } from '../parser-property.ts'
+
+const DIGEST = `sha256:${'a'.repeat(64)}`
+const POLICY = `# our shop
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+containers:
+  - name: web # the front
+    image: registry.test/web@${DIGEST}
+    args: ["serve"]
+    env: { MODE: production, LEVEL: [info, debug], URL: { glob: "https://*" } }
+    mounts: [{ kind: scratch, path: /data, maxBytes: 4096, readOnly: true }]
+    resources: { memory: { max: 64Mi }, cpu: { max: 500m } }
+    exec: [["check"]]
+    ports: [8080]
+`
+const REQUEST: ContainerRequest = {
+  containerId: 'c',
+  name: 'web',
+  image: 'registry.test/web:1',
+  args: ['serve'],
+  env: ['MODE=production'],
+  user: '',
+  workingDir: '',
+  mounts: [{ kind: 'scratch', destination: '/data', readOnly: true, sizeLimitBytes: 0 }],
+  terminal: false,
+  stdin: false,
+  resources: { memoryBytes: 2 ** 20, cpuQuotaUs: 10_000, cpuPeriodUs: 100_000, pids: 0 },
+}
+
+const CASES = `
+apiVersion: caisson/v1
+kind: PolicyTest
+steps:
+  - create: { name: web, image: "registry.test/web:1", args: [serve], resources: { memory: 1Mi, cpu: 10m } }
+  - { name: one is enough, create: { name: web, id: two, image: "registry.test/web:1", resources: { memory: 1Mi, cpu: 10m } }, denied: containers.web.max }
+  - started: web
+  - exec: { container: web, args: [check] }
+  - { name: no shell, exec: { container: web, args: [sh] }, denied: containers.web.exec }
+  - { name: output stays inside, logs: web, denied: containers.web.logs }
+  - port: 8080
+  - { port: 22, denied: containers.*.ports }
+  - { signal: { container: web, signal: 1 }, denied: containers.web.signals }
+  - removed: web
+  - { name: nothing listens any more, port: 8080, denied: containers.*.ports }
+`
+
+test('cases of requests are run in order against one policy, and each verdict compared', (t) => {
+  const results = runScenario(parseWorkloadPolicy(POLICY), parseScenario(CASES))
+  t.deepEqual(
+    results.filter(({ ok }) => !ok),
+    [],
+  )
+  t.is(results.length, 11)
+})
+
+test('a case whose verdict is another one is told with line, expectation and reason', (t) => {
+  const cases = CASES.replace('denied: containers.web.exec', 'denied: containers.web.logs')
+  const [failed] = runScenario(parseWorkloadPolicy(POLICY), parseScenario(cases)).filter(({ ok }) => !ok)
+  t.like(failed, { name: 'no shell', expected: 'denied: containers.web.logs', found: 'denied: containers.web.exec' })
+  t.regex(failed?.reason ?? '', /the policy allows \["check"\]; asked: "\[\\"sh\\"\]"/)
+  const wide = runScenario(
+    parseWorkloadPolicy(POLICY.replace('ports: [8080]', 'ports: [8080, 22]')),
+    parseScenario(CASES),
+  )
+  t.deepEqual(
+    wide.filter(({ ok }) => !ok).map(({ found }) => found),
+    ['admitted'],
+  )
+})
+
+test('whatever is read as cases is read or refused, naming the line', (t) => {
+  const yaml = fc.oneof(
+    fc.string(),
+    fc.json(),
+    fc.nat(CASES.length).map((at) => CASES.slice(0, at)),
+  )
+  refusesOrKeeps(t, yaml, parseScenario, (steps) => steps.every(({ line }) => line >= 1))
+})
+
+test('an admitted request needs no explanation, and a denied one names every field at once', (t) => {
+  t.deepEqual(explainRequest(POLICY, REQUEST), { denials: [], changes: [], patched: undefined })
+  const { denials, changes, patched } = explainRequest(POLICY, {
+    ...REQUEST,
+    args: ['serve', '--debug'],
+    env: ['MODE=test', 'NEW=1'],
+    stdin: true,
+    resources: { ...REQUEST.resources, memoryBytes: 2 ** 27 },
+  })
+  t.deepEqual(
+    denials.map(({ field }) => field),
+    [
+      'containers.web.args',
+      'containers.web.env.MODE',
+      'containers.web.env.NEW',
+      'containers.web.stdin',
+      'containers.web.resources.memory',
+    ],
+  )
+  t.is(changes[1], 'containers.web.env.MODE: "production" → ["production","test"]')
+  t.true(patched?.startsWith('# our shop\n') === true && patched.includes('# the front'), 'comments stay')
+})
+
+test('another image, an order, a secret or "no limit" is never answered by a wider rule', (t) => {
+  const requests: Partial<ContainerRequest>[] = [
+    { image: `registry.test/web@sha256:${'b'.repeat(64)}` },
+    { image: 'evil.test/web' },
+    { name: 'other' },
+    { env: ['URL=http://x'] },
+    { resources: { ...REQUEST.resources, memoryBytes: 0 } },
+    { env: ['MODE=a', 'MODE=b'] },
+  ]
+  for (const change of requests) {
+    const { denials, patched } = explainRequest(POLICY, { ...REQUEST, ...change })
+    t.true(denials.length > 0)
+    t.is(patched, undefined, JSON.stringify(change))
+  }
+})
+
+const ASKED = fc.record({
+  args: fc.option(fc.array(fc.constantFrom('serve', 'x', '--y'), { minLength: 1, maxLength: 3 }), { nil: undefined }),
+  env: fc.uniqueArray(
+    fc.tuple(fc.constantFrom('MODE', 'LEVEL', 'NEW', 'OTHER'), fc.constantFrom('production', 'test', 'info', '')),
+    { selector: ([name]) => name },
+  ),
+  user: fc.constantFrom('', '1', '1:2'),
+  workingDir: fc.constantFrom('', '/srv'),
+  terminal: fc.boolean(),
+  stdin: fc.boolean(),
+  mounts: fc.constantFrom(
+    [],
+    [{ kind: 'scratch', destination: '/data', readOnly: false, sizeLimitBytes: 9000 }],
+    [{ kind: 'tmpfs', destination: '/tmp', readOnly: false, sizeLimitBytes: 0 }],
+  ),
+  resources: fc.record({
+    memoryBytes: fc.integer({ min: 1, max: 2 ** 32 }),
+    cpuQuotaUs: fc.integer({ min: 1, max: 10 ** 6 }),
+  }),
+})
+
+test('an explanation’s patch admits the request, and allows nothing beyond what diff lists and the request asks', (t) => {
+  fc.assert(
+    fc.property(ASKED, ({ env, resources, ...asked }) => {
+      const request: ContainerRequest = {
+        ...REQUEST,
+        ...asked,
+        env: env.map(([name, value]) => `${name}=${value}`),
+        resources: { ...REQUEST.resources, ...resources },
+      }
+      const { denials, patched } = explainRequest(POLICY, request)
+      if (denials.length === 0) return true
+      if (patched === undefined) return false
+      const [before, after] = [parseWorkloadPolicy(POLICY), parseWorkloadPolicy(patched)]
+      new PolicyEngine(after).admitContainer(request)
+      const fields = denials.map(({ field }) => field.split('.').slice(0, 3).join('.'))
+      const { allowed } = diffPolicies(before, after)
+      return allowed.length > 0 && allowed.every((permission) => fields.some((field) => permission.startsWith(field)))
+    }),
+    { numRuns: 300 },
+  )
+  t.pass()
+})
+
+test('equal policies differ in nothing, and each widening is listed as newly allowed', (t) => {
+  const policy = parseWorkloadPolicy(POLICY)
+  t.deepEqual(diffPolicies(policy, parseWorkloadPolicy(POLICY.replace('# our shop\n', ''))), {
+    allowed: [],
+    denied: [],
+  })
+  const cases: readonly [string, string, string][] = [
+    ['LEVEL: [info, debug]', 'LEVEL: [info, debug, trace]', 'containers.web.env.LEVEL: trace'],
+    ['ports: [8080]', 'ports: [8080, 22]', 'containers.web.ports: 22'],
+    ['exec: [["check"]]', 'exec: [["check"], ["sh"]]', 'containers.web.exec: ["sh"]'],
+    ['ports:', 'logs: allow\n    ports:', 'containers.web.logs: output to the host'],
+    ['max: 64Mi', 'max: 128Mi', 'containers.web.resources.memory: any to 134217728 bytes'],
+  ]
+  for (const [from, to, allowed] of cases) {
+    t.deepEqual(diffPolicies(policy, parseWorkloadPolicy(POLICY.replace(from, to))).allowed, [allowed])
+    t.true(diffPolicies(parseWorkloadPolicy(POLICY.replace(from, to)), policy).denied.includes(allowed))
+  }
+})
+
+test('check warns of doors, wide rules, contradictions and rules that nothing can meet, each with a remedy', (t) => {
+  const lint = (yaml: string) => lintPolicy(parseWorkloadPolicy(yaml)).map(({ kind, path }) => `${kind} ${path}`)
+  t.deepEqual(lint(POLICY), [])
+  const change = (from: string, to: string) => lint(POLICY.replace(from, to))
+  t.deepEqual(change('ports:', 'logs: allow\n    stdin: true\n    terminal: true\n    ports:'), [
+    'open containers.web.logs',
+    'open containers.web.stdin',
+    'open containers.web.terminal',
+  ])
+  t.deepEqual(change('["check"]', '["/bin/sh", "-c", "x"]'), ['open containers.web.exec'])
+  t.deepEqual(change('https://*', '*'), ['wide containers.web.env.URL'])
+  t.deepEqual(change('URL: { glob: "https://*" }', 'LD_PRELOAD: { glob: "/lib/*" }'), [
+    'wide containers.web.env.LD_PRELOAD',
+  ])
+  t.deepEqual(change('ports:', 'capabilities: [SYS_ADMIN]\n    ports:'), ['wide containers.web.capabilities'])
+  t.deepEqual(change('max: 64Mi', 'max: 64'), ['unreachable containers.web.resources.memory'])
+  t.deepEqual(change('}]', '}, { kind: tmpfs, path: /data }]'), ['contradictory containers.web.mounts'])
+  t.deepEqual(lint(`${POLICY}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`), [
+    'unreachable containers.twin.image',
+  ])
+})
