@@ -69,7 +69,8 @@ export function requirePkiSubject(
   }
 }
 
-function fulcioIssuer(leaf: Certificate, what: string): string {
+/** The issuer of the login that Fulcio certified. Throws `UnverifiedError` ERR_IMAGE_CERTIFICATE. */
+export function fulcioIssuer(leaf: Certificate, what: string): string {
   const [v1, v2] = [leaf.extensions.get(ISSUER_V1), leaf.extensions.get(ISSUER_V2)]
   const old = v1 === undefined ? undefined : ascii(v1.value)
   const current = v2 === undefined ? undefined : ascii(readSingle(v2.value, DER_TAG.utf8String).content)

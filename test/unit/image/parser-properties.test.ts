@@ -5,9 +5,12 @@ import test from 'ava'
 import fc from 'fast-check'
 import { parseChallenges } from '#image/registry/challenge'
 import { parseSignatureBlob } from '#image/signature/blob'
+import { parseBundle } from '#image/signature/bundle'
 import { encodePayload, parsePayload } from '#image/signature/payload'
 import { parseSigningKey } from '#image/signature/public-key'
 import { parseHashedRekord, parseRekorSet } from '#image/signature/rekor-set'
+import { isSource, parseStatement, provenanceOf } from '#image/signature/statement'
+import { parseTrustedRoot } from '#image/signature/trusted-root'
 import { parseCertificate } from '#image/signature/x509/certificate'
 import { parsePem, parsePemCertificates } from '#image/signature/x509/pem'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
@@ -100,4 +103,42 @@ test('certificates are read as PEM of DER that is whole, or refused', (t) => {
     (_, input) => accepted.push(input.length) < 0,
   )
   t.deepEqual(accepted, [])
+})
+
+const SIGSTORE = join(FIXTURES, '../../../sigstore-conformance')
+
+test('a bundle is of a known version and complete, or refused', (t) => {
+  const good = readFileSync(join(SIGSTORE, 'bundle-verify/happy-path-v0.3/bundle.sigstore.json'), 'utf8')
+  t.is(parseBundle(encode(good), 'bundle').content.$case, 'messageSignature')
+  refusesOrKeeps(
+    t,
+    damaged(good),
+    (input) => parseBundle(encode(input), 'bundle'),
+    ({ verificationMaterial }) => verificationMaterial.tlogEntries.every(({ logIndex }) => BigInt(logIndex) >= 0n),
+  )
+})
+
+test('a trusted root says how long each of its keys is good for, or is refused', (t) => {
+  const good = readFileSync(join(SIGSTORE, 'bundle-verify/invalid-ct-key_fail/trusted_root.json'), 'utf8')
+  t.true(parseTrustedRoot(encode(good), 'root').tlogs.length > 0)
+  refusesOrKeeps(
+    t,
+    damaged(good),
+    (input) => parseTrustedRoot(encode(input), 'root'),
+    ({ tlogs }) => tlogs.every(({ publicKey }) => publicKey?.validFor?.start instanceof Date),
+  )
+})
+
+test('a statement names its type, and provenance says builder and sources of SLSA 0.2 and 1', (t) => {
+  const good = readFileSync(join(SIGSTORE, 'statement.json'), 'utf8')
+  const { builder, sources } = provenanceOf(parseStatement(encode(good), 'statement'))
+  t.is(builder, 'https://github.com/loosebazooka/aa-test/.github/workflows/provenance.yaml@refs/heads/main')
+  t.true(sources.some((source) => isSource(source, 'https://github.com/loosebazooka/aa-test')))
+  t.false(sources.some((source) => isSource(source, 'https://github.com/loosebazooka/aa')))
+  const old = { builder: { id: 'b' }, invocation: { configSource: { uri: 'git+https://a/b@refs/tags/v1' } } }
+  const statement = { ...JSON.parse(good), predicate: old }
+  const read = provenanceOf(parseStatement(encode(JSON.stringify(statement)), 'statement'))
+  t.is(read.builder, 'b')
+  t.true(read.sources.every((source) => isSource(source, 'https://a/b')))
+  refusesOrKeeps(t, damaged(good), (input) => provenanceOf(parseStatement(encode(input), 'statement')))
 })
