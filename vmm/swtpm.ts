@@ -91,7 +91,8 @@ export async function manufactureTpm(tpm: {
         'sha256',
         '--overwrite',
       ],
-      { timeout: SETUP_TIMEOUT_MS, maxBuffer: 1024 * 1024 },
+      // Its temporary files lie with the state: a kill that reaches it leaves nothing elsewhere.
+      { timeout: SETUP_TIMEOUT_MS, maxBuffer: 1024 * 1024, env: { ...process.env, TMPDIR: tpm.stateDir } },
     )
   } catch (cause) {
     throw setupError(cause)

@@ -1,5 +1,6 @@
 /** The life of `caisson run`: pod up, sandbox attested, container created, attached, waited for, everything removed. */
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { GuestRefusalError } from '#host-shim/pod/agent-client'
 import { type AttachedStdio, attachStdio, forwardPort, type PortForward } from '#host-shim/pod/guest-streams'
 import { type Pod, startPod } from '#host-shim/pod/pod'
@@ -7,11 +8,13 @@ import type { PodPlan } from '#host-shim/pod/pod-plan'
 import { reconcilePods } from '#host-shim/pod/state-dir'
 import { CAISSON_POD } from '#native/host/index'
 import { UnavailableError } from '#protocol/errors'
+import { RpcError } from '#protocol/ttrpc/status'
 import { USER_NETWORK } from '#vmm/qemu/command-line'
 import { parseHosts } from '../connections.ts'
 import type { Output } from '../output.ts'
 import { keepReason } from '../sealed-reasons.ts'
 import { rawTerminal } from '../terminal.ts'
+import { Interrupts } from './interrupts.ts'
 import { followEvents } from './progress.ts'
 import { type PublishedPort, parsePublish } from './published-port.ts'
 
@@ -31,6 +34,8 @@ export interface ContainerWish {
 }
 
 const SIGTERM = 15
+/** A VM whose agent is gone powers off within this time. */
+const VM_END_MS = 15_000
 
 export async function runPod(options: {
   plan: PodPlan
@@ -49,8 +54,7 @@ export async function runPod(options: {
   if (removed.length > 0) out.progress(`removed what earlier runs left: ${removed.join(', ')}`, { removed })
 
   const interrupted = new AbortController()
-  const interrupt = (): void => interrupted.abort(new UnavailableError('ERR_INTERRUPTED', 'interrupted'))
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt)
+  using interrupts = new Interrupts(() => interrupted.abort(new UnavailableError('ERR_INTERRUPTED', 'interrupted')))
   const started = performance.now()
   const atMs = (): number => Math.round(performance.now() - started)
   await using pod = await startPod(plan, {
@@ -59,7 +63,6 @@ export async function runPod(options: {
     signal: interrupted.signal,
     onStage: (stage) => out.progress(`${stamp(atMs())} ${stage}`, { stage, atMs: atMs() }),
   })
-  process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
   const events = followEvents(pod.agent, out, atMs)
 
   const vmEnded = pod.exited.then((exit) => {
@@ -69,13 +72,25 @@ export async function runPod(options: {
   })
   vmEnded.catch(() => undefined) // also when nobody waits for it any more
   try {
-    return await Promise.race([serve(pod, { plan, wish, ports, hosts, out, atMs }), vmEnded])
+    const served = serve(pod, { plan, wish, ports, hosts, out, atMs, interrupts })
+    return await Promise.race([served, vmEnded, abortedBy(interrupted.signal)])
   } catch (error) {
     await keepReason(pod.agent, { stateRoot, error, out })
+    // A connection that breaks is a consequence: the end of the VM is what happened.
+    if (error instanceof RpcError && error.code === 'ERR_RPC_CLOSED')
+      await Promise.race([vmEnded, sleep(VM_END_MS, undefined, { ref: false })])
     throw error
   } finally {
     await events.stop()
   }
+}
+
+/** Rejects when, and with what, the signal was aborted. */
+function abortedBy(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    if (signal.aborted) reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
 }
 
 async function serve(
@@ -87,9 +102,10 @@ async function serve(
     hosts: readonly { name: string; address: string }[]
     out: Output
     atMs: () => number
+    interrupts: Interrupts
   },
 ): Promise<number> {
-  const { plan, wish, out, atMs } = context
+  const { plan, wish, out, atMs, interrupts } = context
   const containerId = plan.id
   await pod.agent.startSandbox({
     hostname: containerId,
@@ -133,19 +149,16 @@ async function serve(
     atMs: atMs(),
   })
   // The stop signal first; a second interrupt ends the VM.
-  const stop = (): void => {
+  interrupts.mean(() => {
     pod.agent.signal({ containerId }, SIGTERM).catch(() => undefined)
-    process.once('SIGINT', kill).once('SIGTERM', kill)
-  }
-  const kill = (): void => void pod.stop({ graceMs: 0 })
-  process.once('SIGINT', stop).once('SIGTERM', stop)
+    interrupts.mean(() => void pod.stop({ graceMs: 0 }))
+  })
   using _terminal = rawTerminal(wish.terminal && wish.stdin, (columns, rows) => {
     pod.agent.resize({ containerId }, columns, rows).catch(() => undefined)
   })
   const { exitCode } = await pod.agent.wait({ containerId })
   await stdio?.drained
   stdio?.close()
-  process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGINT', kill).off('SIGTERM', kill)
   return exitCode
 }
 

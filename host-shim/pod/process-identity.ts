@@ -35,7 +35,8 @@ export async function bootId(): Promise<string> {
  */
 export function findPodProcesses(directory: string): Promise<readonly ProcessIdentity[]> {
   return findProcesses(directory, ([program = '']) =>
-    /(?:^|\/)(?:caisson-pod|qemu-system-[a-z0-9_]+|swtpm)$/.test(program),
+    // swtpm_setup and its helpers too: a TPM may have been in the making.
+    /(?:^|\/)(?:caisson-pod|qemu-system-[a-z0-9_]+|swtpm(?:_[a-z]+)?)$/.test(program),
   )
 }
 

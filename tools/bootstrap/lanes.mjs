@@ -32,13 +32,20 @@ const ALL = ['build', 'vm', 'tenant', 'test']
 /** Component tests run every fuzzer for a moment. */
 const TESTS = [...ALL, 'fuzz']
 
-/** `needs` selects Debian packages; a step with `arguments` takes those of the command line in place of its last. */
+/**
+ * `needs` selects Debian packages; a step with `arguments` takes those of the command line in place of its last. A step
+ * that `follows` has a channel to us, by which it notices our end and ends, too.
+ */
 export const LANES = {
   prepare: { about: 'prepare everything, run nothing', needs: TESTS, steps: [NATIVE, GUEST] },
   quickstart: {
     about: 'from nothing to an attested container, with a summary',
     needs: ['build', 'vm', 'tenant'],
-    steps: [NATIVE, GUEST, { name: 'quickstart', command: node('tools/quickstart/main.ts'), appends: true }],
+    steps: [
+      NATIVE,
+      GUEST,
+      { name: 'quickstart', command: node('tools/quickstart/main.ts'), appends: true, follows: true },
+    ],
   },
   test: {
     about: 'checks, unit, component and end-to-end tests',
@@ -77,7 +84,7 @@ export async function runLane(name, extra) {
     const stepStarted = Date.now()
     const replaced = step.arguments && extra.length > 0 ? [...step.command.slice(0, -1), ...extra] : step.command
     const command = step.appends ? [...replaced, ...extra] : replaced
-    const status = await run(command)
+    const status = await run(command, step)
     if (status !== 0) {
       throw new BootstrapError(`${step.name} failed (exit ${status})`, `The command was: ${command.join(' ')}`, status)
     }
@@ -94,11 +101,11 @@ function seconds(since) {
  * Runs to the end with our terminal; an interrupt reaches the child through the process group, so we only wait. Listens
  * to signals only meanwhile: a lane has a dozen steps, and Node warns of a leak from the eleventh listener on.
  */
-export function run(command) {
+export function run(command, { follows = false } = {}) {
   const { NODE_EXTRA_CA_CERTS: _extraRoots, ...environment } = process.env
   const child = spawn(command[0], command.slice(1), {
     cwd: PROJECT_ROOT,
-    stdio: 'inherit',
+    stdio: follows ? ['inherit', 'inherit', 'inherit', 'ipc'] : 'inherit',
     env: { ...environment, PATH: `${BIN}:${environment.PATH}` },
   })
   const ignore = () => {}

@@ -20,7 +20,9 @@ const WEB = 'web.quickstart.test'
 const WEB_PORT = 8443
 
 async function quickstart(): Promise<void> {
-  const state = await takeStateDirectory()
+  const state = await takeStateDirectory((pid) =>
+    print(`Another quickstart (pid ${pid}) is running: waiting for its end`),
+  )
   const tenant = `${state}/tenant`
   const path = (name: string): string => `${tenant}/${name}`
   const stages = new Stages()
@@ -214,13 +216,21 @@ async function quickstart(): Promise<void> {
   printSummary({ stages: stages.times, timeline: run.timeline, image, pcrs: prediction.pcrs, exitCode, state })
 }
 
-/** An interrupt ends what was started, in order, before it ends us. */
+/** An interrupt ends what was started, in order, before it ends us. So does the end of the bootstrap that started us. */
 function endOnSignal(children: Children): void {
-  const end = (signal: 'SIGINT' | 'SIGTERM'): void => {
-    process.stderr.write(`\nquickstart: ${signal}, ending what was started\n`)
-    void children[Symbol.asyncDispose]().finally(() => process.exit(signal === 'SIGINT' ? 130 : 143))
+  let ending = false
+  const end = (why: string, exitCode: number): void => {
+    if (ending) return
+    ending = true
+    process.stderr.write(`\nquickstart: ${why}, ending what was started\n`)
+    void children[Symbol.asyncDispose]().finally(() => process.exit(exitCode))
   }
-  process.once('SIGINT', () => end('SIGINT')).once('SIGTERM', () => end('SIGTERM'))
+  process
+    .on('SIGINT', () => end('SIGINT', 130))
+    .on('SIGTERM', () => end('SIGTERM', 143))
+    .on('SIGHUP', () => end('SIGHUP', 129))
+    .once('disconnect', () => end('the bootstrap is gone', 143))
+  process.channel?.unref()
 }
 
 function refusal(error: unknown): CaissonError {

@@ -28,26 +28,37 @@ const { values } = parseArgs({ options: { 'root-only': { type: 'boolean', defaul
 const started = Date.now()
 const first = await buildGuest({ onProgress: ({ step, text }) => console.error(`first: ${step}: ${text}`) })
 const scratch = await mkdtemp(join(tmpdir(), 'caisson-repro-'))
+const interrupts = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => interrupts.abort(name))
 try {
-  const second = await buildElsewhere(scratch, values['root-only'])
+  const second = await buildElsewhere(scratch, values['root-only'], interrupts.signal)
   const equal = await compare(first, second)
   console.log(equal ? `the guest is reproducible (${seconds(started)})` : 'the guest is NOT reproducible')
   process.exitCode = equal ? 0 : 1
+} catch (error) {
+  if (!interrupts.signal.aborted) throw error
+  console.error(`${String(interrupts.signal.reason)}: the second build is removed`)
+  process.exitCode = interrupts.signal.reason === 'SIGINT' ? 130 : 143
 } finally {
-  await rm(scratch, { recursive: true, force: true })
+  // A compiler that was told to end may write a last file.
+  await rm(scratch, { recursive: true, force: true, maxRetries: 5 })
 }
 
-async function buildElsewhere(scratch: string, rootOnly: boolean): Promise<GuestImage> {
+async function buildElsewhere(scratch: string, rootOnly: boolean, signal: AbortSignal): Promise<GuestImage> {
   const folder = join(scratch, 'a folder/with another name')
-  await copySources(folder)
+  await copySources(folder, signal)
   const cache = join(scratch, 'cache')
   for (const kind of rootOnly ? [...SHARED_CACHE, 'kernel'] : SHARED_CACHE) {
+    signal.throwIfAborted()
     await cp(join(cacheDirectory(), kind), join(cache, 'caisson', kind), { recursive: true, verbatimSymlinks: true })
   }
+  signal.throwIfAborted()
   const script = 'umask 077; exec "$@"'
   const child = spawn('sh', ['-c', script, 'sh', process.execPath, 'guest/build/main.ts'], {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'inherit'],
+    // A group of its own, so that make and its compilers can be ended with it.
+    detached: true,
     env: {
       PATH: process.env.PATH,
       HOME: scratch,
@@ -58,6 +69,8 @@ async function buildElsewhere(scratch: string, rootOnly: boolean): Promise<Guest
       LC_ALL: 'tr_TR.UTF-8',
     },
   })
+  const end = (): void => void process.kill(-(child.pid ?? 0), 'SIGTERM')
+  signal.addEventListener('abort', end, { once: true })
   const output = await new Promise<string>((resolve, reject) => {
     let text = ''
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
@@ -66,16 +79,18 @@ async function buildElsewhere(scratch: string, rootOnly: boolean): Promise<Guest
       code === 0 ? resolve(text) : reject(new Error(`the second build ended with ${code}`)),
     )
   })
+  signal.removeEventListener('abort', end)
   return loadGuest(output.trim())
 }
 
 /** What version control knows, and the npm packages, written in the opposite order. */
-async function copySources(folder: string): Promise<void> {
+async function copySources(folder: string, signal: AbortSignal): Promise<void> {
   const listed = spawn('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], { cwd: ROOT })
   let text = ''
   for await (const chunk of listed.stdout.setEncoding('utf8')) text += String(chunk)
   const files = text.split('\0').filter((path) => path !== '' && !path.startsWith('test/'))
   for (const path of files.toSorted().toReversed()) {
+    signal.throwIfAborted()
     const to = join(folder, path)
     await mkdir(dirname(to), { recursive: true })
     // A file that version control knows may be gone from the folder.
@@ -84,6 +99,7 @@ async function copySources(folder: string): Promise<void> {
   }
   const packages = await readdir(join(ROOT, 'node_modules'))
   for (const name of packages.toSorted().toReversed()) {
+    signal.throwIfAborted()
     await cp(join(ROOT, 'node_modules', name), join(folder, 'node_modules', name), {
       recursive: true,
       verbatimSymlinks: true,

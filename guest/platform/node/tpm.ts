@@ -1,5 +1,6 @@
 /** `Tpm` on the kernel's resource-managing device, opened once: what this open creates is flushed if the agent dies. */
 import { type FileHandle, open } from 'node:fs/promises'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { Tpm } from '../platform.ts'
 import { nodeFiles } from './files.ts'
 
@@ -24,10 +25,17 @@ export class NodeTpm implements Tpm {
   }
 
   async #exchange(command: Uint8Array): Promise<Uint8Array> {
-    this.#device ??= open(DEVICE, 'r+')
-    const device = await this.#device
-    await device.write(command, 0, command.byteLength, null)
-    const { bytesRead, buffer } = await device.read(new Uint8Array(MAX_RESPONSE_BYTES), 0, MAX_RESPONSE_BYTES, null)
-    return buffer.slice(0, bytesRead)
+    try {
+      this.#device ??= open(DEVICE, 'r+')
+      const device = await this.#device
+      await device.write(command, 0, command.byteLength, null)
+      const { bytesRead, buffer } = await device.read(new Uint8Array(MAX_RESPONSE_BYTES), 0, MAX_RESPONSE_BYTES, null)
+      return buffer.slice(0, bytesRead)
+    } catch (cause) {
+      throw new UnavailableError('ERR_TPM_DEVICE', `the TPM does not answer: ${errorText(cause)}`, {
+        hint: 'The host ended the TPM of this guest. Start the guest anew.',
+        cause,
+      })
+    }
   }
 }
