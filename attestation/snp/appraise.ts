@@ -31,9 +31,10 @@ import type { VekChainCache } from './verify/vek-chain-cache.ts'
 export function appraiseSnp(evidence: SnpEvidence, context: AppraisalContext, cache?: VekChainCache): Appraisal {
   const { report } = evidence
   const { collateral, anchors, at } = context
-  const certificates = [...evidence.certificates, ...collateral.certificates]
-  const crls = [...evidence.crls, ...collateral.crls]
-  const key = findEndorsementKey(report, certificates)
+  // What the caller brings comes first: the evidence could hold another certificate for the same key.
+  const certificates = [...collateral.certificates, ...evidence.certificates]
+  const crls = [...collateral.crls, ...evidence.crls]
+  const key = findEndorsementKey(report, certificates, at)
   const verify = cache === undefined ? verifyVekChain : cache.verify.bind(cache)
   const chain =
     key === undefined ? undefined : verify({ vek: key.certificate, kind: key.kind, certificates, crls, anchors, at })

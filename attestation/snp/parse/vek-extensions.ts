@@ -10,13 +10,13 @@ import { TCB_BYTES } from './tcb.ts'
 
 const ARC = '1.3.6.1.4.1.3704.1.'
 const OID = { structVersion: '1', productName: '2', hwid: '4', cspId: '5' } as const
-/** 64 bytes; Turin's chips have 8, the others 64. */
-const HWID_BYTES: Readonly<Record<ProductLine, number>> = { Milan: 64, Genoa: 64, Turin: 8 }
+/** Turin's chips have ids of 8 bytes; a field of 64 holds them, too. */
+const HWID_BYTES: Readonly<Record<ProductLine, readonly number[]>> = { Milan: [64], Genoa: [64], Turin: [8, 64] }
 
 /** Place of each security patch level (extension 3.x) in a TCB version. Before Turin levels 4 to 7 are zero. */
 const LEVELS_BEFORE_TURIN: readonly string[] = ['3.1', '3.2', '3.4', '3.5', '3.6', '3.7', '3.3', '3.8']
 const LEVELS_TURIN: readonly string[] = ['3.9', '3.1', '3.2', '3.3', '3.5', '3.6', '3.7', '3.8']
-/** Levels that a certificate may leave out: nothing has them yet. */
+/** Levels that mean nothing yet: a certificate may leave them out. */
 const RESERVED_LEVELS: readonly string[] = ['3.4', '3.5', '3.6', '3.7']
 
 export interface VekExtensions {
@@ -46,9 +46,12 @@ export function parseVekExtensions(certificate: ParsedCertificate): VekExtension
   const product = productOfName(productName)
   if (product === undefined) throw malformed(`product ${JSON.stringify(productName.slice(0, 64))} is not known`)
   const layout = product === 'Turin' ? LEVELS_TURIN : LEVELS_BEFORE_TURIN
-  const known: readonly string[] = [...Object.values(OID), ...layout]
+  const known: readonly string[] = [...Object.values(OID), ...layout, ...RESERVED_LEVELS]
   const unknown = [...own.keys()].filter((name) => !known.includes(name))
   if (unknown.length > 0) throw malformed(`unknown extension ${ARC}${unknown.join(', ')}`)
+  if (RESERVED_LEVELS.some((name) => !layout.includes(name) && level(own, name) !== 0)) {
+    throw malformed('a level that has no place in the TCB of this product')
+  }
   const hwid = own.get(OID.hwid)
   return {
     structVersion: level(own, OID.structVersion),
@@ -76,11 +79,11 @@ function ia5(own: ReadonlyMap<string, Uint8Array>, name: string): string {
 }
 
 /** AMD writes the bytes themselves; in some certificates they are an OCTET STRING, as they should be. */
-function readHwid(value: Uint8Array, length: number): Uint8Array {
-  if (value.length === length) return value
-  const [wrapped, ...more] = value.length === length + 2 ? readDer(value) : []
-  if (wrapped?.tag !== DER_TAG.octetString || more.length > 0 || wrapped.content.length !== length) {
-    throw malformed(`a hardware id of ${value.length} bytes; ${length} are needed`)
+function readHwid(value: Uint8Array, lengths: readonly number[]): Uint8Array {
+  if (lengths.includes(value.length)) return value
+  const [wrapped, ...more] = lengths.includes(value.length - 2) ? readDer(value) : []
+  if (wrapped?.tag !== DER_TAG.octetString || more.length > 0 || !lengths.includes(wrapped.content.length)) {
+    throw malformed(`a hardware id of ${value.length} bytes; ${lengths.join(' or ')} are needed`)
   }
   return wrapped.content
 }

@@ -21,19 +21,20 @@ export interface EndorsementKey {
 const MAX_SIGNATURES = 8
 
 /**
- * The certificate whose key signed the report; if none did, the one that should have: same kind, chip and TCB. Undefined
- * when there is no certificate of an endorsement key.
+ * The certificate whose key signed the report; if none did, the one that should have: same kind, chip and TCB. Of several for
+ * one key, one that is valid at that time. Undefined when there is no certificate of an endorsement key.
  */
 export function findEndorsementKey(
   report: SnpReport,
   certificates: readonly ParsedCertificate[],
+  at: Date,
 ): EndorsementKey | undefined {
   const candidates = certificates
     .flatMap((certificate) => {
       const kind = vekKind(certificate) ?? (hasVekExtensions(certificate) ? kindOf(report) : undefined)
       return kind === undefined ? [] : [{ certificate, kind, extensions: readExtensions(certificate) }]
     })
-    .map((candidate) => ({ ...candidate, fit: fitOf(report, candidate) }))
+    .map((candidate) => ({ ...candidate, fit: fitOf(report, candidate) + validity(candidate.certificate, at) }))
     .toSorted((a, b) => b.fit - a.fit)
   for (const { fit: _fit, ...candidate } of candidates.slice(0, MAX_SIGNATURES)) {
     if (verifyReportSignature(report, candidate.certificate.publicKey)) return { ...candidate, signed: true }
@@ -62,4 +63,9 @@ function fitOf(report: SnpReport, { kind, extensions }: Omit<EndorsementKey, 'ce
   const { hwid, tcb } = extensions
   const sameChip = hwid !== undefined && equalBytes(report.chipId.subarray(0, hwid.length), hwid)
   return 4 * Number(sameChip) + 2 * Number(equalBytes(tcb, report.reportedTcb)) + Number(kind === report.signingKey)
+}
+
+/** Less than any other difference: AMD certifies the same key again before a certificate expires. */
+function validity({ notBefore, notAfter }: ParsedCertificate, at: Date): number {
+  return at >= notBefore && at <= notAfter ? 0.5 : 0
 }

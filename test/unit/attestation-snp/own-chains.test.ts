@@ -325,6 +325,23 @@ test('among the certificates of a fleet the one whose key signed is found', (t) 
   t.is(judge({ collateral: { certificates: [...others, chain.ask] } }).verdict, 'contraindicated')
 })
 
+test('of two certificates for the same key the one that is valid then decides', (t) => {
+  const chain = authorities('Milan')
+  const good = vekCertificate({ kind: 'vcek', product: 'Milan', tcb: TCB, hwid: CHIP })
+  const old = vekCertificate({ kind: 'vcek', product: 'Milan', tcb: TCB, hwid: CHIP, notAfter: new Date('2024-06-01') })
+  t.is(judge({ collateral: { certificates: [old, good, chain.ask] } }).verdict, 'affirming')
+  t.deepEqual(codes(judge({ collateral: { certificates: [old, chain.ask] } })), ['certificate_expired'])
+})
+
+test('a Turin certificate may spell its chip id in 64 bytes, and have a reserved level of zero', (t) => {
+  const level = (value: number): Case => ({
+    product: 'Turin',
+    vek: { hwid: TURIN_CHIP, extra: [{ oid: '1.3.6.1.4.1.3704.1.3.4', value: integer(value) }] },
+  })
+  t.is(judge(level(0)).verdict, 'affirming')
+  t.deepEqual(codes(judge(level(1))), ['vek_certificate'])
+})
+
 test('what was verified before changes no verdict, and is forgotten when time or collateral changes', (t) => {
   const cache = new VekChainCache()
   const crls = [rootCrl('Milan', { nextUpdate: new Date('2025-02-01') })]
