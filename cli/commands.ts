@@ -42,6 +42,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say why an attestation was refused',
     load: async () => (await import('./commands/verifier-explain.ts')).verifierExplain,
   },
+  'verifier tenant': {
+    summary: 'create, change, list and remove tenants of a verifier',
+    load: async () => (await import('./commands/verifier-tenant.ts')).verifierTenant,
+  },
+  'verifier rekey': {
+    summary: 'give the verifier’s store another key',
+    load: async () => (await import('./commands/verifier-rekey.ts')).verifierRekey,
+  },
   'verifier audit': {
     summary: 'list the audit log, or verify that nothing in it was changed',
     load: async () => (await import('./commands/verifier-audit.ts')).verifierAudit,

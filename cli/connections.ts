@@ -1,6 +1,6 @@
 /** How commands reach servers: only CAs that the user names are trusted, names may be mapped to addresses. */
 import { importJWK, type JWK } from 'jose'
-import { VerifierAdminClient } from '#attestation/verifier/admin-client'
+import { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { MalformedError, UsageError } from '#protocol/errors'
 import { UndiciTransport } from '#protocol/node/http'
 import type { Invocation, OptionSpec } from './command.ts'
@@ -13,7 +13,7 @@ export const SERVER_OPTIONS: Readonly<Record<string, OptionSpec>> = {
 
 export const ADMIN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   ...SERVER_OPTIONS,
-  url: { type: 'string', placeholder: 'URL', help: 'URL of the verifier' },
+  url: { type: 'string', placeholder: 'URL', help: 'URL of the verifier; of a tenant, with /t/NAME' },
   'admin-key': {
     type: 'string',
     placeholder: 'FILE',

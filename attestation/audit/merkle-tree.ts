@@ -9,7 +9,7 @@ import { MalformedError } from '#protocol/errors'
 export type TreeHash = Uint8Array
 
 /** Hash of a complete subtree: 2^level leaves, the `index`-th of its level. */
-export type SubtreeHash = (level: number, index: number) => TreeHash
+export type SubtreeHash = (level: number, index: number) => TreeHash | Promise<TreeHash>
 
 const HASH_BYTES = 32
 /** Sizes are JavaScript integers: a log of 2^53 entries does not end before its disk. */
@@ -28,8 +28,8 @@ export function nodeHash(left: TreeHash, right: TreeHash): TreeHash {
 }
 
 /** Root of the first `size` leaves. */
-export function treeRoot(subtree: SubtreeHash, size: number): TreeHash {
-  return size === 0 ? EMPTY_ROOT : rangeHash(subtree, 0, size)
+export async function treeRoot(subtree: SubtreeHash, size: number): Promise<TreeHash> {
+  return size === 0 ? EMPTY_ROOT : await rangeHash(subtree, 0, size)
 }
 
 /** Root of a list of leaf hashes, in memory proportional to the logarithm of its length. */
@@ -54,21 +54,21 @@ export class RootBuilder {
 }
 
 /** Section 2.1.3.1: the hashes that lead from leaf `index` to the root of `size` leaves, lowest first. */
-export function inclusionProof(subtree: SubtreeHash, index: number, size: number): TreeHash[] {
+export async function inclusionProof(subtree: SubtreeHash, index: number, size: number): Promise<TreeHash[]> {
   if (!inRange(index, 0, size - 1)) throw malformed(`leaf ${index} is not among ${size}`)
   const proof: TreeHash[] = []
   let [start, end] = [0, size]
   while (end - start > 1) {
     const middle = start + largestPowerBelow(end - start)
     const inLeft = index < middle
-    proof.push(inLeft ? rangeHash(subtree, middle, end) : rangeHash(subtree, start, middle))
+    proof.push(await (inLeft ? rangeHash(subtree, middle, end) : rangeHash(subtree, start, middle)))
     ;[start, end] = inLeft ? [start, middle] : [middle, end]
   }
   return proof.reverse()
 }
 
 /** Section 2.1.4.1: shows that the first `older` leaves of a log of `newer` are those it had when it had `older`. */
-export function consistencyProof(subtree: SubtreeHash, older: number, newer: number): TreeHash[] {
+export async function consistencyProof(subtree: SubtreeHash, older: number, newer: number): Promise<TreeHash[]> {
   if (!inRange(older, 0, newer)) throw malformed(`a log of ${newer} entries never had ${older}`)
   if (older === 0 || older === newer) return []
   const proof: TreeHash[] = []
@@ -77,15 +77,15 @@ export function consistencyProof(subtree: SubtreeHash, older: number, newer: num
   while (older !== end) {
     const middle = start + largestPowerBelow(end - start)
     if (older <= middle) {
-      proof.push(rangeHash(subtree, middle, end))
+      proof.push(await rangeHash(subtree, middle, end))
       end = middle
     } else {
-      proof.push(rangeHash(subtree, start, middle))
+      proof.push(await rangeHash(subtree, start, middle))
       start = middle
       whole = false
     }
   }
-  if (!whole) proof.push(rangeHash(subtree, start, end))
+  if (!whole) proof.push(await rangeHash(subtree, start, end))
   return proof.reverse()
 }
 
@@ -148,12 +148,12 @@ export function verifyConsistency({ older, newer, proof }: ConsistencyClaim): bo
 }
 
 /** Hash of leaves `start`..`end` as the tree has it; `start` is a multiple of the power of two that spans the range. */
-function rangeHash(subtree: SubtreeHash, start: number, end: number): TreeHash {
+async function rangeHash(subtree: SubtreeHash, start: number, end: number): Promise<TreeHash> {
   const length = end - start
   const split = largestPowerBelow(length)
-  if (length === 1) return subtree(0, start)
-  if (length === split * 2) return subtree(Math.log2(length), start / length)
-  return nodeHash(rangeHash(subtree, start, start + split), rangeHash(subtree, start + split, end))
+  if (length === 1) return await subtree(0, start)
+  if (length === split * 2) return await subtree(Math.log2(length), start / length)
+  return nodeHash(await rangeHash(subtree, start, start + split), await rangeHash(subtree, start + split, end))
 }
 
 /** The largest power of two below `length` (section 2.1.1 names it k); 0.5 for 1. */

@@ -3,9 +3,9 @@
  */
 import type { JsonObject } from '#protocol/canonical-json'
 import type { AdmittedImage, KbsAttestation, KbsRequest, KbsVersion, TpmChallenge } from '#protocol/kbs-messages'
+import type { ClaimCheck } from '../store/attestation-log.ts'
+import type { StoredReference } from '../store/reference-store.ts'
 import type { TrustVector } from '../token/trust-vector.ts'
-import type { ClaimCheck } from './attestation-log.ts'
-import type { StoredReference } from './reference-store.ts'
 
 export interface ChallengeOffer {
   /** Sealed into the session and handed back with the answer; it may hold secrets. Small: it travels in a cookie. */
@@ -58,5 +58,5 @@ export interface EvidenceKind {
    *
    * @throws MalformedError, UnverifiedError when it could not be appraised at all
    */
-  appraise(input: AnswerInput): Appraisal
+  appraise(input: AnswerInput): Appraisal | Promise<Appraisal>
 }

@@ -1,37 +1,29 @@
 /**
- * The guest's half of the KBS protocol: challenge, answer, resources. Versions 0.2 to 0.4.
+ * The guest's half of the KBS protocol: challenge and answer. Versions 0.2 to 0.4.
  *
  * Between challenge and answer nothing is remembered here: the session travels sealed in the cookie, and only its use is
  * recorded, in the transaction that records the verdict. Any process on the same store can answer any step.
  */
 import { randomBytes } from 'node:crypto'
-import type { JWTPayload } from 'jose'
-import type { JsonObject } from '#protocol/canonical-json'
 import { toBase64 } from '#protocol/encoding'
-import { CaissonError, DeniedError, MalformedError, UnverifiedError } from '#protocol/errors'
-import { JsonFields } from '#protocol/json-fields'
+import { UnverifiedError } from '#protocol/errors'
 import {
   encodeKbsChallenge,
   type KbsRequest,
-  type KbsVersion,
   parseKbsAttestation,
   parseKbsRequest,
-  parseKbsVersion,
   type TeePublicKey,
 } from '#protocol/kbs-messages'
-import { parseTeePublicKey } from '#protocol/tee-public-key'
+import { AttestationLog, type NewRecord } from '../store/attestation-log.ts'
+import type { AuditEntry, AuditLog } from '../store/audit-log.ts'
+import type { Database } from '../store/database.ts'
+import type { ReferenceStore } from '../store/reference-store.ts'
+import { type SpentChallenges, spentError } from '../store/spent-challenges.ts'
 import { earClaims } from '../token/ear.ts'
-import { verifyToken } from '../token/verify-token.ts'
-import { AttestationLog, type AttestationStage, type NewRecord } from './attestation-log.ts'
-import type { AuditLog } from './audit-log.ts'
-import type { Database } from './database.ts'
 import type { Appraisal, EvidenceKind } from './evidence.ts'
-import { encryptToGuest, type FlattenedJwe } from './jwe.ts'
-import type { ReferenceStore } from './reference-store.ts'
-import { checkRelease } from './release.ts'
-import { parseResourcePath, type ResourceStore } from './resource-store.ts'
+import { type ChallengeSession, openChallengeSession, type SessionReply, utf8 } from './kbs-session.ts'
+import { RecordedError, type RefusalContext, recordRefusal } from './refusal-record.ts'
 import type { SessionSealer } from './session-seal.ts'
-import { type SpentChallenges, spentError } from './spent-challenges.ts'
 import type { TokenIssuer } from './token-issuer.ts'
 
 export interface KbsServiceOptions {
@@ -42,38 +34,11 @@ export interface KbsServiceOptions {
   readonly log: AttestationLog
   readonly audit: AuditLog
   readonly references: ReferenceStore
-  readonly resources: ResourceStore
   readonly kinds: readonly EvidenceKind[]
   readonly issuer: string
   readonly sessionLifetimeMs: number
   readonly tokenLifetimeMs: number
   readonly now: () => Date
-}
-
-export interface SessionReply<T> {
-  readonly content: T
-  /** New value of the session cookie and when it expires. */
-  readonly cookie: string
-  readonly expiresAt: Date
-}
-
-/** An error that has been recorded: `correlationId` is the record's id. */
-export class RecordedError extends Error {
-  readonly correlationId: string
-
-  constructor(correlationId: string, cause: unknown) {
-    super('recorded', { cause })
-    this.correlationId = correlationId
-  }
-}
-
-interface ChallengeSession {
-  readonly id: string
-  readonly expiresMs: number
-  readonly version: KbsVersion
-  readonly tee: string
-  readonly nonce: string
-  readonly state: JsonObject
 }
 
 const NONCE_BYTES = 32
@@ -86,10 +51,9 @@ export class KbsService {
   }
 
   /** POST /auth: the body is a Request, the reply a Challenge. */
-  challenge(body: Uint8Array): SessionReply<string> {
+  async challenge(body: Uint8Array): Promise<SessionReply<string>> {
     const id = AttestationLog.newId()
-    const context = { handshake: id, stage: 'auth' as const, tee: '?' }
-    return this.#recordingRefusal(context, () => {
+    return await this.#recordingRefusal({ handshake: id, stage: 'auth', tee: '?' }, async (context) => {
       const request = parseKbsRequest(utf8(body))
       context.tee = request.tee
       const offer = this.#kind(request).challenge(request)
@@ -99,7 +63,7 @@ export class KbsService {
       const session = { id, version: request.version, tee: request.tee, nonce, state: offer.state }
       return {
         content: encodeKbsChallenge({ nonce, ...(offer.tpm === undefined ? {} : { tpm: offer.tpm }) }),
-        cookie: sealer.seal('challenge', expiresMs, session),
+        cookie: await sealer.seal('challenge', expiresMs, session),
         expiresAt: new Date(expiresMs),
       }
     })
@@ -107,12 +71,11 @@ export class KbsService {
 
   /** POST /attest: the body is an Attestation, the reply a token. */
   async attest(cookie: string | undefined, body: Uint8Array): Promise<SessionReply<{ token: string }>> {
-    const context = { handshake: undefined as string | undefined, stage: 'attest' as const, tee: '?' }
-    const { session, nonce, teePublicKey, appraisal } = this.#recordingRefusal(context, () => {
-      const session = this.#challengeSession(cookie)
+    return await this.#recordingRefusal({ handshake: undefined, stage: 'attest', tee: '?' }, async (context) => {
+      const session = await openChallengeSession(this.#options.sealer, cookie)
       context.handshake = session.id
       context.tee = session.tee
-      if (this.#options.spent.isSpent(session.id)) throw spentError()
+      if (await this.#options.spent.isSpent(session.id)) throw spentError()
       const attestation = parseKbsAttestation(utf8(body), session.version)
       // Version 0.2 does not repeat the nonce; the evidence is bound to the session's in any case.
       if (session.version !== '0.2.0' && attestation.nonce !== session.nonce) {
@@ -120,50 +83,11 @@ export class KbsService {
           hint: 'An answer belongs to the challenge whose cookie is sent with it.',
         })
       }
-      const references = this.#options.references.list()
-      const kind = this.#kind(session)
-      const appraisal = kind.appraise({ ...session, attestation, references })
-      return { session, nonce: session.nonce, teePublicKey: attestation.teePublicKey, appraisal }
+      const references = await this.#options.references.current(this.#options.now())
+      const appraisal = await this.#kind(session).appraise({ ...session, attestation, references })
+      if (!appraisal.accepted) throw await this.#refused(session, appraisal)
+      return await this.#accepted(session, appraisal, { nonce: session.nonce, teePublicKey: attestation.teePublicKey })
     })
-    if (!appraisal.accepted) throw this.#refused(session, appraisal)
-    return await this.#accepted(session, appraisal, { nonce, teePublicKey })
-  }
-
-  /** GET /resource/repository/type/tag: the content, encrypted to the key of the attested guest. */
-  async resource(
-    segments: readonly string[],
-    credentials: { cookie: string | undefined; authorization: string | undefined },
-  ): Promise<FlattenedJwe> {
-    const context = {
-      handshake: undefined as string | undefined,
-      stage: 'release' as const,
-      tee: '?',
-      path: segments.join('/'),
-    }
-    try {
-      const path = parseResourcePath(segments)
-      const claims = await this.#attestedClaims(credentials)
-      context.handshake = this.#handshakeOf(claims)
-      checkRelease({ kind: 'attested' }, claims) // before it is told whether the resource exists
-      const resource = this.#options.resources.find(path)
-      if (resource === undefined) {
-        throw new DeniedError('ERR_RESOURCE_NOT_FOUND', `there is no resource ${path}`, {
-          field: 'resource',
-          allowed: 'the names that `caisson verifier resource list` prints',
-          asked: path,
-          hint: `Store it: caisson verifier resource put ${path} FILE`,
-        })
-      }
-      checkRelease(resource.release, claims)
-      const jwe = encryptToGuest(teeKeyOf(claims), resource.content)
-      const { database, audit, now } = this.#options
-      const actor = `guest ${context.handshake ?? '?'}`
-      const entry = { actor, action: 'resource.release', subject: path, correlation: context.handshake } as const
-      database.transaction(() => audit.add({ at: now(), ...entry, verdict: 'accepted' }))
-      return jwe
-    } catch (error) {
-      throw this.#record(context, error)
-    }
   }
 
   #kind(of: Pick<KbsRequest, 'tee'>): EvidenceKind {
@@ -173,23 +97,6 @@ export class KbsService {
     throw new UnverifiedError('ERR_TEE_UNSUPPORTED', `evidence of kind ${JSON.stringify(of.tee)} is not appraised`, {
       hint: `This verifier appraises: ${known}.`,
     })
-  }
-
-  #challengeSession(cookie: string | undefined): ChallengeSession {
-    if (cookie === undefined) {
-      throw new UnverifiedError('ERR_SESSION_MISSING', 'the answer came without the session cookie', {
-        hint: 'Send back the cookie kbs-session-id that came with the challenge.',
-      })
-    }
-    const fields = new JsonFields(this.#options.sealer.open('challenge', cookie), 'session', 'ERR_KBS_MESSAGE')
-    return {
-      id: fields.string('id', 64),
-      expiresMs: fields.integer('expiresMs', 0, Number.MAX_SAFE_INTEGER),
-      version: parseKbsVersion(fields.string('version', 32)),
-      tee: fields.string('tee', 32),
-      nonce: fields.string('nonce', 256),
-      state: jsonObject(fields),
-    }
   }
 
   async #accepted(
@@ -210,115 +117,39 @@ export class KbsService {
       ...appraisal,
     })
     const token = await tokens.sign(claims, 'JWT') // worth nothing yet: it leaves this function after the commit
-    try {
-      database.transaction(() => {
-        spent.spend(session.id, session.expiresMs, at)
-        log.add({ ...base(session, at), id, verdict: 'accepted', ...appraisal, claims })
-        audit.add(auditEntry(at, id, appraisal))
-      })
-    } catch (error) {
-      throw this.#record({ handshake: session.id, stage: 'attest', tee: session.tee }, error)
-    }
     const expiresAt = new Date(claims.exp * 1000)
-    return { content: { token }, cookie: sealer.seal('attested', expiresAt.getTime(), { id }), expiresAt }
+    const cookie = await sealer.seal('attested', expiresAt.getTime(), { id })
+    await database.transaction(async (sql) => {
+      await spent.spend(sql, session.id, session.expiresMs, at)
+      await log.add({ ...base(session, at), id, verdict: 'accepted', ...appraisal, claims }, sql)
+      await audit.add(sql, auditEntry(at, id, appraisal))
+    })
+    return { content: { token }, cookie, expiresAt }
   }
 
   /** Records a negative verdict; it uses the challenge up like a positive one. */
-  #refused(session: ChallengeSession, appraisal: Extract<Appraisal, { accepted: false }>): RecordedError {
+  async #refused(
+    session: ChallengeSession,
+    appraisal: Extract<Appraisal, { accepted: false }>,
+  ): Promise<RecordedError> {
     const { database, spent, log, audit, now } = this.#options
     const at = now()
     const id = AttestationLog.newId()
-    const error = new UnverifiedError(appraisal.code, appraisal.reason, { hint: appraisal.hint })
-    try {
-      database.transaction(() => {
-        spent.spend(session.id, session.expiresMs, at)
-        log.add({ ...base(session, at), id, verdict: 'refused', ...appraisal })
-        audit.add(auditEntry(at, id, appraisal))
-      })
-    } catch (failure) {
-      return this.#record({ handshake: session.id, stage: 'attest', tee: session.tee }, failure)
-    }
-    return new RecordedError(id, error)
+    await database.transaction(async (sql) => {
+      await spent.spend(sql, session.id, session.expiresMs, at)
+      await log.add({ ...base(session, at), id, verdict: 'refused', ...appraisal }, sql)
+      await audit.add(sql, auditEntry(at, id, appraisal))
+    })
+    return new RecordedError(id, new UnverifiedError(appraisal.code, appraisal.reason, { hint: appraisal.hint }))
   }
 
-  /** Claims of the guest that asks: a live session of an attested guest wins over a bearer token. */
-  async #attestedClaims(credentials: {
-    cookie: string | undefined
-    authorization: string | undefined
-  }): Promise<JWTPayload> {
-    const bySession = credentials.cookie === undefined ? undefined : this.#sessionClaims(credentials.cookie)
-    if (bySession !== undefined) return bySession
-    const token = /^Bearer (\S+)$/.exec(credentials.authorization ?? '')?.[1]
-    if (token === undefined) {
-      throw new UnverifiedError('ERR_TOKEN_MISSING', 'neither a session of an attested guest nor a token was sent', {
-        hint: 'Attest first.',
-      })
-    }
-    const { tokens, issuer, now } = this.#options
-    return await verifyToken({ token, keys: tokens.publishedKeys(), issuer, now: now() })
-  }
-
-  #sessionClaims(cookie: string): JWTPayload | undefined {
-    let id: string
+  async #recordingRefusal<T>(context: RefusalContext, work: (context: RefusalContext) => Promise<T>): Promise<T> {
     try {
-      id = new JsonFields(this.#options.sealer.open('attested', cookie), 'session', 'ERR_KBS_MESSAGE').string('id', 64)
+      return await work(context)
     } catch (error) {
-      if (error instanceof UnverifiedError) return undefined
-      throw error
-    }
-    const claims = this.#options.log.claimsOf(id)
-    return typeof claims === 'object' && claims !== null ? { ...claims } : undefined
-  }
-
-  #handshakeOf({ jti }: JWTPayload): string | undefined {
-    return jti === undefined ? undefined : (this.#options.log.find(jti)?.handshake ?? jti)
-  }
-
-  #recordingRefusal<T>(context: RefusalContext, work: () => T): T {
-    try {
-      return work()
-    } catch (error) {
-      throw this.#record(context, error)
+      throw await recordRefusal(this.#options.log, context, { error, at: this.#options.now() })
     }
   }
-
-  #record(context: RefusalContext, error: unknown): RecordedError {
-    const { log, now } = this.#options
-    const known = error instanceof CaissonError ? error : undefined
-    const id = AttestationLog.newId()
-    const record: NewRecord = {
-      id,
-      handshake: context.handshake,
-      at: now(),
-      stage: context.stage,
-      tee: context.tee,
-      verdict: 'refused',
-      code: known?.code ?? 'ERR_INTERNAL',
-      reason: known?.message ?? 'internal error',
-      hint: known?.hint,
-      checks: denialCheck(error),
-      facts: context.path === undefined ? {} : { resource: context.path.slice(0, 512) },
-    }
-    try {
-      log.add(record)
-    } catch {
-      // The store is what failed: the answer still goes out, with an id that leads to the process log only.
-    }
-    return new RecordedError(id, error)
-  }
-}
-
-interface RefusalContext {
-  readonly handshake: string | undefined
-  readonly stage: AttestationStage
-  readonly tee: string
-  readonly path?: string
-}
-
-function denialCheck(error: unknown): NewRecord['checks'] {
-  if (!(error instanceof DeniedError)) return []
-  const remedy = error.hint === undefined ? {} : { remedy: error.hint }
-  return [{ claim: error.field, expected: error.allowed, found: error.asked, ok: false, ...remedy }]
 }
 
 function base(
@@ -336,35 +167,13 @@ function base(
   }
 }
 
-function auditEntry(at: Date, id: string, appraisal: Appraisal): Parameters<AuditLog['add']>[0] {
+function auditEntry(at: Date, id: string, appraisal: Appraisal): AuditEntry {
   return {
     at,
-    actor: `guest ${appraisal.facts['ek-fingerprint'] ?? '?'}`,
+    actor: `guest ${appraisal.facts['ek-fingerprint'] ?? appraisal.facts['chip-id'] ?? '?'}`,
     action: 'attest',
     subject: appraisal.accepted ? appraisal.referenceId : appraisal.code,
     verdict: appraisal.accepted ? 'accepted' : 'refused',
     correlation: id,
-  }
-}
-
-/** The key that the token binds; parsed again, since a session's claims come from the store. */
-function teeKeyOf(claims: JWTPayload): TeePublicKey {
-  const evidence = new JsonFields(claims.submods, 'submods', 'ERR_KBS_MESSAGE')
-    .object('cpu0')
-    .object('ear.veraison.annotated-evidence')
-  return parseTeePublicKey(evidence.object('runtime_data_claims').object('tee-pubkey'))
-}
-
-function jsonObject(fields: JsonFields): JsonObject {
-  const value = fields.json('state')
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw fields.error('state', 'not an object')
-  return Object.fromEntries(Object.entries(value))
-}
-
-function utf8(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (cause) {
-    throw new MalformedError('ERR_KBS_MESSAGE', 'the body is not UTF-8', { cause })
   }
 }

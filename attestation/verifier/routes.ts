@@ -1,20 +1,36 @@
-/** Which path does what. Everything is below `/kbs/v0` except health and the published keys. */
+/**
+ * Which path does what. A tenant's paths begin with `/t/NAME`, the default tenant's do not; everything is below
+ * `/kbs/v0` there, except published keys. Health is the service's own.
+ */
 import { MalformedError, UsageError } from '#protocol/errors'
 import { MAX_KBS_BODY } from '#protocol/kbs-messages'
-import type { AdminService } from './admin-service.ts'
-import { AttestationLog } from './attestation-log.ts'
+import { AttestationLog } from '../store/attestation-log.ts'
+import { DEFAULT_TENANT } from '../store/database.ts'
+import type { TenantStore } from '../store/tenant-store.ts'
+import { checkAudit, explainAttestation, listAttestations, listAudit } from './admin/records.ts'
+import {
+  getReference,
+  listReferences,
+  promoteReference,
+  putReference,
+  removeReference,
+  retireReference,
+} from './admin/references.ts'
+import { listResources, putResource, removeResource, rollBackResource } from './admin/resources.ts'
+import { listTenants, putTenant, removeTenant } from './admin/tenants.ts'
 import type { HttpExchange, HttpReply } from './http-listener.ts'
-import { type KbsService, RecordedError, type SessionReply } from './kbs-service.ts'
+import type { SessionReply } from './kbs-session.ts'
 import { type Audience, problemReply } from './problem.ts'
-import type { TokenIssuer } from './token-issuer.ts'
+import { RecordedError } from './refusal-record.ts'
+import type { TenantDirectory, TenantServices } from './tenant-directory.ts'
 
 export interface RouteOptions {
-  readonly kbs: KbsService
-  readonly admin: AdminService
-  readonly tokens: TokenIssuer
-  readonly issuer: string
+  readonly directory: TenantDirectory
+  readonly tenants: TenantStore
   readonly secureCookies: boolean
   readonly now: () => Date
+  /** Whether the store answers. */
+  readonly ready: () => Promise<boolean>
   /** Told about errors that are nobody's fault but ours. */
   readonly onInternalError: (correlationId: string, error: unknown) => void
 }
@@ -28,16 +44,21 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
   return async (exchange) => {
     let audience: Audience = 'guest'
     try {
-      const [prefix, version, ...rest] = exchange.segments
-      if (prefix === 'kbs' && version === 'v0') {
-        const guest = guestRoute(options, exchange, rest)
+      const health = await healthRoute(options, exchange)
+      if (health !== undefined) return health
+      const { name, segments } = splitTenant(exchange.segments)
+      const services = await options.directory.find(name)
+      const path = kbsPath(segments)
+      if (path !== undefined) {
+        const guest = guestRoute(options, services, exchange, path)
         if (guest !== undefined) return await guest
         audience = 'administrator'
-        const admin = adminRoute(options.admin, exchange, rest)
+        const admin = adminRoute(options, services, exchange, path)
         if (admin !== undefined) return await admin
       }
-      const open = openRoute(options, exchange)
-      if (open !== undefined) return open
+      if (exchange.method === 'GET' && segments.join('/') === '.well-known/jwks.json') {
+        return { status: 200, body: await services.tokens.publishedKeys() }
+      }
       audience = 'administrator'
       throw new UsageError('ERR_NO_SUCH_PATH', `nothing answers ${exchange.method} here`)
     } catch (error) {
@@ -46,89 +67,124 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
   }
 }
 
+async function healthRoute(
+  { ready }: RouteOptions,
+  { method, segments }: HttpExchange,
+): Promise<HttpReply | undefined> {
+  const [name, ...more] = segments
+  if (method !== 'GET' || more.length > 0) return undefined
+  if (name === 'healthz') return { status: 200, body: { status: 'ok' } }
+  if (name !== 'readyz') return undefined
+  return (await ready()) ? { status: 200, body: { status: 'ready' } } : { status: 503, body: { status: 'no store' } }
+}
+
+function splitTenant(segments: readonly string[]): { name: string; segments: readonly string[] } {
+  const [first, name, ...rest] = segments
+  return first === 't' && name !== undefined ? { name, segments: rest } : { name: DEFAULT_TENANT, segments }
+}
+
+function kbsPath([prefix, version, ...path]: readonly string[]): readonly string[] | undefined {
+  return prefix === 'kbs' && version === 'v0' ? path : undefined
+}
+
 function guestRoute(
-  { kbs, tokens, issuer, now, secureCookies }: RouteOptions,
+  options: RouteOptions,
+  services: TenantServices,
   exchange: HttpExchange,
   path: readonly string[],
 ): Promise<HttpReply> | undefined {
+  const { kbs, release, rate } = services
   const [first, ...rest] = path
   switch (`${exchange.method} ${first} ${rest.length}`) {
     case 'POST auth 0':
+      rate.take()
       return exchange
         .body(MAX_AUTH_BODY)
         .then((body) => kbs.challenge(body))
-        .then((reply) => withCookie(reply, Buffer.from(reply.content), secureCookies))
+        .then((reply) => withCookie(options, services, reply, Buffer.from(reply.content)))
     case 'POST attest 0':
+      rate.take()
       return exchange
         .body(MAX_KBS_BODY)
         .then((body) => kbs.attest(cookieOf(exchange), body))
-        .then((reply) => withCookie(reply, reply.content, secureCookies))
+        .then((reply) => withCookie(options, services, reply, reply.content))
     case 'GET resource 3':
-      return kbs
-        .resource(rest, { cookie: cookieOf(exchange), authorization: exchange.headers.authorization })
+      rate.take()
+      return release
+        .release(rest, { cookie: cookieOf(exchange), authorization: exchange.headers.authorization })
         .then((body) => ({ status: 200, body }))
     case 'GET time 0':
-      return signedTime({ tokens, issuer, now, nonce: exchange.query.get('nonce') ?? undefined })
+      rate.take()
+      return signedTime(options, services, exchange.query.get('nonce') ?? undefined)
     default:
       return undefined
   }
 }
 
 function adminRoute(
-  admin: AdminService,
+  { tenants, directory }: RouteOptions,
+  { admin, tenant }: TenantServices,
   exchange: HttpExchange,
   path: readonly string[],
 ): Promise<HttpReply> | undefined {
   const [first, ...rest] = path
   const [id = ''] = rest
+  const forget = (reply: HttpReply): HttpReply => {
+    directory.forget(id)
+    return reply
+  }
   switch (`${exchange.method} ${first} ${rest.length}`) {
     case 'POST resource 3':
-      return admin.putResource(exchange, rest)
+      return putResource(admin, exchange, rest)
     case 'DELETE resource 3':
-      return admin.removeResource(exchange, rest)
+      return removeResource(admin, exchange, rest)
+    case 'POST resource-rollback 3':
+      return rollBackResource(admin, exchange, rest)
     case 'GET resources 0':
-      return admin.listResources(exchange)
+      return listResources(admin, exchange)
     case 'POST reference-value 0':
-      return admin.putReference(exchange)
+      return putReference(admin, exchange)
     case 'GET reference-value 1':
-      return admin.getReference(exchange, id)
+      return getReference(admin, exchange, id)
     case 'DELETE reference-value 1':
-      return admin.removeReference(exchange, id)
+      return removeReference(admin, exchange, id)
+    case 'POST reference-value-promote 1':
+      return promoteReference(admin, exchange, id)
+    case 'POST reference-value-retire 1':
+      return retireReference(admin, exchange, id)
     case 'GET reference-values 0':
-      return admin.listReferences(exchange)
+      return listReferences(admin, exchange)
     case 'GET attestations 0':
-      return admin.listAttestations(exchange)
+      return listAttestations(admin, exchange)
     case 'GET attestations 1':
-      return admin.explain(exchange, id)
+      return explainAttestation(admin, exchange, id)
     case 'GET audit 0':
-      return admin.listAudit(exchange)
+      return listAudit(admin, exchange)
     case 'GET audit 1':
-      return admin.checkAudit(exchange, id)
+      return checkAudit(admin, exchange, id)
     default:
-      return undefined
+      return tenant.name === DEFAULT_TENANT ? tenantRoute() : undefined
   }
-}
-
-function openRoute(options: RouteOptions, exchange: HttpExchange): HttpReply | undefined {
-  if (exchange.method !== 'GET') return undefined
-  switch (exchange.segments.join('/')) {
-    case 'healthz':
-      return { status: 200, body: { status: 'ok' } }
-    case '.well-known/jwks.json':
-      return { status: 200, body: options.tokens.publishedKeys() }
-    default:
-      return undefined
+  function tenantRoute(): Promise<HttpReply> | undefined {
+    switch (`${exchange.method} ${first} ${rest.length}`) {
+      case 'POST tenant 1':
+        return putTenant(admin, tenants, exchange, id).then(forget)
+      case 'DELETE tenant 1':
+        return removeTenant(admin, tenants, exchange, id).then(forget)
+      case 'GET tenants 0':
+        return listTenants(admin, tenants, exchange)
+      default:
+        return undefined
+    }
   }
 }
 
 /** The verifier's clock as a JWT, for guests whose own clock the host sets. The nonce shows that it is not an old one. */
-async function signedTime(options: {
-  tokens: TokenIssuer
-  issuer: string
-  now: () => Date
-  nonce: string | undefined
-}): Promise<HttpReply> {
-  const { tokens, issuer, now, nonce } = options
+async function signedTime(
+  { now }: RouteOptions,
+  { tokens, issuer }: TenantServices,
+  nonce: string | undefined,
+): Promise<HttpReply> {
   if (nonce !== undefined && !/^[\w-]{1,86}$/.test(nonce)) {
     throw new MalformedError('ERR_QUERY', 'the nonce is not base64url of at most 64 bytes')
   }
@@ -137,8 +193,14 @@ async function signedTime(options: {
   return { status: 200, body: { time: await tokens.sign(claims, 'time+jwt') } }
 }
 
-function withCookie<T>(reply: SessionReply<T>, body: HttpReply['body'], secure: boolean): HttpReply {
-  const attributes = `Path=/; HttpOnly; SameSite=Strict${secure ? '; Secure' : ''}`
+function withCookie<T>(
+  { secureCookies }: RouteOptions,
+  { tenant }: TenantServices,
+  reply: SessionReply<T>,
+  body: HttpReply['body'],
+): HttpReply {
+  const path = tenant.name === DEFAULT_TENANT ? '/' : `/t/${tenant.name}/`
+  const attributes = `Path=${path}; HttpOnly; SameSite=Strict${secureCookies ? '; Secure' : ''}`
   return {
     status: 200,
     headers: {

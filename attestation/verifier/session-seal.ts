@@ -10,8 +10,7 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { fromBase64Url, toBase64Url, toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
-import type { Database } from './database.ts'
-import { KeyRing } from './key-ring.ts'
+import { KeyRing, type KeyRingOptions } from '../store/key-ring.ts'
 
 const VERSION = 1
 const KEY_ID_BYTES = 8
@@ -21,18 +20,19 @@ const HEADER_BYTES = 1 + KEY_ID_BYTES
 /** RFC 6265 section 6.1: browsers and libraries keep cookies of 4096 bytes; ours stay far below. */
 const MAX_COOKIE_CHARACTERS = 3_000
 
+/** Where a tenant's keys are, and how fast they age. */
+export type RingPlace = Pick<KeyRingOptions, 'database' | 'sealing' | 'tenant' | 'rotateAfterMs' | 'now'>
+
 export class SessionSealer {
   readonly #ring: KeyRing
   readonly #now: () => Date
 
-  constructor(options: { database: Database; rotateAfterMs: number; sessionLifetimeMs: number; now: () => Date }) {
+  constructor(options: RingPlace & { sessionLifetimeMs: number }) {
     this.#now = options.now
     this.#ring = new KeyRing({
-      database: options.database,
+      ...options,
       kind: 'session',
-      rotateAfterMs: options.rotateAfterMs,
       keepMs: options.sessionLifetimeMs,
-      now: options.now,
       generate: () => ({
         kid: toHex(randomBytes(KEY_ID_BYTES)),
         material: toBase64Url(randomBytes(32)),
@@ -41,8 +41,8 @@ export class SessionSealer {
   }
 
   /** @param purpose separates kinds of sessions: one sealed for another purpose does not open */
-  seal(purpose: string, expiresMs: number, content: object): string {
-    const key = this.#ring.current()
+  async seal(purpose: string, expiresMs: number, content: object): Promise<string> {
+    const key = await this.#ring.current()
     const header = Buffer.concat([Uint8Array.of(VERSION), Buffer.from(key.kid, 'hex')])
     const iv = randomBytes(IV_BYTES)
     const cipher = createCipheriv('aes-256-gcm', fromBase64Url(key.material, 'session key'), iv)
@@ -56,8 +56,8 @@ export class SessionSealer {
    *
    * @throws UnverifiedError ERR_SESSION_INVALID for anything this store's verifiers did not seal, ERR_SESSION_EXPIRED
    */
-  open(purpose: string, cookie: string): unknown {
-    const content = this.#decrypt(purpose, cookie)
+  async open(purpose: string, cookie: string): Promise<unknown> {
+    const content = await this.#decrypt(purpose, cookie)
     if (typeof content !== 'object' || content === null || !('expiresMs' in content)) throw invalid()
     if (typeof content.expiresMs !== 'number' || content.expiresMs <= this.#now().getTime()) {
       throw new UnverifiedError('ERR_SESSION_EXPIRED', 'the session has expired', {
@@ -67,12 +67,12 @@ export class SessionSealer {
     return content
   }
 
-  #decrypt(purpose: string, cookie: string): unknown {
+  async #decrypt(purpose: string, cookie: string): Promise<unknown> {
     if (cookie.length > MAX_COOKIE_CHARACTERS) throw invalid()
     try {
       const bytes = fromBase64Url(cookie, 'session')
       const header = bytes.subarray(0, HEADER_BYTES)
-      const key = this.#ring.find(toHex(header.subarray(1)))
+      const key = await this.#ring.find(toHex(header.subarray(1)))
       if (header[0] !== VERSION || key === undefined || bytes.byteLength < HEADER_BYTES + IV_BYTES + TAG_BYTES) {
         throw invalid()
       }

@@ -7,8 +7,8 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import { type JSONWebKeySet, type JWK, SignJWT } from 'jose'
 import { toHex } from '#protocol/encoding'
-import type { Database } from './database.ts'
-import { KeyRing, type StoredKey } from './key-ring.ts'
+import { KeyRing, type StoredKey } from '../store/key-ring.ts'
+import type { RingPlace } from './session-seal.ts'
 
 /** `time+jwt` marks the verifier's signed time, so that it can never pass for an attestation token. */
 export type SignedType = 'JWT' | 'time+jwt'
@@ -17,13 +17,11 @@ export class TokenIssuer {
   readonly #ring: KeyRing
   #loaded: { readonly kid: string; readonly privateKey: KeyObject } | undefined
 
-  constructor(options: { database: Database; rotateAfterMs: number; tokenLifetimeMs: number; now: () => Date }) {
+  constructor(options: RingPlace & { tokenLifetimeMs: number }) {
     this.#ring = new KeyRing({
-      database: options.database,
+      ...options,
       kind: 'token',
-      rotateAfterMs: options.rotateAfterMs,
       keepMs: options.tokenLifetimeMs,
-      now: options.now,
       generate: () => {
         const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
         return { kid: toHex(randomBytes(16)), material: JSON.stringify(privateKey.export({ format: 'jwk' })) }
@@ -32,21 +30,22 @@ export class TokenIssuer {
   }
 
   async sign(claims: object, type: SignedType): Promise<string> {
-    const key = this.#ring.current()
+    const key = await this.#ring.current()
     return await new SignJWT({ ...claims })
       .setProtectedHeader({ alg: 'ES256', typ: type, kid: key.kid, jwk: publicJwk(key) })
       .sign(this.#privateKey(key))
   }
 
   /** JWK set (RFC 7517 section 5), newest key first; never empty. */
-  publishedKeys(): JSONWebKeySet {
-    this.#ring.current()
-    return { keys: this.#ring.all().map((key) => ({ ...publicJwk(key), kid: key.kid, alg: 'ES256', use: 'sig' })) }
+  async publishedKeys(): Promise<JSONWebKeySet> {
+    await this.#ring.current()
+    const keys = await this.#ring.all()
+    return { keys: keys.map((key) => ({ ...publicJwk(key), kid: key.kid, alg: 'ES256', use: 'sig' })) }
   }
 
   /** Replaces the signing key now. Tokens of the old one stay valid until they expire. */
-  rotate(): void {
-    this.#ring.rotate()
+  async rotate(): Promise<void> {
+    await this.#ring.rotate()
   }
 
   #privateKey(key: StoredKey): KeyObject {

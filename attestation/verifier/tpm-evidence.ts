@@ -10,13 +10,13 @@ import { type KbsRequest, reportDataDigest } from '#protocol/kbs-messages'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { parseTpmEvidence } from '#protocol/tpm-messages'
 import { parseReferenceValues, type TpmReferenceValues } from '../measure/reference-values.ts'
+import type { StoredReference } from '../store/reference-store.ts'
 import { appraiseTpmEvidence, QUOTED_PCRS, type TpmClaims } from '../tpm/appraise.ts'
 import { verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
 import { verifyEkChain } from '../tpm/verify/ek-chain.ts'
 import { makeCredential } from '../tpm/verify/make-credential.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
-import type { StoredReference } from './reference-store.ts'
 
 export interface TpmEvidenceOptions {
   /** PEM certificates of CAs whose TPMs are believed. */

@@ -1,30 +1,33 @@
 /**
- * The verifier service, put together: store, keys, evidence, HTTP. One call starts it, `close()` ends it.
+ * The verifier service, put together: store, keys, evidence, tenants, HTTP. One call starts it, `close()` ends it.
  */
 import type { JWK } from 'jose'
-import { AdminAuthenticator } from './admin-auth.ts'
-import { AdminService } from './admin-service.ts'
-import { AttestationLog } from './attestation-log.ts'
-import { AuditLog } from './audit-log.ts'
-import { Database } from './database.ts'
+import type { Database } from '../store/database.ts'
+import { type KeyWrapper, LocalKeyWrapper } from '../store/key-wrapper.ts'
+import { PostgresDatabase } from '../store/postgres.ts'
+import { sealPlainValues } from '../store/seal-plain-values.ts'
+import { Sealing } from '../store/sealing.ts'
+import { SqliteDatabase } from '../store/sqlite.ts'
+import { TenantStore } from '../store/tenant-store.ts'
+import { AdminAuthenticator } from './admin/authenticator.ts'
 import { listen } from './http-listener.ts'
-import { KbsService } from './kbs-service.ts'
-import { ReferenceStore } from './reference-store.ts'
-import { ResourceStore } from './resource-store.ts'
 import { createRouter } from './routes.ts'
-import { SessionSealer } from './session-seal.ts'
-import { SpentChallenges } from './spent-challenges.ts'
-import { TokenIssuer } from './token-issuer.ts'
+import { TenantDirectory } from './tenant-directory.ts'
 import { parseTpmReference, TpmEvidenceKind } from './tpm-evidence.ts'
 
 export interface VerifierConfig {
-  /** SQLite file; created when absent, readable by its owner alone. Several processes may share it. */
+  /** SQLite file, created when absent, readable by its owner alone; or `postgresql://…`, for several replicas. */
   readonly storePath: string
+  /** 32 bytes that seal the store's secrets, or what wraps its data keys elsewhere. Lost, the secrets are lost. */
+  readonly storeKey: Uint8Array | KeyWrapper
   /** Port 0: any free port. Default 127.0.0.1, port 0. */
   readonly listen?: { readonly host: string; readonly port: number }
   /** Absent: plain HTTP, on loopback only. */
   readonly tls?: { readonly certificatePem: string; readonly privateKeyPem: string }
-  /** Public Ed25519 JWKs of administrators, see `createAdminKey`. Without any, nothing can be administered. */
+  /**
+   * Public Ed25519 JWKs of the service's administrators, see `createAdminKey`. Without any, nothing but what tenants'
+   * own administrators may do can be administered.
+   */
   readonly adminKeys: readonly JWK[]
   /**
    * PEM certificates of the CAs whose TPMs are believed. Default none: then every TPM is refused, because whoever holds
@@ -33,7 +36,7 @@ export interface VerifierConfig {
   readonly trustedTpmCas?: readonly string[]
   /** PEM certificates between those roots and the TPMs' own; never taken from a peer. */
   readonly tpmIntermediates?: readonly string[]
-  /** `iss` of the tokens. Default "caisson-verifier". */
+  /** `iss` of the default tenant's tokens, and how those of other tenants begin. Default "caisson-verifier". */
   readonly issuer?: string
   /** Milliseconds. Default 300000. */
   readonly tokenLifetimeMs?: number
@@ -41,7 +44,7 @@ export interface VerifierConfig {
   readonly sessionLifetimeMs?: number
   /** Age at which signing and sealing keys are replaced, milliseconds. Default one day. */
   readonly keyRotationMs?: number
-  /** Attestation records kept. Default 10000. */
+  /** Attestation records kept per tenant. Default: the tenant's setting. */
   readonly keepAttestations?: number
   /** Milliseconds until a request must have arrived completely. Default 20000. */
   readonly requestTimeoutMs?: number
@@ -53,8 +56,8 @@ export interface VerifierConfig {
 export interface RunningVerifier {
   /** Without the `/kbs/v0` prefix: "https://127.0.0.1:41234". */
   readonly url: string
-  /** Replaces the token signing key at once; tokens already issued stay valid until they expire. */
-  rotateTokenKey(): void
+  /** Replaces the default tenant's token signing key at once; tokens already issued stay valid until they expire. */
+  rotateTokenKey(): Promise<void>
   close(): Promise<void>
 }
 
@@ -65,16 +68,14 @@ const DEFAULTS = {
   tokenLifetimeMs: 5 * MINUTE_MS,
   sessionLifetimeMs: 5 * MINUTE_MS,
   keyRotationMs: 24 * 60 * MINUTE_MS,
-  keepAttestations: 10_000,
 } as const
 
 /**
- * Starts the service. Errors: ERR_STORE_OPEN, ERR_STORE_VERSION, ERR_TLS_REQUIRED, ERR_LISTEN,
+ * Starts the service. Errors: ERR_STORE_OPEN, ERR_STORE_VERSION, ERR_STORE_KEY, ERR_TLS_REQUIRED, ERR_LISTEN,
  * ERR_ADMIN_KEY, and those of unreadable CA certificates.
  */
 export async function startVerifier(config: VerifierConfig): Promise<RunningVerifier> {
   const settings = { ...DEFAULTS, ...config }
-  const { issuer, tokenLifetimeMs, sessionLifetimeMs, keyRotationMs } = settings
   const now = config.now ?? (() => new Date())
   const authenticator = new AdminAuthenticator({ keys: config.adminKeys, now })
   const tpm = new TpmEvidenceKind({
@@ -82,57 +83,64 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     intermediates: config.tpmIntermediates ?? [],
     now,
   })
-  const database = Database.open(config.storePath)
+  const wrapper = config.storeKey instanceof Uint8Array ? new LocalKeyWrapper(config.storeKey) : config.storeKey
+  const database = await openDatabase(config.storePath)
   try {
-    const tokens = new TokenIssuer({ database, rotateAfterMs: keyRotationMs, tokenLifetimeMs, now })
-    const shared = {
+    const sealing = await Sealing.open(database, wrapper, now())
+    await sealPlainValues(database, sealing)
+    const tenants = new TenantStore(database)
+    const { issuer, tokenLifetimeMs, sessionLifetimeMs, keyRotationMs } = settings
+    const directory = new TenantDirectory({
       database,
-      log: new AttestationLog(database, { keep: settings.keepAttestations }),
-      audit: new AuditLog(database),
-      references: new ReferenceStore(database),
-      resources: new ResourceStore(database),
-      now,
-    }
-    const kbs = new KbsService({
-      ...shared,
-      sealer: new SessionSealer({
-        database,
-        rotateAfterMs: keyRotationMs,
-        sessionLifetimeMs: Math.max(sessionLifetimeMs, tokenLifetimeMs),
-        now,
-      }),
-      tokens,
-      spent: new SpentChallenges(database),
+      sealing,
+      tenants,
+      authenticator,
       kinds: [tpm],
+      parseReference: parseTpmReference,
       issuer,
-      sessionLifetimeMs,
       tokenLifetimeMs,
+      sessionLifetimeMs,
+      keyRotationMs,
+      keepAttestations: config.keepAttestations,
+      now,
     })
-    const admin = new AdminService({ ...shared, authenticator, parseReference: parseTpmReference })
     const listener = await listen({
       ...settings.listen,
       tls: config.tls,
       ...(config.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: config.requestTimeoutMs }),
       answer: createRouter({
-        kbs,
-        admin,
-        tokens,
-        issuer,
+        directory,
+        tenants,
         now,
+        ready: () => answers(database),
         secureCookies: config.tls !== undefined,
         onInternalError: config.onInternalError ?? (() => {}),
       }),
     })
     return {
       url: listener.url,
-      rotateTokenKey: () => tokens.rotate(),
+      rotateTokenKey: async () => (await directory.find()).tokens.rotate(),
       close: async () => {
         await listener.close()
-        database[Symbol.dispose]()
+        await database[Symbol.asyncDispose]()
       },
     }
   } catch (error) {
-    database[Symbol.dispose]()
+    await database[Symbol.asyncDispose]()
     throw error
+  }
+}
+
+/** By the form of the address. @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION */
+export async function openDatabase(path: string): Promise<Database> {
+  return /^postgres(ql)?:\/\//.test(path) ? await PostgresDatabase.open(path) : await SqliteDatabase.open(path)
+}
+
+async function answers(database: Database): Promise<boolean> {
+  try {
+    await database.get('SELECT 1 AS one')
+    return true
+  } catch {
+    return false
   }
 }

@@ -1,4 +1,4 @@
-import type { AttestationRecord } from '#attestation/verifier/attestation-log'
+import type { AttestationRecord } from '#attestation/store/attestation-log'
 import type { CommandSpec } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 

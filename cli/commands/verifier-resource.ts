@@ -1,6 +1,7 @@
-import { parseReleaseCondition } from '#attestation/verifier/release'
+import { parseReleaseCondition } from '#attestation/store/release-condition'
+import type { ReleaseTerms } from '#attestation/store/resource-store'
 import { UsageError } from '#protocol/errors'
-import type { CommandSpec } from '../command.ts'
+import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
 
@@ -8,7 +9,7 @@ export const verifierResource: CommandSpec = {
   path: 'verifier resource',
   summary:
     'Stores what attested guests are given (repository/type/tag), lists and removes it. Contents never come back.',
-  operands: 'put PATH FILE | list | remove PATH',
+  operands: 'put PATH FILE | list | roll-back PATH | remove PATH',
   minOperands: 1,
   maxOperands: 3,
   options: {
@@ -19,6 +20,13 @@ export const verifierResource: CommandSpec = {
       multiple: true,
       help: 'release only to guests whose token names this image',
     },
+    'max-guests': {
+      type: 'string',
+      placeholder: 'N',
+      help: 'how many guests may get it; 1 makes it a one-time secret',
+    },
+    'not-before': { type: 'string', placeholder: 'TIME', help: 'release from then on (RFC 3339)' },
+    'not-after': { type: 'string', placeholder: 'TIME', help: 'release until then (RFC 3339)' },
   },
   examples: [
     'caisson verifier resource put default/tls/web-key web.key --require-image sha256:<digest> --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -29,7 +37,7 @@ export const verifierResource: CommandSpec = {
       const images = invocation.strings('require-image')
       if (action === 'put' && path !== undefined && file !== undefined) {
         const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images)
-        await client.putResource(path, readUserFile(file, 'resource'), release)
+        await client.putResource(path, readUserFile(file, 'resource'), release, termsOf(invocation))
         invocation.out.result({ path, release }, `stored ${path}`)
         return 0
       }
@@ -41,13 +49,40 @@ export const verifierResource: CommandSpec = {
         invocation.out.result(list, lines.join('\n'))
         return 0
       }
+      if (action === 'roll-back' && path !== undefined && file === undefined) {
+        await client.rollBackResource(path)
+        invocation.out.result({ rolledBack: path }, `the version before is current again: ${path}`)
+        return 0
+      }
       if (action === 'remove' && path !== undefined && file === undefined) {
         await client.removeResource(path)
         invocation.out.result({ removed: path }, `removed ${path}`)
         return 0
       }
-      throw new UsageError('ERR_USAGE', 'expected `put PATH FILE`, `list` or `remove PATH`', {
+      throw new UsageError('ERR_USAGE', 'expected `put PATH FILE`, `list`, `roll-back PATH` or `remove PATH`', {
         hint: 'See `caisson verifier resource --help`.',
       })
     }),
+}
+
+function termsOf(invocation: Invocation): Omit<ReleaseTerms, 'condition'> {
+  const guests = invocation.string('max-guests')
+  if (guests !== undefined && !/^[1-9]\d{0,6}$/.test(guests)) throw wrong('max-guests', guests, 'a number from 1')
+  const time = (option: string): Date | undefined => {
+    const text = invocation.string(option)
+    if (text === undefined) return undefined
+    const date = new Date(text)
+    if (!Number.isFinite(date.getTime())) throw wrong(option, text, 'a time such as 2026-01-31T12:00:00Z')
+    return date
+  }
+  const [notBefore, notAfter] = [time('not-before'), time('not-after')]
+  return {
+    ...(guests === undefined ? {} : { maxHolders: Number(guests) }),
+    ...(notBefore === undefined ? {} : { notBefore }),
+    ...(notAfter === undefined ? {} : { notAfter }),
+  }
+}
+
+function wrong(option: string, text: string, needed: string): UsageError {
+  return new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not ${needed}`)
 }

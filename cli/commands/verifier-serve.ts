@@ -1,11 +1,12 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import type { JWK } from 'jose'
-import { createAdminKey } from '#attestation/verifier/admin-auth'
+import { createAdminKey } from '#attestation/verifier/admin/authenticator'
 import { startVerifier } from '#attestation/verifier/verifier'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { untilStopped } from '../signals.ts'
+import { STORE_KEY_OPTION, storeKeyOf } from '../store-key.ts'
 
 export const verifierServe: CommandSpec = {
   path: 'verifier serve',
@@ -16,6 +17,12 @@ export const verifierServe: CommandSpec = {
   maxOperands: 0,
   options: {
     state: { type: 'string', placeholder: 'DIR', help: 'where store and administrator’s key are kept' },
+    store: {
+      type: 'string',
+      placeholder: 'FILE|URL',
+      help: 'SQLite file, or postgresql:// address for replicas; default: verifier.db in the state directory',
+    },
+    'store-key': STORE_KEY_OPTION,
     listen: { type: 'string', placeholder: 'HOST:PORT', help: 'address to serve on', default: '127.0.0.1:8443' },
     'tls-cert': { type: 'string', placeholder: 'FILE', help: 'certificate (PEM)' },
     'tls-key': { type: 'string', placeholder: 'FILE', help: 'private key of the certificate (PEM)' },
@@ -43,7 +50,8 @@ export const verifierServe: CommandSpec = {
     const pems = (name: string): string[] =>
       invocation.strings(name).map((path) => readUserFile(path, name).toString('utf8'))
     const verifier = await startVerifier({
-      storePath: `${state}/verifier.db`,
+      storePath: invocation.string('store') ?? `${state}/verifier.db`,
+      storeKey: storeKeyOf(invocation, state),
       listen: parseListen(invocation),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
       adminKeys: [adminPublicKey(adminKeyPath)],

@@ -2,8 +2,8 @@ import test from 'ava'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
 import { verifyToken } from '#attestation/token/verify-token'
-import { createAdminKey } from '#attestation/verifier/admin-auth'
-import { VerifierAdminClient } from '#attestation/verifier/admin-client'
+import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { startSite } from './site.ts'
 
 const MANIFEST = `sha256:${'c'.repeat(64)}`

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -6,17 +6,35 @@ import test from 'ava'
 import fc from 'fast-check'
 import { leafHash, verifyInclusion } from '#attestation/audit/merkle-tree'
 import { encodeAuditCheckpoint, parseAuditCheckpoint, verifyAuditLog } from '#attestation/audit/verify-log'
-import { AuditLog } from '#attestation/verifier/audit-log'
-import { Database } from '#attestation/verifier/database'
+import { AuditLog, appendLeaf } from '#attestation/store/audit-log'
+import type { Database } from '#attestation/store/database'
+import { IN_MEMORY, SqliteDatabase } from '#attestation/store/sqlite'
 import { startSite } from './site.ts'
 
-const OLD_SCHEMA = `
+/** As the first release made it, with an entry of each kind. */
+const OLD_STORE = `
+  CREATE TABLE keys (
+    kid TEXT PRIMARY KEY, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, material TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE spent_challenges (id TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE attestations (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, handshake TEXT, at_ms INTEGER NOT NULL,
+    stage TEXT NOT NULL, tee TEXT NOT NULL, verdict TEXT NOT NULL, code TEXT, reason TEXT, hint TEXT,
+    details TEXT NOT NULL, claims TEXT
+  ) STRICT;
+  CREATE TABLE resources (
+    path TEXT PRIMARY KEY, content BLOB NOT NULL, release TEXT NOT NULL, version INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+  ) STRICT;
+  CREATE TABLE reference_values (id TEXT PRIMARY KEY, document TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT;
   CREATE TABLE audit (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
     subject TEXT NOT NULL, verdict TEXT NOT NULL, correlation TEXT
   ) STRICT;
   INSERT INTO audit (at_ms, actor, action, subject, verdict, correlation) VALUES
     (1, 'admin a', 'resource.put', 'a/b/c', 'accepted', NULL), (2, 'guest g', 'attest', 'doc', 'refused', 'id');
+  INSERT INTO resources VALUES ('a/b/c', x'006100', '{"kind":"attested"}', 4, 9);
+  INSERT INTO reference_values VALUES ('doc', '{"id":"doc"}', 3);
   PRAGMA user_version = 1;
 `
 
@@ -50,95 +68,58 @@ test('one entry is proved to be in the log without reading the others', async (t
 test('an operator who changes, swaps or cuts audit entries in the store is found out, also when all hashes are made anew', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'caisson-audit-'))
   t.teardown(() => rmSync(directory, { recursive: true }))
-  const pristine = join(directory, 'pristine.db')
   const entry = (subject: string) =>
     ({ at: new Date(0), actor: 'admin a', action: 'resource.put', subject, verdict: 'accepted' }) as const
-  using database = Database.open(pristine)
-  const log = new AuditLog(database)
-  for (let index = 0; index < 7; index++) database.transaction(() => log.add(entry(`a/b/${index}`)))
-  const checkpoint = log.tree()
-  database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
-
-  const attempt = async (name: string, tamper: (raw: DatabaseSync) => void): Promise<unknown> => {
-    const path = join(directory, `${name}.db`)
-    writeFileSync(path, readFileSync(pristine))
-    const raw = new DatabaseSync(path)
-    tamper(raw)
-    raw.close()
-    using store = Database.open(path)
-    const audit = new AuditLog(store)
-    return await verifyAuditLog(
-      {
-        tree: async () => audit.tree(),
-        leaves: async (from, limit) => audit.leaves(from, limit),
-        proveConsistency: async (older, newer) => audit.proveConsistency(older, newer),
-      },
-      checkpoint,
-    )
+  const attempt = async (tamper: (store: Database) => Promise<unknown>): Promise<boolean> => {
+    await using store = await SqliteDatabase.open(IN_MEMORY)
+    const audit = new AuditLog(store, 'default')
+    for (let index = 0; index < 7; index++) await store.transaction((sql) => audit.add(sql, entry(`a/b/${index}`)))
+    const checkpoint = await audit.tree()
+    await tamper(store)
+    const source = {
+      tree: () => audit.tree(),
+      leaves: (from: number, limit: number) => audit.leaves(from, limit),
+      proveConsistency: (older: number, newer: number) => audit.proveConsistency(older, newer),
+    }
+    await verifyAuditLog(source, checkpoint)
+    return true
   }
   /** The strongest operator: builds a log without contradictions that merely says something else. */
-  const rebuild = (leaves: (all: string[]) => string[]) => (raw: DatabaseSync) => {
-    const all = raw.prepare('SELECT leaf FROM audit_leaves ORDER BY position').all()
-    raw.exec('DELETE FROM audit_leaves; DELETE FROM audit_nodes; DROP TABLE audit_leaves; DROP TABLE audit_nodes')
-    raw.exec(OLD_SCHEMA.replace(/INSERT[^;]*;/, ''))
-    const insert = raw.prepare(
-      "INSERT INTO audit (at_ms, actor, action, subject, verdict) VALUES (0, 'admin a', 'resource.put', ?, 'accepted')",
-    )
-    for (const leaf of leaves(all.map((row) => String(row.leaf)))) insert.run(String(JSON.parse(leaf).subject))
+  const rebuild = (leaves: (all: string[]) => string[]) => async (store: Database) => {
+    const rows = await store.all('SELECT leaf FROM tenant_audit_leaves ORDER BY position')
+    await store.transaction(async (sql) => {
+      await sql.run('DELETE FROM tenant_audit_leaves')
+      await sql.run('DELETE FROM tenant_audit_nodes')
+      for (const leaf of leaves(rows.map((row) => String(row.leaf)))) await appendLeaf(sql, 'default', leaf)
+    })
   }
-  t.deepEqual(
-    await attempt(
-      'same',
-      rebuild((all) => all),
-    ),
-    checkpoint,
-  )
-  const changed = { code: 'ERR_AUDIT_CHANGED' }
-  await t.throwsAsync(
-    attempt('leaf', (raw) => raw.exec(`UPDATE audit_leaves SET leaf = replace(leaf, 'put', 'get') WHERE position = 2`)),
-    changed,
-  )
-  await t.throwsAsync(
-    attempt(
-      'swap',
-      rebuild(([a = '', b = '', ...rest]) => [b, a, ...rest]),
-    ),
-    changed,
-  )
-  await t.throwsAsync(
-    attempt(
-      'replace',
-      rebuild((all) => all.with(6, all[0] ?? '')),
-    ),
-    changed,
-  )
-  await t.throwsAsync(
-    attempt(
-      'cut',
-      rebuild((all) => all.slice(0, 6)),
-    ),
-    { code: 'ERR_AUDIT_CUT' },
-  )
-  await t.throwsAsync(
-    attempt(
-      'cut-grown',
-      rebuild((all) => [...all.slice(1), '{"subject":"x"}', '{"subject":"y"}']),
-    ),
-    changed,
-  )
+  t.true(await attempt(rebuild((all) => all)))
+  const change = "UPDATE tenant_audit_leaves SET leaf = replace(leaf, 'put', 'get') WHERE position = 2"
+  const changes = [
+    (store: Database) => store.run(change),
+    rebuild(([first = '', second = '', ...rest]) => [second, first, ...rest]),
+    rebuild((all) => all.with(6, all[0] ?? '')),
+    rebuild((all) => [...all.slice(1), '{"subject":"x"}', '{"subject":"y"}']),
+  ]
+  for (const tamper of changes) await t.throwsAsync(attempt(tamper), { code: 'ERR_AUDIT_CHANGED' })
+  await t.throwsAsync(attempt(rebuild((all) => all.slice(0, 6))), { code: 'ERR_AUDIT_CUT' })
 })
 
-test('the entries of a store of the first release become the first leaves, in their order', (t) => {
+test('a store of the first release becomes the default tenant’s, its secrets sealed and its audit entries in order', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'caisson-audit-'))
   t.teardown(() => rmSync(directory, { recursive: true }))
   const path = join(directory, 'old.db')
   const raw = new DatabaseSync(path)
-  raw.exec(OLD_SCHEMA)
+  raw.exec(OLD_STORE)
   raw.close()
-  using database = Database.open(path)
-  const log = new AuditLog(database)
-  t.is(log.tree().size, 2)
-  t.like(log.list(5)[0], { actor: 'guest g', action: 'attest', correlation: 'id', verdict: 'refused', at: new Date(2) })
+  const { admin } = await startSite(t, { storePath: path })
+  t.like((await admin.listResources())[0], { path: 'a/b/c', version: 4, sizeBytes: 3 })
+  t.like((await admin.listReferences())[0], { id: 'doc', state: 'active' })
+  t.is((await verifyAuditLog(admin.auditSource(), undefined)).size, 2)
+  t.like((await admin.listAudit())[0], { actor: 'guest g', action: 'attest', correlation: 'id', at: new Date(2) })
+  await using database = await SqliteDatabase.open(path)
+  const row = await database.get('SELECT content FROM resource_versions')
+  t.is(row?.content instanceof Uint8Array ? row.content[0] : undefined, 1, 'sealed')
 })
 
 test('a checkpoint reads back as it was written, and nothing else is taken for one', (t) => {

@@ -5,11 +5,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { type AdminKey, createAdminKey } from '#attestation/verifier/admin-auth'
-import { VerifierAdminClient } from '#attestation/verifier/admin-client'
+import { type AdminKey, createAdminKey } from '#attestation/verifier/admin/authenticator'
+import { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
 import { type RunningVerifier, startVerifier, type VerifierConfig } from '#attestation/verifier/verifier'
 import { UndiciTransport } from '#protocol/node/http'
+
+/** Fixed, so that it passes to other processes as text. */
+export const STORE_KEY: Uint8Array = new Uint8Array(32).fill(7)
 
 export interface Site {
   readonly verifier: RunningVerifier
@@ -28,7 +31,7 @@ export async function startSite(t: ExecutionContext, config: Partial<VerifierCon
   const tls = issueServerCertificate({ ca, names: ['verifier.test'], ips: ['127.0.0.1'] })
   const adminKey = createAdminKey()
   const storePath = join(directory, 'verifier.db')
-  const settings = { storePath, tls, adminKeys: [adminKey.publicJwk], ...config }
+  const settings = { storePath, storeKey: STORE_KEY, tls, adminKeys: [adminKey.publicJwk], ...config }
   const verifier = await startVerifier(settings)
   t.teardown(() => verifier.close())
   const http = new UndiciTransport({ caPem: [ca.certificatePem] })
@@ -39,7 +42,9 @@ export async function startSite(t: ExecutionContext, config: Partial<VerifierCon
 
 async function startProcess(t: ExecutionContext, settings: VerifierConfig): Promise<string> {
   const program = join(import.meta.dirname, 'verifier-process.ts')
-  const child = spawn(process.execPath, [program, JSON.stringify(settings)], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [program, JSON.stringify({ ...settings, storeKey: undefined })], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
   const exited = once(child, 'exit')
   t.teardown(async () => {
     child.stdin.end()

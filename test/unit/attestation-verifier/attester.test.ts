@@ -2,13 +2,11 @@ import test, { type ExecutionContext } from 'ava'
 import { Attester } from '#attestation/client/attester'
 import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
-import { AdminAuthenticator } from '#attestation/verifier/admin-auth'
-import { AdminService } from '#attestation/verifier/admin-service'
 import { createRouter } from '#attestation/verifier/routes'
 import { UnavailableError } from '#protocol/errors'
 import type { HttpRequest, HttpResponse, HttpTransport } from '#protocol/http-transport'
 import { nodeCrypto } from '#protocol/node/crypto'
-import { type Bench, bench, MINUTE } from './bench.ts'
+import { MINUTE, type ServedTenant, serveTenant } from './served-tenant.ts'
 
 const INITDATA = new TextEncoder().encode('version = "0.1.0"')
 
@@ -18,18 +16,11 @@ class DirectTransport implements HttpTransport {
   readonly #answer: ReturnType<typeof createRouter>
   readonly #disturb: (path: string, count: number) => HttpResponse | undefined
 
-  constructor(served: Bench, disturb: (path: string, count: number) => HttpResponse | undefined) {
+  constructor(served: ServedTenant, disturb: (path: string, count: number) => HttpResponse | undefined) {
     const now = () => new Date(served.clock.now)
-    const admin = new AdminService({
-      ...served,
-      authenticator: new AdminAuthenticator({ keys: [], now }),
-      parseReference: () => ({ id: 'x' }),
-      now,
-    })
     this.#answer = createRouter({
       ...served,
-      admin,
-      issuer: 'test',
+      ready: async () => true,
       secureCookies: true,
       now,
       onInternalError: () => {},
@@ -67,11 +58,11 @@ function response(status: number, body: Uint8Array | string, headers: Record<str
   }
 }
 
-function guest(
+async function guest(
   t: ExecutionContext,
   disturb: (path: string, count: number) => HttpResponse | undefined = () => undefined,
 ) {
-  const served = bench(t)
+  const served = await serveTenant(t)
   const http = new DirectTransport(served, disturb)
   const pauses: number[] = []
   const said = { evidence: 'good', disposed: 0 }
@@ -95,7 +86,7 @@ function guest(
 }
 
 test('a guest attests, learns the time, and gets its resource in the clear', async (t) => {
-  const { attester, clock, said } = guest(t)
+  const { attester, clock, said } = await guest(t)
   const result = await attester.attest({ initdataToml: INITDATA })
   t.is(result.signedTime.getTime(), clock.now)
   t.is(result.expiresAt.getTime(), clock.now + 5 * MINUTE)
@@ -104,11 +95,11 @@ test('a guest attests, learns the time, and gets its resource in the clear', asy
 })
 
 test('resources come before nothing: the first attestation has to be asked for', async (t) => {
-  await t.throwsAsync(guest(t).attester.getResource('default/tls/key'), { code: 'ERR_NOT_ATTESTED' })
+  await t.throwsAsync((await guest(t)).attester.getResource('default/tls/key'), { code: 'ERR_NOT_ATTESTED' })
 })
 
 test('an expired token is renewed with the images of the last attestation', async (t) => {
-  const { attester, clock, http } = guest(t)
+  const { attester, clock, http } = await guest(t)
   const digest = `sha256:${'a'.repeat(64)}`
   const images = [{ container: 'web', manifest: digest, config: digest, diffIds: [] }]
   await attester.attest({ initdataToml: INITDATA, images })
@@ -118,7 +109,7 @@ test('an expired token is renewed with the images of the last attestation', asyn
 })
 
 test('a token that only the verifier finds expired is renewed too', async (t) => {
-  const { attester, http } = guest(t, (path, count) =>
+  const { attester, http } = await guest(t, (path, count) =>
     path.includes('/resource/') && count === 1
       ? response(401, '{"type":"x/TokenVerifierError","detail":"d","code":"ERR_TOKEN_EXPIRED","correlation_id":"c"}')
       : undefined,
@@ -129,7 +120,7 @@ test('a token that only the verifier finds expired is renewed too', async (t) =>
 })
 
 test('a verifier that never accepts a token is given up, not asked for ever', async (t) => {
-  const { attester, http } = guest(t, (path) =>
+  const { attester, http } = await guest(t, (path) =>
     path.includes('/resource/') ? response(401, '{"type":"https://x/TokenNotFound","detail":"d"}') : undefined,
   )
   await attester.attest({ initdataToml: INITDATA })
@@ -139,7 +130,7 @@ test('a verifier that never accepts a token is given up, not asked for ever', as
 })
 
 test('a verifier that is away is tried again with growing pauses, each time from the start', async (t) => {
-  const { attester, pauses, said } = guest(t, (path, count) =>
+  const { attester, pauses, said } = await guest(t, (path, count) =>
     path.endsWith('/attest') && count <= 2 ? response(503, '') : undefined,
   )
   await attester.attest({ initdataToml: INITDATA })
@@ -148,7 +139,7 @@ test('a verifier that is away is tried again with growing pauses, each time from
 })
 
 test('a verifier that stays away is reported as unavailable', async (t) => {
-  const { attester, pauses } = guest(t, () => {
+  const { attester, pauses } = await guest(t, () => {
     throw new UnavailableError('ERR_HTTP_CONNECT', 'no connection')
   })
   await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { code: 'ERR_VERIFIER_UNAVAILABLE' })
@@ -156,7 +147,7 @@ test('a verifier that stays away is reported as unavailable', async (t) => {
 })
 
 test('a server that is not the verifier is not tried again', async (t) => {
-  const { attester, pauses } = guest(t, () => {
+  const { attester, pauses } = await guest(t, () => {
     throw new UnavailableError('ERR_HTTP_TLS', 'self-signed certificate')
   })
   await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { code: 'ERR_VERIFIER_TLS' })
@@ -165,7 +156,7 @@ test('a server that is not the verifier is not tried again', async (t) => {
 
 test('an answer whose receipt was lost is not sent twice: the guest starts again', async (t) => {
   const lost = { once: true }
-  const { attester, kbs } = guest(t)
+  const { attester, kbs } = await guest(t)
   const attest = kbs.attest.bind(kbs)
   kbs.attest = async (...input) => {
     const reply = await attest(...input)
@@ -179,11 +170,11 @@ test('an answer whose receipt was lost is not sent twice: the guest starts again
 })
 
 test('a refusal carries code and correlation id, and no reason', async (t) => {
-  const { attester, said, log, pauses } = guest(t)
+  const { attester, said, log, pauses } = await guest(t)
   said.evidence = 'bad'
   const error = await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { instanceOf: VerifierRefusal })
   t.is(error?.refusal.code, 'ERR_TEST_REFUSED')
-  t.is(log.find(error?.refusal.correlationId ?? '')?.reason, 'it said bad')
+  t.is((await log.find(error?.refusal.correlationId ?? ''))?.reason, 'it said bad')
   t.false(error?.message.includes('it said bad'))
   t.deepEqual(pauses, [])
 })
@@ -202,7 +193,7 @@ const garbage: [string, HttpResponse][] = [
 ]
 for (const [what, reply] of garbage) {
   test(`${what} in place of a token is reported as a wrong answer`, async (t) => {
-    const { attester } = guest(t, (path) => (path.endsWith('/attest') ? reply : undefined))
+    const { attester } = await guest(t, (path) => (path.endsWith('/attest') ? reply : undefined))
     await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { code: 'ERR_VERIFIER_ANSWER' })
   })
 }
@@ -212,15 +203,15 @@ test('a challenge without a cookie, or without a nonce, is reported as a wrong a
     response(200, '{"nonce":"n","extra-params":""}'),
     response(200, '{}', { 'set-cookie': 'kbs-session-id=x' }),
   ]) {
-    const { attester } = guest(t, (path) => (path.endsWith('/auth') ? reply : undefined))
+    const { attester } = await guest(t, (path) => (path.endsWith('/auth') ? reply : undefined))
     await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), { code: 'ERR_VERIFIER_ANSWER' })
   }
 })
 
 test("another guest's token is not taken for ours", async (t) => {
-  const other = guest(t)
+  const other = await guest(t)
   const { token } = await other.attester.attest({ initdataToml: INITDATA })
-  const { attester } = guest(t, (path) =>
+  const { attester } = await guest(t, (path) =>
     path.endsWith('/attest') ? response(200, JSON.stringify({ token })) : undefined,
   )
   await t.throwsAsync(attester.attest({ initdataToml: INITDATA }), {
@@ -234,7 +225,7 @@ test('whoever plays the verifier with a stale session gets no attested guest', a
     const recorded = new Map<string, HttpResponse>()
     let replay = false
     const part = (path: string): string => replayed.find((name) => path.endsWith(name)) ?? 'another'
-    const { attester, http } = guest(t, (path) =>
+    const { attester, http } = await guest(t, (path) =>
       replay && part(path) !== 'another' ? recorded.get(part(path)) : undefined,
     )
     const request = http.request.bind(http)
@@ -266,7 +257,7 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 
 test('a verifier that is too slow, or breaks off, is asked again and then reported as unavailable', async (t) => {
   for (const code of ['ERR_HTTP_STALLED', 'ERR_HTTP_CUT']) {
-    const { attester, pauses } = guest(t, (path) => {
+    const { attester, pauses } = await guest(t, (path) => {
       if (!path.endsWith('/attest')) return undefined
       const body = (async function* () {
         yield Buffer.from('{"tok')
@@ -281,14 +272,14 @@ test('a verifier that is too slow, or breaks off, is asked again and then report
 })
 
 test('handshakes asked for at once run one after the other', async (t) => {
-  const { attester, http } = guest(t)
+  const { attester, http } = await guest(t)
   await Promise.all([1, 2, 3].map(() => attester.attest({ initdataToml: INITDATA })))
   const order = http.requests.map((path) => path.split('/').at(-1))
   t.deepEqual(order, ['auth', 'attest', 'auth', 'attest', 'auth', 'attest'])
 })
 
 test('a resource name that is none is not sent', async (t) => {
-  const { attester, http } = guest(t)
+  const { attester, http } = await guest(t)
   await attester.attest({ initdataToml: INITDATA })
   const sent = http.requests.length
   for (const path of ['a/b', 'a/b/c/d', '../b/c', 'a/b/c?x=1', 'a/b/c\r\n']) {
@@ -298,7 +289,7 @@ test('a resource name that is none is not sent', async (t) => {
 })
 
 test('a resource that was changed on the way is refused', async (t) => {
-  const { attester } = guest(t, (path) =>
+  const { attester } = await guest(t, (path) =>
     path.includes('/resource/')
       ? response(200, '{"protected":"e30","encrypted_key":"","iv":"","ciphertext":"","tag":""}')
       : undefined,

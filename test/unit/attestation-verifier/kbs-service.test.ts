@@ -1,11 +1,12 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { createTeeKeyPair, openSealedResource, type TeeKeyPair } from '#attestation/client/sealed-resource'
-import type { AttestationLog } from '#attestation/verifier/attestation-log'
-import { type KbsService, RecordedError } from '#attestation/verifier/kbs-service'
+import type { AttestationLog } from '#attestation/store/attestation-log'
+import type { KbsService } from '#attestation/verifier/kbs-service'
+import { RecordedError } from '#attestation/verifier/refusal-record'
 import { CaissonError } from '#protocol/errors'
 import { encodeKbsAttestation, type KbsAttestation } from '#protocol/kbs-messages'
-import { bench, MINUTE } from './bench.ts'
+import { MINUTE, serveTenant } from './served-tenant.ts'
 
 const REQUEST = Buffer.from('{"version":"0.4.0","tee":"sample","extra-params":""}')
 const key: TeeKeyPair = await createTeeKeyPair()
@@ -21,7 +22,7 @@ function answer(parts: Partial<KbsAttestation>): Uint8Array {
 }
 
 async function attested(kbs: KbsService, evidence = 'good') {
-  const challenge = kbs.challenge(REQUEST)
+  const challenge = await kbs.challenge(REQUEST)
   return await kbs.attest(challenge.cookie, answerTo(challenge.content, evidence))
 }
 
@@ -31,7 +32,7 @@ async function refusal(log: AttestationLog, work: () => unknown) {
     await work()
   } catch (error) {
     if (error instanceof RecordedError && error.cause instanceof CaissonError) {
-      return { code: error.cause.code, record: log.find(error.correlationId) }
+      return { code: error.cause.code, record: await log.find(error.correlationId) }
     }
     throw error
   }
@@ -39,37 +40,37 @@ async function refusal(log: AttestationLog, work: () => unknown) {
 }
 
 test('challenge, answer, token, resource', async (t) => {
-  const { kbs, audit } = bench(t)
+  const { kbs, release, audit } = await serveTenant(t)
   const { content } = await attested(kbs)
-  const jwe = await kbs.resource(['default', 'tls', 'key'], {
+  const jwe = await release.release(['default', 'tls', 'key'], {
     cookie: undefined,
     authorization: `Bearer ${content.token}`,
   })
   const plain = await openSealedResource(Buffer.from(JSON.stringify(jwe)), key.privateKey)
   t.is(Buffer.from(plain).toString(), 'tls key')
   t.deepEqual(
-    audit.list(10).map(({ action, subject, verdict }) => [action, subject, verdict]),
+    (await audit.list(10)).map(({ action, subject, verdict }) => [action, subject, verdict]),
     [
-      ['resource.release', 'default/tls/key', 'accepted'],
+      ['resource.release', 'default/tls/key version 1', 'accepted'],
       ['attest', 'guest-1', 'accepted'],
     ],
   )
 })
 
 test('the session of an attested guest stands for its token', async (t) => {
-  const { kbs, clock, log } = bench(t)
+  const { kbs, release, clock, log } = await serveTenant(t)
   const { cookie } = await attested(kbs)
   const credentials = { cookie, authorization: undefined }
-  await t.notThrowsAsync(kbs.resource(['default', 'tls', 'key'], credentials))
+  await t.notThrowsAsync(release.release(['default', 'tls', 'key'], credentials))
   clock.now += 6 * MINUTE
-  const late = await refusal(log, () => kbs.resource(['default', 'tls', 'key'], credentials))
+  const late = await refusal(log, () => release.release(['default', 'tls', 'key'], credentials))
   t.is(late.code, 'ERR_TOKEN_MISSING')
 })
 
 test('an answer sent twice is refused the second time, whatever the first verdict was', async (t) => {
-  const { kbs, log } = bench(t)
+  const { kbs, log } = await serveTenant(t)
   for (const evidence of ['good', 'bad']) {
-    const challenge = kbs.challenge(REQUEST)
+    const challenge = await kbs.challenge(REQUEST)
     const body = answerTo(challenge.content, evidence)
     await Promise.allSettled([kbs.attest(challenge.cookie, body)])
     t.is((await refusal(log, () => kbs.attest(challenge.cookie, body))).code, 'ERR_CHALLENGE_SPENT')
@@ -77,33 +78,34 @@ test('an answer sent twice is refused the second time, whatever the first verdic
 })
 
 test('of many equal answers sent at once exactly one gets a token', async (t) => {
-  const { kbs } = bench(t)
-  const challenge = kbs.challenge(REQUEST)
+  const { kbs } = await serveTenant(t)
+  const challenge = await kbs.challenge(REQUEST)
   const body = answerTo(challenge.content, 'good')
   const results = await Promise.allSettled(Array.from({ length: 20 }, () => kbs.attest(challenge.cookie, body)))
   t.is(results.filter(({ status }) => status === 'fulfilled').length, 1)
 })
 
 test('an expired session, a foreign one, and none at all are refused', async (t) => {
-  const { kbs, log, clock } = bench(t)
-  const challenge = kbs.challenge(REQUEST)
+  const { kbs, log, clock } = await serveTenant(t)
+  const challenge = await kbs.challenge(REQUEST)
   const body = answerTo(challenge.content, 'good')
+  const foreign = await (await serveTenant(t)).kbs.challenge(REQUEST)
   t.is((await refusal(log, () => kbs.attest(undefined, body))).code, 'ERR_SESSION_MISSING')
-  t.is((await refusal(log, () => kbs.attest(bench(t).kbs.challenge(REQUEST).cookie, body))).code, 'ERR_SESSION_INVALID')
+  t.is((await refusal(log, () => kbs.attest(foreign.cookie, body))).code, 'ERR_SESSION_INVALID')
   clock.now += 5 * MINUTE
   t.is((await refusal(log, () => kbs.attest(challenge.cookie, body))).code, 'ERR_SESSION_EXPIRED')
 })
 
 test("the answer to one session's challenge is refused in another session", async (t) => {
-  const { kbs, log } = bench(t)
-  const [first, second] = [kbs.challenge(REQUEST), kbs.challenge(REQUEST)]
+  const { kbs, log } = await serveTenant(t)
+  const [first, second] = [await kbs.challenge(REQUEST), await kbs.challenge(REQUEST)]
   const mixed = await refusal(log, () => kbs.attest(second.cookie, answerTo(first.content, 'good')))
   t.is(mixed.code, 'ERR_NONCE_MISMATCH')
 })
 
 test('a refusal is stored claim by claim under the id that the guest is told', async (t) => {
-  const { kbs, log } = bench(t)
-  const challenge = kbs.challenge(REQUEST)
+  const { kbs, log } = await serveTenant(t)
+  const challenge = await kbs.challenge(REQUEST)
   const { code, record } = await refusal(log, () => kbs.attest(challenge.cookie, answerTo(challenge.content, 'bad')))
   t.is(code, 'ERR_TEST_REFUSED')
   t.like(record, { stage: 'attest', verdict: 'refused', code: 'ERR_TEST_REFUSED', reason: 'it said bad' })
@@ -111,13 +113,13 @@ test('a refusal is stored claim by claim under the id that the guest is told', a
 })
 
 test('resources need a token, an affirming one, a name that exists, and the condition met, in this order', async (t) => {
-  const { kbs, log } = bench(t)
+  const { kbs, release, log } = await serveTenant(t)
   const bearer = async (evidence: string) => ({
     cookie: undefined,
     authorization: `Bearer ${(await attested(kbs, evidence)).content.token}`,
   })
   const ask = (path: string, credentials: { cookie: undefined; authorization: string | undefined }) =>
-    refusal(log, () => kbs.resource(path.split('/'), credentials))
+    refusal(log, () => release.release(path.split('/'), credentials))
   const nobody = { cookie: undefined, authorization: undefined }
   t.is((await ask('default/tls/key', nobody)).code, 'ERR_TOKEN_MISSING')
   t.is((await ask('default/tls/missing', await bearer('weak'))).code, 'ERR_RELEASE_NOT_AFFIRMING')
@@ -125,14 +127,14 @@ test('resources need a token, an affirming one, a name that exists, and the cond
   const early = await ask('default/tls/late', await bearer('good'))
   t.is(early.code, 'ERR_RELEASE_IMAGES')
   t.like(early.record, { stage: 'release', facts: { resource: 'default/tls/late' } })
-  t.true(log.handshakeOf(early.record?.id ?? '').some(({ stage }) => stage === 'attest'))
-  await t.notThrowsAsync(async () => kbs.resource(['default', 'tls', 'late'], await bearer('images')))
+  t.true((await log.handshakeOf(early.record?.id ?? '')).some(({ stage }) => stage === 'attest'))
+  await t.notThrowsAsync(async () => release.release(['default', 'tls', 'late'], await bearer('images')))
   t.is((await ask('../../x', await bearer('good'))).code, 'ERR_RESOURCE_NAME')
 })
 
 for (const version of ['0.1.0', '0.1.1', '0.5.0', '1.0.0', '0.4', '']) {
   test(`protocol version ${JSON.stringify(version)} is refused`, async (t) => {
-    const { kbs, log } = bench(t)
+    const { kbs, log } = await serveTenant(t)
     const body = Buffer.from(JSON.stringify({ version, tee: 'sample', 'extra-params': '' }))
     t.is((await refusal(log, () => kbs.challenge(body))).code, 'ERR_KBS_VERSION')
   })
@@ -140,8 +142,8 @@ for (const version of ['0.1.0', '0.1.1', '0.5.0', '1.0.0', '0.4', '']) {
 
 for (const version of ['0.2.0', '0.3.0']) {
   test(`a client of protocol version ${version} is served`, async (t) => {
-    const { kbs } = bench(t)
-    const challenge = kbs.challenge(Buffer.from(JSON.stringify({ version, tee: 'sample', 'extra-params': {} })))
+    const { kbs } = await serveTenant(t)
+    const challenge = await kbs.challenge(Buffer.from(JSON.stringify({ version, tee: 'sample', 'extra-params': {} })))
     const { nonce }: { nonce: string } = JSON.parse(challenge.content)
     const runtime = { nonce, 'tee-pubkey': key.publicKey }
     const body = version === '0.2.0' ? { 'tee-pubkey': key.publicKey } : { 'runtime-data': runtime }
@@ -151,7 +153,7 @@ for (const version of ['0.2.0', '0.3.0']) {
 }
 
 test('a TEE that is not appraised is refused by name', async (t) => {
-  const { kbs, log } = bench(t)
+  const { kbs, log } = await serveTenant(t)
   const body = Buffer.from('{"version":"0.4.0","tee":"sgx","extra-params":""}')
   const { code, record } = await refusal(log, () => kbs.challenge(body))
   t.is(code, 'ERR_TEE_UNSUPPORTED')
@@ -159,7 +161,7 @@ test('a TEE that is not appraised is refused by name', async (t) => {
 })
 
 test('hostile bodies are refused as malformed and nothing else happens', async (t) => {
-  const { kbs, log } = bench(t)
+  const { kbs, log } = await serveTenant(t)
   const bodies: (string | Uint8Array)[] = [
     ...['', '{', 'null', '[]', '"x"', '1e999', '{"version":1}', '{"version":"0.4.0","tee":"A B","extra-params":""}'],
     ...['['.repeat(50_000), `{"version":"0.4.0","tee":"${'a'.repeat(60_000)}","extra-params":""}`],
@@ -172,7 +174,7 @@ test('hostile bodies are refused as malformed and nothing else happens', async (
 })
 
 test('no answer, however it is cut or filled, ends otherwise than with a recorded verdict', async (t) => {
-  const { kbs, log } = bench(t)
+  const { kbs, log } = await serveTenant(t)
   const whole = Buffer.from(answer({})).toString()
   const property = fc.asyncProperty(
     fc.oneof(
@@ -180,7 +182,7 @@ test('no answer, however it is cut or filled, ends otherwise than with a recorde
       fc.json({ maxDepth: 6 }),
     ),
     async (text) => {
-      const challenge = kbs.challenge(REQUEST)
+      const challenge = await kbs.challenge(REQUEST)
       const { code } = await refusal(log, () => kbs.attest(challenge.cookie, Buffer.from(text)))
       return /^ERR_(KBS_MESSAGE|BASE64|NONCE_MISMATCH)$/.test(code)
     },

@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { parseReferenceId } from '#attestation/verifier/reference-store'
-import { parseReleaseCondition } from '#attestation/verifier/release'
-import { parseResourcePath } from '#attestation/verifier/resource-store'
+import { parseReferenceId } from '#attestation/store/reference-store'
+import { parseReleaseCondition } from '#attestation/store/release-condition'
+import { parseResourcePath } from '#attestation/store/resource-store'
 import { parseTpmReference } from '#attestation/verifier/tpm-evidence'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 

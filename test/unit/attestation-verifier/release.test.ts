@@ -1,5 +1,6 @@
 import test from 'ava'
-import { checkRelease, parseReleaseCondition } from '#attestation/verifier/release'
+import { parseReleaseCondition } from '#attestation/store/release-condition'
+import { checkRelease } from '#attestation/verifier/release'
 
 const DIGEST = `sha256:${'a'.repeat(64)}`
 const OTHER = `sha256:${'b'.repeat(64)}`

@@ -1,23 +1,26 @@
 import { readFileSync } from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
 import { decodeProtectedHeader, exportJWK, generateKeyPair, type JWK, SignJWT, UnsecuredJWT } from 'jose'
+import { LocalKeyWrapper } from '#attestation/store/key-wrapper'
+import { Sealing } from '#attestation/store/sealing'
+import { IN_MEMORY, SqliteDatabase } from '#attestation/store/sqlite'
 import { earClaims } from '#attestation/token/ear'
 import { statusOf, type TrustTier, tierOf, tpmTrustVector } from '#attestation/token/trust-vector'
 import { verifyToken } from '#attestation/token/verify-token'
-import { Database, IN_MEMORY } from '#attestation/verifier/database'
 import { TokenIssuer } from '#attestation/verifier/token-issuer'
 
 const MINUTE = 60_000
 const ISSUER = 'caisson-verifier'
 
-function issuerAt(t: ExecutionContext, clock: { now: number }): TokenIssuer {
-  const database = Database.open(IN_MEMORY)
-  t.teardown(() => database[Symbol.dispose]())
+async function issuerAt(t: ExecutionContext, clock: { now: number }): Promise<TokenIssuer> {
+  const database = await SqliteDatabase.open(IN_MEMORY)
+  t.teardown(() => database[Symbol.asyncDispose]())
+  const now = () => new Date(clock.now)
+  const sealing = await Sealing.open(database, new LocalKeyWrapper(new Uint8Array(32)), now())
   return new TokenIssuer({
-    database,
+    ...{ database, sealing, tenant: 'default', now },
     rotateAfterMs: 60 * MINUTE,
     tokenLifetimeMs: 5 * MINUTE,
-    now: () => new Date(clock.now),
   })
 }
 
@@ -28,41 +31,43 @@ function claims(clock: { now: number }) {
 
 test('a token verifies with the published keys until it expires', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
+  const tokens = await issuerAt(t, clock)
   const token = await tokens.sign(claims(clock), 'JWT')
-  const input = { token, keys: tokens.publishedKeys(), issuer: ISSUER }
+  const input = { token, keys: await tokens.publishedKeys(), issuer: ISSUER }
   t.is((await verifyToken({ ...input, now: new Date(clock.now) })).sub, 'x')
   await t.throwsAsync(verifyToken({ ...input, now: new Date(clock.now + 5 * MINUTE) }), { code: 'ERR_TOKEN_EXPIRED' })
 })
 
 test('the header names the key and carries its public half alone', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
+  const tokens = await issuerAt(t, clock)
   const header = decodeProtectedHeader(await tokens.sign(claims(clock), 'JWT'))
   t.is(header.alg, 'ES256')
   t.deepEqual(Object.keys(header.jwk ?? {}).sort(), ['crv', 'kty', 'x', 'y'])
-  for (const key of tokens.publishedKeys().keys) t.false('d' in key)
+  for (const key of (await tokens.publishedKeys()).keys) t.false('d' in key)
 })
 
 test('old keys are published until the last token they signed has expired', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
-  tokens.publishedKeys() // makes the first key
+  const tokens = await issuerAt(t, clock)
+  await tokens.publishedKeys() // makes the first key
   clock.now += 59 * MINUTE
   const token = await tokens.sign(claims(clock), 'JWT')
   clock.now += 4 * MINUTE
-  t.is(tokens.publishedKeys().keys.length, 2)
-  await t.notThrowsAsync(verifyToken({ token, keys: tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }))
+  t.is((await tokens.publishedKeys()).keys.length, 2)
+  await t.notThrowsAsync(
+    verifyToken({ token, keys: await tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }),
+  )
   clock.now += 3 * MINUTE
-  t.is(tokens.publishedKeys().keys.length, 1)
+  t.is((await tokens.publishedKeys()).keys.length, 1)
 })
 
 test('rotating at once does not invalidate tokens that are out', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
+  const tokens = await issuerAt(t, clock)
   const token = await tokens.sign(claims(clock), 'JWT')
-  tokens.rotate()
-  const keys = tokens.publishedKeys()
+  await tokens.rotate()
+  const keys = await tokens.publishedKeys()
   t.is(keys.keys.length, 2)
   await t.notThrowsAsync(verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }))
   t.not(decodeProtectedHeader(await tokens.sign(claims(clock), 'JWT')).kid, decodeProtectedHeader(token).kid)
@@ -70,15 +75,15 @@ test('rotating at once does not invalidate tokens that are out', async (t) => {
 
 test('a token of another key is refused, also when its header carries that key', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
+  const tokens = await issuerAt(t, clock)
   const attacker = await generateKeyPair('ES256', { extractable: true })
   const jwk: JWK = await exportJWK(attacker.publicKey)
-  const [known] = tokens.publishedKeys().keys
+  const [known] = (await tokens.publishedKeys()).keys
   const sign = (header: object) =>
     new SignJWT(claims(clock))
       .setProtectedHeader({ alg: 'ES256', typ: 'JWT', jwk, ...header })
       .sign(attacker.privateKey)
-  const input = { keys: tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }
+  const input = { keys: await tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }
   await t.throwsAsync(verifyToken({ ...input, token: await sign({ kid: 'theirs' }) }), {
     code: 'ERR_TOKEN_UNKNOWN_KEY',
   })
@@ -89,8 +94,8 @@ test('a token of another key is refused, also when its header carries that key',
 
 test('the algorithm cannot be confused: none, HS256 with the public key, other types and issuers are refused', async (t) => {
   const clock = { now: 1_000_000_000 }
-  const tokens = issuerAt(t, clock)
-  const keys = tokens.publishedKeys()
+  const tokens = await issuerAt(t, clock)
+  const keys = await tokens.publishedKeys()
   const input = { keys, issuer: ISSUER, now: new Date(clock.now) }
   const none = new UnsecuredJWT(claims(clock)).encode()
   await t.throwsAsync(verifyToken({ ...input, token: none }), { code: 'ERR_TOKEN_SIGNATURE' })

@@ -1,10 +1,9 @@
 /** Columns of the verifier's store, read with their types. */
-import type { SQLOutputValue } from 'node:sqlite'
 import { UnavailableError } from '#protocol/errors'
 
-export type Row = Readonly<Record<string, SQLOutputValue>>
+export type Row = Readonly<Record<string, unknown>>
 
-/** A TEXT column; a wrong type means the file is not ours. */
+/** A text column; a wrong type means the store is not ours. */
 export function text(row: Row | undefined, column: string): string {
   const value = row?.[column]
   if (typeof value !== 'string') throw corrupt(column)
@@ -21,10 +20,18 @@ export function integer(row: Row | undefined, column: string): number {
   return value
 }
 
+export function optionalInteger(row: Row | undefined, column: string): number | undefined {
+  return row?.[column] === null ? undefined : integer(row, column)
+}
+
 export function blob(row: Row | undefined, column: string): Uint8Array {
   const value = row?.[column]
   if (!(value instanceof Uint8Array)) throw corrupt(column)
   return value
+}
+
+export function optionalBlob(row: Row | undefined, column: string): Uint8Array | undefined {
+  return row?.[column] === null ? undefined : blob(row, column)
 }
 
 function corrupt(column: string): UnavailableError {

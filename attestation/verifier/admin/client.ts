@@ -4,18 +4,29 @@
  */
 import { importJWK, type JWK, SignJWT } from 'jose'
 import type { HttpTransport } from '#protocol/http-transport'
-import { type AuditSource, parseAuditCheckpoint } from '../audit/verify-log.ts'
-import { answerError, exchange, jsonOf } from '../client/verifier-http.ts'
-import { adminKeyId } from './admin-auth.ts'
-import type { AttestationRecord } from './attestation-log.ts'
-import type { AuditEntry } from './audit-log.ts'
-import type { ReleaseCondition } from './release.ts'
-import type { ResourceInfo } from './resource-store.ts'
+import { type AuditSource, parseAuditCheckpoint } from '../../audit/verify-log.ts'
+import { answerError, exchange, jsonOf } from '../../client/verifier-http.ts'
+import type { AttestationRecord } from '../../store/attestation-log.ts'
+import type { AuditEntry } from '../../store/audit-log.ts'
+import type { ReferenceState } from '../../store/reference-store.ts'
+import type { ReleaseCondition } from '../../store/release-condition.ts'
+import type { ReleaseTerms, ResourceInfo } from '../../store/resource-store.ts'
+import type { Role, TenantSettings } from '../../store/tenant-store.ts'
+import { adminKeyId } from './authenticator.ts'
 
 export interface ReferenceInfo {
   readonly id: string
+  readonly state: ReferenceState
+  /** Of a retired one: until when it counts, RFC 3339. */
+  readonly until: string | null
   readonly createdAt: Date
   readonly document: unknown
+}
+
+export interface TenantInfo extends Omit<TenantSettings, 'admins'> {
+  readonly name: string
+  readonly createdAt: Date
+  readonly admins: readonly { readonly id: string; readonly role: Role }[]
 }
 
 export interface AdminClientOptions {
@@ -47,9 +58,13 @@ export class VerifierAdminClient {
     path: string,
     content: Uint8Array,
     release: ReleaseCondition = { kind: 'attested' },
+    terms: Omit<ReleaseTerms, 'condition'> = {},
   ): Promise<void> {
     const query = new URLSearchParams({ release: release.kind })
     for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    if (terms.maxHolders !== undefined) query.set('max-holders', String(terms.maxHolders))
+    if (terms.notBefore !== undefined) query.set('not-before', terms.notBefore.toISOString())
+    if (terms.notAfter !== undefined) query.set('not-after', terms.notAfter.toISOString())
     await this.#send('POST', `/resource/${path}?${query.toString()}`, content)
   }
 
@@ -57,14 +72,25 @@ export class VerifierAdminClient {
     await this.#send('DELETE', `/resource/${path}`)
   }
 
+  /** Makes the version before the current one current again. */
+  async rollBackResource(path: string): Promise<void> {
+    await this.#send('POST', `/resource-rollback/${path}`)
+  }
+
   /** Names, sizes and conditions; contents never leave the verifier this way. */
   async listResources(): Promise<readonly ResourceInfo[]> {
     return dated<ResourceInfo>(await this.#get('/resources', 'resources'), 'updatedAt')
   }
 
-  /** @param document JSON text as `caisson measure` prints it. Returns the id it is registered under. */
-  async putReference(document: string): Promise<string> {
-    const reply: unknown = jsonOf(await this.#send('POST', '/reference-value', new TextEncoder().encode(document)))
+  /**
+   * Returns the id it is registered under.
+   *
+   * @param document JSON text as `caisson measure` prints it
+   * @param state a candidate matches nothing until it is promoted
+   */
+  async putReference(document: string, state: 'active' | 'candidate' = 'active'): Promise<string> {
+    const body = new TextEncoder().encode(document)
+    const reply: unknown = jsonOf(await this.#send('POST', `/reference-value?state=${state}`, body))
     const id = member(reply, 'id')
     if (typeof id !== 'string') throw answerError('no id for the reference values')
     return id
@@ -72,6 +98,30 @@ export class VerifierAdminClient {
 
   async removeReference(id: string): Promise<void> {
     await this.#send('DELETE', `/reference-value/${encodeURIComponent(id)}`)
+  }
+
+  async promoteReference(id: string): Promise<void> {
+    await this.#send('POST', `/reference-value-promote/${encodeURIComponent(id)}`)
+  }
+
+  /** @param until when it stops counting; default now */
+  async retireReference(id: string, until?: Date): Promise<void> {
+    const query = until === undefined ? '' : `?until=${until.toISOString()}`
+    await this.#send('POST', `/reference-value-retire/${encodeURIComponent(id)}${query}`)
+  }
+
+  /** Creates a tenant or replaces its settings. Its services are below `/t/NAME`. */
+  async putTenant(name: string, settings: Partial<TenantSettings>): Promise<void> {
+    await this.#send('POST', `/tenant/${encodeURIComponent(name)}`, new TextEncoder().encode(JSON.stringify(settings)))
+  }
+
+  /** With everything it has. */
+  async removeTenant(name: string): Promise<void> {
+    await this.#send('DELETE', `/tenant/${encodeURIComponent(name)}`)
+  }
+
+  async listTenants(): Promise<readonly TenantInfo[]> {
+    return dated<TenantInfo>(await this.#get('/tenants', 'tenants'), 'createdAt')
   }
 
   async listReferences(): Promise<readonly ReferenceInfo[]> {

@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
-import type { Database } from './database.ts'
+import type { Database, Sql } from './database.ts'
 import { integer, optionalText, type Row, text } from './row.ts'
 
 /** One comparison that the verifier made. */
@@ -53,12 +53,14 @@ const TRIM_EVERY = 64
 
 export class AttestationLog {
   readonly #database: Database
+  readonly #tenant: string
   readonly #keep: number
   #sinceTrim = 0
 
   /** @param options.keep records kept of strangers, and as many of guests */
-  constructor(database: Database, options: { keep: number }) {
+  constructor(database: Database, options: { tenant: string; keep: number }) {
     this.#database = database
+    this.#tenant = options.tenant
     this.#keep = options.keep
   }
 
@@ -66,73 +68,88 @@ export class AttestationLog {
     return toHex(randomBytes(12))
   }
 
-  /** Returns the record's id. */
-  add(record: NewRecord): string {
+  /** Returns the record's id. @param sql the transaction of what the record is about; default: one of its own */
+  async add(record: NewRecord, sql: Sql = this.#database): Promise<string> {
     const id = record.id ?? AttestationLog.newId()
-    this.#database.run(
-      `INSERT INTO attestations (id, handshake, at_ms, stage, tee, verdict, code, reason, hint, details, claims)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    await sql.run(
+      `INSERT INTO attestation_records
+         (tenant, id, handshake, at_ms, stage, tee, verdict, code, reason, hint, details, claims)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      this.#tenant,
       id,
       record.handshake ?? null,
       record.at.getTime(),
       record.stage,
-      record.tee.slice(0, 32),
+      storable(record.tee.slice(0, 32)),
       record.verdict,
       record.code ?? null,
-      record.reason?.slice(0, MAX_TEXT_CHARACTERS) ?? null,
-      record.hint?.slice(0, MAX_TEXT_CHARACTERS) ?? null,
+      storable(record.reason?.slice(0, MAX_TEXT_CHARACTERS)),
+      storable(record.hint?.slice(0, MAX_TEXT_CHARACTERS)),
       JSON.stringify({ checks: record.checks, facts: record.facts }),
       record.claims === undefined ? null : JSON.stringify(record.claims),
     )
-    if (++this.#sinceTrim >= TRIM_EVERY) this.#trim()
+    if (++this.#sinceTrim >= TRIM_EVERY) await this.#trim(sql)
     return id
   }
 
   /** By correlation id. */
-  find(id: string): AttestationRecord | undefined {
-    const row = this.#database.get('SELECT * FROM attestations WHERE id = ?', id)
+  async find(id: string): Promise<AttestationRecord | undefined> {
+    const row = await this.#database.get(
+      'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?',
+      this.#tenant,
+      id,
+    )
     return row === undefined ? undefined : toRecord(row)
   }
 
   /** All records of the handshake that `id` belongs to, oldest first. */
-  handshakeOf(id: string): readonly AttestationRecord[] {
-    return this.#database
-      .all(
-        `SELECT * FROM attestations WHERE id = ?1 OR handshake =
-           (SELECT handshake FROM attestations WHERE id = ?1) ORDER BY seq LIMIT 100`,
-        id,
-      )
-      .map(toRecord)
+  async handshakeOf(id: string): Promise<readonly AttestationRecord[]> {
+    const rows = await this.#database.all(
+      `SELECT * FROM attestation_records WHERE tenant = ? AND (id = ? OR handshake =
+         (SELECT handshake FROM attestation_records WHERE tenant = ? AND id = ?)) ORDER BY seq LIMIT 100`,
+      this.#tenant,
+      id,
+      this.#tenant,
+      id,
+    )
+    return rows.map(toRecord)
   }
 
   /** Token payload of an accepted attestation. */
-  claimsOf(id: string): unknown {
-    const row = this.#database.get('SELECT claims FROM attestations WHERE id = ?', id)
+  async claimsOf(id: string): Promise<unknown> {
+    const query = 'SELECT claims FROM attestation_records WHERE tenant = ? AND id = ?'
+    const row = await this.#database.get(query, this.#tenant, id)
     const claims = row === undefined ? undefined : optionalText(row, 'claims')
     return claims === undefined ? undefined : JSON.parse(claims)
   }
 
   /** Newest first. */
-  list(options: { limit: number; verdict?: 'accepted' | 'refused' }): readonly AttestationRecord[] {
-    return this.#database
-      .all(
-        'SELECT * FROM attestations WHERE ?1 IS NULL OR verdict = ?1 ORDER BY seq DESC LIMIT ?2',
-        options.verdict ?? null,
-        options.limit,
-      )
-      .map(toRecord)
+  async list(options: { limit: number; verdict?: 'accepted' | 'refused' }): Promise<readonly AttestationRecord[]> {
+    const { limit, verdict } = options
+    const [condition, values] = verdict === undefined ? ['', []] : ['AND verdict = ?', [verdict]]
+    const query = `SELECT * FROM attestation_records WHERE tenant = ? ${condition} ORDER BY seq DESC LIMIT ?`
+    return (await this.#database.all(query, this.#tenant, ...values, limit)).map(toRecord)
   }
 
-  #trim(): void {
+  async #trim(sql: Sql): Promise<void> {
     this.#sinceTrim = 0
-    for (const window of ["stage = 'auth' OR handshake IS NULL", "stage <> 'auth' AND handshake IS NOT NULL"]) {
-      this.#database.run(
-        `DELETE FROM attestations WHERE seq IN
-           (SELECT seq FROM attestations WHERE ${window} ORDER BY seq DESC LIMIT -1 OFFSET ?)`,
+    for (const window of ["(stage = 'auth' OR handshake IS NULL)", "(stage <> 'auth' AND handshake IS NOT NULL)"]) {
+      await sql.run(
+        `DELETE FROM attestation_records WHERE tenant = ? AND ${window} AND seq <=
+           (SELECT seq FROM attestation_records WHERE tenant = ? AND ${window} ORDER BY seq DESC LIMIT 1 OFFSET ?)`,
+        this.#tenant,
+        this.#tenant,
         this.#keep,
       )
     }
   }
+}
+
+/** PostgreSQL's text holds no NUL; strangers choose some of these words. */
+function storable(text: string): string
+function storable(text: string | undefined): string | null
+function storable(text: string | undefined): string | null {
+  return text?.replaceAll('\0', '\uFFFD') ?? null
 }
 
 function toRecord(row: Row): AttestationRecord {

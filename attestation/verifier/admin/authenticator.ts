@@ -4,12 +4,14 @@
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { importJWK, type JWK, jwtVerify } from 'jose'
 import { toHex } from '#protocol/encoding'
-import { MalformedError, UnverifiedError } from '#protocol/errors'
+import { DeniedError, MalformedError, UnverifiedError } from '#protocol/errors'
+import type { Role, TenantAdmin } from '../../store/tenant-store.ts'
 
 /** Tokens that live longer are refused: a leaked one must be worthless soon. */
 const MAX_LIFETIME_S = 600
 /** Difference allowed between the clocks of administrator and verifier. */
 const CLOCK_TOLERANCE_S = 30
+const MAX_TOKEN_CHARACTERS = 4_096
 
 export interface AdminKey {
   /** First 16 hex digits of the SHA-256 of the public key: names the administrator in the audit log. */
@@ -36,37 +38,68 @@ export function adminKeyId(jwk: JWK): string {
   ).slice(0, 16)
 }
 
-function publicPart(jwk: { kty?: string; crv?: string; x?: string }): JWK & { x: string } {
+/** @throws MalformedError ERR_ADMIN_KEY unless it is an Ed25519 key */
+export function publicPart(jwk: { kty?: string; crv?: string; x?: string }): JWK & { x: string } {
   if (jwk.kty !== 'OKP' || jwk.crv !== 'Ed25519' || typeof jwk.x !== 'string' || !/^[\w-]{43}$/.test(jwk.x)) {
     throw new MalformedError('ERR_ADMIN_KEY', 'an administrator key must be an Ed25519 JWK')
   }
   return { kty: 'OKP', crv: 'Ed25519', x: jwk.x }
 }
 
+/** Who makes a request, and what it may do. */
+export interface Administrator {
+  /** Id of the key: names the administrator in the audit log. */
+  readonly id: string
+  readonly role: Role
+  /** Of the service itself: may do everything in every tenant, and manage tenants. */
+  readonly root: boolean
+}
+
 export class AdminAuthenticator {
-  readonly #keys: ReadonlyMap<string, JWK>
+  readonly #root: readonly JWK[]
   readonly #now: () => Date
 
+  /** @param options.keys public keys of the service's own administrators */
   constructor(options: { keys: readonly JWK[]; now: () => Date }) {
-    this.#keys = new Map(options.keys.map((key) => [adminKeyId(key), publicPart(key)]))
+    this.#root = options.keys.map(publicPart)
     this.#now = options.now
   }
 
   /**
-   * The id of the key that signed the request's bearer token.
+   * Who signed the request's bearer token.
    *
    * @throws UnverifiedError ERR_ADMIN_AUTH; it does not say which check failed
+   * @throws DeniedError ERR_ADMIN_ROLE when the key is known and its role does not reach
    */
-  async authenticate(authorization: string | undefined): Promise<string> {
-    const token = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/.exec(authorization ?? '')?.[1]
-    if (token !== undefined && token.length <= 4_096) {
-      for (const [id, jwk] of this.#keys) {
-        if (await this.#verifies(token, jwk)) return id
-      }
+  async authenticate(
+    authorization: string | undefined,
+    options: { readonly admins: readonly TenantAdmin[]; readonly needs: readonly Role[] },
+  ): Promise<Administrator> {
+    const admin = await this.#find(authorization, options.admins)
+    if (admin === undefined) {
+      throw new UnverifiedError('ERR_ADMIN_AUTH', 'this needs a current token signed by an administrator key', {
+        hint: 'Use a key that is registered for this tenant, and check the clock of this machine.',
+      })
     }
-    throw new UnverifiedError('ERR_ADMIN_AUTH', 'this needs a current token signed by an administrator key', {
-      hint: 'Use the key that the verifier was started with, and check the clock of this machine.',
+    if (admin.root || options.needs.includes(admin.role)) return admin
+    throw new DeniedError('ERR_ADMIN_ROLE', `the role ${admin.role} does not permit this`, {
+      field: 'role',
+      allowed: options.needs.length === 0 ? 'administrators of the service' : options.needs.join(', '),
+      asked: admin.role,
+      hint: 'Ask an owner of the tenant.',
     })
+  }
+
+  async #find(authorization: string | undefined, admins: readonly TenantAdmin[]): Promise<Administrator | undefined> {
+    const token = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/.exec(authorization ?? '')?.[1]
+    if (token === undefined || token.length > MAX_TOKEN_CHARACTERS) return undefined
+    for (const jwk of this.#root) {
+      if (await this.#verifies(token, jwk)) return { id: adminKeyId(jwk), role: 'owner', root: true }
+    }
+    for (const { key, role } of admins) {
+      if (await this.#verifies(token, publicPart(key))) return { id: adminKeyId(key), role, root: false }
+    }
+    return undefined
   }
 
   async #verifies(token: string, jwk: JWK): Promise<boolean> {

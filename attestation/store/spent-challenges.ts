@@ -2,7 +2,7 @@
  * Single use of challenges, across all verifier processes of one store: the first to insert an id has used it.
  */
 import { UnverifiedError } from '#protocol/errors'
-import type { Database } from './database.ts'
+import type { Database, Sql } from './database.ts'
 
 export class SpentChallenges {
   readonly #database: Database
@@ -12,24 +12,20 @@ export class SpentChallenges {
   }
 
   /** A cheap early look; only `spend` decides. */
-  isSpent(id: string): boolean {
-    return this.#database.get('SELECT 1 AS spent FROM spent_challenges WHERE id = ?', id) !== undefined
+  async isSpent(id: string): Promise<boolean> {
+    return (await this.#database.get('SELECT 1 AS found FROM spent WHERE id = ?', id)) !== undefined
   }
 
   /**
-   * Uses the challenge up. Call it in the transaction that records the outcome, so that both happen or neither.
+   * Uses the challenge up, in the transaction that records the outcome, so that both happen or neither.
    *
    * @param expiresMs when the session expires by itself: until then the id must be remembered
    * @throws UnverifiedError ERR_CHALLENGE_SPENT
    */
-  spend(id: string, expiresMs: number, now: Date): void {
-    this.#database.run('DELETE FROM spent_challenges WHERE expires_ms < ?', now.getTime())
-    const inserted = this.#database.run(
-      'INSERT INTO spent_challenges (id, expires_ms) VALUES (?, ?) ON CONFLICT DO NOTHING',
-      id,
-      expiresMs,
-    )
-    if (inserted === 0) throw spentError()
+  async spend(sql: Sql, id: string, expiresMs: number, now: Date): Promise<void> {
+    await sql.run('DELETE FROM spent WHERE expires_ms < ?', now.getTime())
+    const insert = 'INSERT INTO spent (id, expires_ms) VALUES (?, ?) ON CONFLICT DO NOTHING'
+    if ((await sql.run(insert, id, expiresMs)) === 0) throw spentError()
   }
 }
 

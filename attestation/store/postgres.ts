@@ -1,0 +1,152 @@
+/**
+ * PostgreSQL as the verifier's store, for several replicas. Every transaction takes one advisory lock first: decisions
+ * are made one after the other, as with SQLite's write lock, whichever replica makes them.
+ */
+import pg from 'pg'
+import { CaissonError, UnavailableError } from '#protocol/errors'
+import type { Database, Sql, SqlValue } from './database.ts'
+import { integer, type Row } from './row.ts'
+import { POSTGRES_STEPS, SCHEMA_VERSION } from './schema.ts'
+
+/** Names the lock among those of other users of the database; any fixed number does. */
+const LOCK = 0x63616973
+/** How long a statement, or the wait for the lock, may take, milliseconds. */
+const STATEMENT_TIMEOUT_MS = 5_000
+const CONNECT_TIMEOUT_MS = 5_000
+const MAX_CONNECTIONS = 8
+
+/** bigint columns hold times and counts, which fit a number. */
+pg.types.setTypeParser(pg.types.builtins.INT8, Number)
+
+export class PostgresDatabase implements Database {
+  readonly #pool: pg.Pool
+
+  private constructor(pool: pg.Pool) {
+    this.#pool = pool
+  }
+
+  /**
+   * @param url postgresql://user:password@host:port/database
+   * @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION
+   */
+  static async open(url: string): Promise<PostgresDatabase> {
+    const pool = new pg.Pool({
+      connectionString: url,
+      max: MAX_CONNECTIONS,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      statement_timeout: STATEMENT_TIMEOUT_MS,
+      // Longer than the server's own limit, so that a dead connection is noticed and a slow statement is reported as such.
+      query_timeout: 2 * STATEMENT_TIMEOUT_MS,
+      idle_in_transaction_session_timeout: 2 * STATEMENT_TIMEOUT_MS,
+      keepAlive: true,
+    })
+    // Connections that break while idle are replaced when they are needed next.
+    pool.on('error', () => {})
+    const store = new PostgresDatabase(pool)
+    try {
+      await store.transaction(migrate)
+      return store
+    } catch (cause) {
+      await pool.end()
+      if (cause instanceof CaissonError && cause.code === 'ERR_STORE_VERSION') throw cause
+      throw new UnavailableError('ERR_STORE_OPEN', 'cannot open the PostgreSQL store', {
+        hint: 'Check the address, the name of the database and the password, and that the server runs.',
+        cause,
+      })
+    }
+  }
+
+  async transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    const client = await guard(() => this.#pool.connect())
+    let broken = false
+    try {
+      const sql = new PostgresStatements(client)
+      await guard(() => client.query('BEGIN'))
+      await sql.run('SELECT pg_advisory_xact_lock(?)', LOCK)
+      const result = await work(sql)
+      await guard(() => client.query('COMMIT'))
+      return result
+    } catch (error) {
+      await client.query('ROLLBACK').catch(() => {
+        broken = true
+      })
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+
+  async run(sql: string, ...values: readonly SqlValue[]): Promise<number> {
+    return await new PostgresStatements(this.#pool).run(sql, ...values)
+  }
+
+  async get(sql: string, ...values: readonly SqlValue[]): Promise<Row | undefined> {
+    return await new PostgresStatements(this.#pool).get(sql, ...values)
+  }
+
+  async all(sql: string, ...values: readonly SqlValue[]): Promise<readonly Row[]> {
+    return await new PostgresStatements(this.#pool).all(sql, ...values)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool.end()
+  }
+}
+
+class PostgresStatements implements Sql {
+  readonly #client: Pick<pg.ClientBase, 'query'> | pg.Pool
+
+  constructor(client: pg.ClientBase | pg.Pool) {
+    this.#client = client
+  }
+
+  async run(sql: string, ...values: readonly SqlValue[]): Promise<number> {
+    return (await this.#query(sql, values)).rowCount ?? 0
+  }
+
+  async get(sql: string, ...values: readonly SqlValue[]): Promise<Row | undefined> {
+    return (await this.#query(sql, values)).rows[0]
+  }
+
+  async all(sql: string, ...values: readonly SqlValue[]): Promise<readonly Row[]> {
+    return (await this.#query(sql, values)).rows
+  }
+
+  #query(sql: string, values: readonly SqlValue[]): Promise<pg.QueryResult<Row>> {
+    let index = 0
+    const text = sql.replace(/\?/g, () => `$${++index}`)
+    const parameters = values.map((value) => (value instanceof Uint8Array ? Buffer.from(value) : value))
+    return guard(() => this.#client.query<Row>(text, parameters))
+  }
+}
+
+async function guard<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+    // 57014: statement_timeout; 55P03: lock_timeout.
+    const locked = code === '57014' || code === '55P03'
+    throw new UnavailableError(
+      locked ? 'ERR_STORE_BUSY' : 'ERR_STORE_FAILED',
+      locked ? "the verifier's store is busy" : "the verifier's store failed",
+      { cause, hint: locked ? 'Try again.' : 'Check that the PostgreSQL server runs and can be reached.' },
+    )
+  }
+}
+
+async function migrate(sql: Sql): Promise<void> {
+  await sql.run('CREATE TABLE IF NOT EXISTS caisson_schema (version BIGINT NOT NULL)')
+  const row = await sql.get('SELECT coalesce(max(version), 0) AS version FROM caisson_schema')
+  const version = integer(row, 'version')
+  if (version > SCHEMA_VERSION) {
+    throw new UnavailableError(
+      'ERR_STORE_VERSION',
+      `the PostgreSQL store has schema version ${version}, this release knows ${SCHEMA_VERSION}`,
+      { hint: 'Start the release that wrote it, or a newer one.' },
+    )
+  }
+  for (const [from, step] of POSTGRES_STEPS) if (version <= from) await step(sql)
+  await sql.run('DELETE FROM caisson_schema')
+  await sql.run('INSERT INTO caisson_schema (version) VALUES (?)', SCHEMA_VERSION)
+}
