@@ -16,6 +16,7 @@ import type { QuoteKey } from '../parse/quote-key.ts'
 const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36', '2.23.133.8.1']
 const EK_USAGE = '2.23.133.8.1'
 const MAX_DEPTH = 6
+const CRL_DISTRIBUTION = '2.5.29.31'
 
 export interface AkCertificateInput {
   readonly key: QuoteKey
@@ -27,7 +28,14 @@ export interface AkCertificateInput {
 }
 
 export type AkBinding =
-  | { readonly bound: true; readonly certificate: ParsedCertificate; readonly anchor: ParsedCertificate }
+  | {
+      readonly bound: true
+      readonly certificate: ParsedCertificate
+      /** Leaf first, anchor last. */
+      readonly path: readonly ParsedCertificate[]
+      /** Those that name a revocation list of their issuer which is not among the given. */
+      readonly unlisted: readonly ParsedCertificate[]
+    }
   /** No certificate names this key. */
   | { readonly bound: false; readonly certificate: undefined }
   | { readonly bound: false; readonly certificate: ParsedCertificate; readonly problems: readonly PathProblem[] }
@@ -51,8 +59,15 @@ function judge(certificate: ParsedCertificate, input: AkCertificateInput): AkBin
     at: input.at,
     maxDepth: MAX_DEPTH,
   })
-  const anchor = path.at(-1)
-  if (problems.length === 0 && anchor !== undefined) return { bound: true, certificate, anchor }
+  if (problems.length === 0) {
+    const unlisted = path.filter(
+      ({ issuer, extension }, index) =>
+        index < path.length - 1 &&
+        extension(CRL_DISTRIBUTION) !== undefined &&
+        !input.crls.some((crl) => equalBytes(crl.issuer, issuer)),
+    )
+    return { bound: true, certificate, path, unlisted }
+  }
   return { bound: false, certificate, problems }
 }
 
