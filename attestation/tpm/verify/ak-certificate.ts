@@ -61,10 +61,10 @@ function judge(certificate: ParsedCertificate, input: AkCertificateInput): AkBin
   })
   if (problems.length === 0) {
     const unlisted = path.filter(
-      ({ issuer, extension }, index) =>
+      (link, index) =>
         index < path.length - 1 &&
-        extension(CRL_DISTRIBUTION) !== undefined &&
-        !input.crls.some((crl) => equalBytes(crl.issuer, issuer)),
+        link.extension(CRL_DISTRIBUTION) !== undefined &&
+        !input.crls.some((crl) => equalBytes(crl.issuer, link.issuer)),
     )
     return { bound: true, certificate, path, unlisted }
   }
