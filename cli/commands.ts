@@ -58,6 +58,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict the launch digest of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-snp.ts')).measureSnp,
   },
+  'measure tdx': {
+    summary: 'predict MRTD and RTMRs of a TDX guest',
+    load: async () => (await import('./commands/measure-tdx.ts')).measureTdx,
+  },
   'measure id-block': {
     summary: 'make the signed identity of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,
