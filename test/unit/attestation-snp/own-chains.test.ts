@@ -122,6 +122,12 @@ test('platform bits that nobody knows yet are told, and no fault', (t) => {
   t.is((verdict.claims.platform as Record<string, unknown>).unknown_bits, '0x40')
 })
 
+test('firmware that does not state its version is not held to be older than the policy demands', (t) => {
+  const policy = 0x3_0001n
+  t.is(judge({ report: { policy, current: [0, 0, 0], committed: [0, 0, 0] } }).verdict, 'affirming')
+  t.is(judge({ report: { policy, current: [1, 0, 0], committed: [0, 0, 0] } }).verdict, 'contraindicated')
+})
+
 test('firmware newer than what is committed is no fault, as long as nothing more than that is reported', (t) => {
   t.is(
     judge({ report: { currentTcb: Uint8Array.of(4, 1, 0, 0, 0, 0, 25, 220), current: [41, 55, 1] } }).verdict,
