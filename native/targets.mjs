@@ -13,12 +13,20 @@
  */
 export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
+  {
+    name: 'containerd-shim-caisson-v2',
+    kind: 'program',
+    sources: ['native/host/shim/*.cc', 'native/host/pod/event_loop.cc', 'native/host/pod/unix_socket.cc'],
+    flags: ['-Inative/host/pod'],
+  },
   // For tests: caisson-pod under sanitizers, a front-end that breaks every rule, and a guest that serves streams.
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
   { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
   // For tests: a host that sits between QEMU and its software TPM.
   { name: 'tpm-proxy', kind: 'program', sources: ['test/fixtures/tpm/proxy.c'], onDemand: true },
+  // For tests: what crosses the loopback interface, by connection.
+  { name: 'loopback-capture', kind: 'program', sources: ['test/fixtures/capture/loopback.c'], onDemand: true },
   { name: 'caisson-kvm-probe', kind: 'program', sources: ['native/host/kvm-probe/*.cc'] },
   {
     name: 'guest',
