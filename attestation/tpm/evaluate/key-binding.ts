@@ -5,7 +5,8 @@ import type { Claims, Finding } from '../../evidence/verdict.ts'
 import type { ParsedCertificate } from '../../x509/certificate.ts'
 import type { PathProblem, PathProblemCode } from '../../x509/path.ts'
 import { isSoftwareTpm, parseTpmIdentity } from '../parse/tpm-identity.ts'
-import { type AkBinding, endorsementCertificates } from '../verify/ak-certificate.ts'
+import type { AkBinding } from '../verify/ak-certificate.ts'
+import type { Endorsement } from '../verify/ek-certificate.ts'
 
 export interface BindingAppraisal {
   readonly claims: Claims
@@ -17,21 +18,38 @@ const SUBJECT_ALT_NAME = '2.5.29.17'
 /** Problems that only say what is not known; the others disprove. */
 const UNPROVEN: readonly PathProblemCode[] = ['issuer_missing', 'untrusted', 'too_deep', 'crl_missing']
 
-/** @param sent certificates that came with the evidence */
-export function describeBinding(binding: AkBinding, sent: readonly ParsedCertificate[]): BindingAppraisal {
-  const endorsements = endorsementCertificates(sent)
-  const emulated = isEmulated([...(binding.certificate === undefined ? [] : [binding.certificate]), ...endorsements])
+/** @param endorsements certificates of endorsement keys that came with the evidence */
+export function describeBinding(binding: AkBinding, endorsements: readonly Endorsement[]): BindingAppraisal {
+  const [endorsement] = endorsements
+  const emulated = isEmulated([
+    ...(binding.certificate === undefined ? [] : [binding.certificate]),
+    ...endorsements.map(({ certificate }) => certificate),
+  ])
   const claims: Claims = {
     ak_bound: binding.bound,
     ...(binding.certificate !== undefined && {
       ak_certificate: fingerprint(binding.certificate),
       ak_issuer: binding.certificate.x509.issuer,
     }),
-    ...(endorsements[0] !== undefined && { ek_certificate: fingerprint(endorsements[0]) }),
+    ...(endorsement !== undefined && {
+      ek_certificate: fingerprint(endorsement.certificate),
+      ek_trusted: endorsement.problems.length === 0,
+    }),
     ...(emulated !== undefined && { emulated }),
   }
-  const findings = binding.bound ? revocationFindings(binding) : findingsOf(binding, endorsements.length > 0)
-  return { claims, findings: emulated === true ? [...findings, emulation()] : findings }
+  const findings = [
+    ...(binding.bound ? revocationFindings(binding) : findingsOf(binding, endorsements.length > 0)),
+    ...endorsements.flatMap(endorsementFindings),
+    ...(emulated === true ? [emulation()] : []),
+  ]
+  return { claims, findings }
+}
+
+/** An endorsement that nobody trusts binds nothing, which `ak_unbound` says; one that is disproven was made up or withdrawn. */
+function endorsementFindings({ problems }: Endorsement): Finding[] {
+  return problems
+    .filter(({ code }) => !UNPROVEN.includes(code))
+    .map((problem) => disproven(problem, { code: 'ek_certificate', what: 'the certificate of the endorsement key' }))
 }
 
 /** Undefined when no certificate says what TPM it is of. */
@@ -86,13 +104,17 @@ function findingOf(problem: PathProblem): Finding {
   if (UNPROVEN.includes(problem.code)) {
     return unbound(`the certificate of the attestation key leads to no trusted CA: ${problem.message}`)
   }
+  return disproven(problem, { code: 'ak_certificate', what: 'the certificate of the attestation key' })
+}
+
+function disproven(problem: PathProblem, of: { readonly code: string; readonly what: string }): Finding {
   return {
     severity: 'contraindicated',
-    code: `ak_certificate_${problem.code}`,
-    message: `the certificate of the attestation key: ${problem.message}`,
+    code: `${of.code}_${problem.code}`,
+    message: `${of.what}: ${problem.message}`,
     ...(problem.expected !== undefined && { expected: problem.expected }),
     ...(problem.found !== undefined && { found: problem.found }),
-    remedy: 'Have the attestation key certified anew, or check the time that is judged at.',
+    remedy: 'Have the key certified anew, or check the time that is judged at.',
   }
 }
 

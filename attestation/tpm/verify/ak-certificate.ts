@@ -14,7 +14,6 @@ import type { QuoteKey } from '../parse/quote-key.ts'
  * keys of its virtual TPMs. Any other certificate of a trusted CA, a web server's say, does not make its key a TPM's.
  */
 const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36', '2.23.133.8.1']
-const EK_USAGE = '2.23.133.8.1'
 const MAX_DEPTH = 6
 const CRL_DISTRIBUTION = '2.5.29.31'
 
@@ -79,14 +78,6 @@ function whyUnsuitable({ basicConstraints, keyUsage, extendedKeyUsage }: ParsedC
     return `its extended key usage names none of ${AK_USAGES.join(', ')}`
   }
   return undefined
-}
-
-/** The certificates of endorsement keys among these. */
-export function endorsementCertificates(certificates: readonly ParsedCertificate[]): readonly ParsedCertificate[] {
-  return certificates.filter(
-    ({ extendedKeyUsage, keyUsage }) =>
-      extendedKeyUsage?.includes(EK_USAGE) === true && keyUsage?.has('digitalSignature') !== true,
-  )
 }
 
 function spkiOf(key: ParsedCertificate['publicKey']): Uint8Array {

@@ -445,6 +445,17 @@ test('an endorsement key cannot be bound by a file', (t) => {
   t.deepEqual(codes(verdict), ['ak_unbound'])
   t.is(verdict.verdict, 'warning')
   t.is(verdict.claims.ek_certificate, createHash('sha256').update(ek.der).digest('hex'))
+  t.is(verdict.claims.ek_trusted, true)
+  t.like(judge(sent(ek, middleCertificate)), { verdict: 'warning', claims: { ek_trusted: false } })
+  t.deepEqual(codes(judge(sent(ek, middleCertificate), { ...trusting, at: new Date('2041-01-01') })).slice(0, 2), [
+    'ak_unbound',
+    'ek_certificate_expired',
+  ])
+  const forged = issue('EK', newKey().publicKey, { name: 'Middle', key: root.privateKey }, [
+    ENCRYPTING,
+    usage('2.23.133.8.1'),
+  ])
+  t.deepEqual(codes(judge(sent(forged, middleCertificate), trusting)), ['ak_unbound', 'ek_certificate_bad_signature'])
 })
 
 const unbinding: readonly [string, JsonValue, Partial<AppraisalContext>, string][] = [
