@@ -45,6 +45,8 @@ export function pullEvents(
         if (final && done.size === layers) events.append({ kind: EventKind.PULL_DONE, containerId, layers })
         break
       }
+      case 'index':
+        break
       default:
         progress satisfies never
     }

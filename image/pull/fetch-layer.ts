@@ -1,15 +1,14 @@
 /**
- * One layer: fetched, decompressed, hashed twice, stored, indexed and sealed in one pass over the network stream.
- * Visible in the store only when both digests hold and the index exists.
+ * One layer: fetched, decrypted, decompressed, hashed twice, stored, catalogued and sealed in one pass over the network
+ * stream. Visible in the store only when all digests hold.
  */
 import { UnverifiedError } from '#protocol/errors'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import { type Digest, digestAlgorithm, digestHex } from '#protocol/oci/digest'
 import { layerCompression } from '#protocol/oci/media-types'
 import type { ImageReference } from '#protocol/oci/reference'
-import type { FinishedLayer, LayerEngine, LayerWriter } from '../layer/engine.ts'
-import type { LayerIndexer } from '../layer/indexer.ts'
-import type { LayerDraft, LayerStore, StoredLayer } from '../layer/store.ts'
+import type { FinishedLayer, LayerDecryption, LayerEngine, LayerWriter } from '../layer/engine.ts'
+import type { LayerStore, StoredLayer } from '../layer/store.ts'
 import type { ImageLimits } from '../limits.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import type { TarBudget } from './budget.ts'
@@ -28,12 +27,24 @@ export interface LayerContext {
   readonly repository: ImageReference
   readonly store: LayerStore
   readonly engine: LayerEngine
-  readonly indexer: LayerIndexer
   readonly limits: ImageLimits
   readonly budget: TarBudget
+  readonly decryptionOf: DecryptionSource | undefined
   readonly onProgress: (progress: PullProgress) => void
   readonly signal: AbortSignal
 }
+
+/**
+ * The key of an encrypted layer, by its descriptor's annotations; asked for after the signature policy has admitted the
+ * image and before the layer is requested. Throws when there is none to be had.
+ */
+export type DecryptionSource = (
+  descriptor: Descriptor,
+  context: { readonly what: string; readonly signal: AbortSignal },
+) => Promise<LayerDecryption>
+
+/** Suffix of the media types of encrypted layers; the rest is the media type of what was encrypted. */
+const ENCRYPTED = '+encrypted'
 
 /** Network chunks are as small as a TLS record; native calls are made for this many bytes at a time. */
 const BATCH_BYTES = 512 * 1024
@@ -45,47 +56,46 @@ export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<
     return present
   }
   const what = `layer ${job.layer + 1} (${job.descriptor.digest})`
-  const compression = layerCompression(job.descriptor.mediaType)
-  if (compression === undefined) throw unsupportedLayer(what, job.descriptor.mediaType)
+  const { mediaType } = job.descriptor
+  const encrypted = mediaType.endsWith(ENCRYPTED) && context.decryptionOf !== undefined
+  const compression = layerCompression(encrypted ? mediaType.slice(0, -ENCRYPTED.length) : mediaType)
+  if (compression === undefined) throw unsupportedLayer(what, mediaType)
   for (const digest of [job.descriptor.digest, job.diffId]) {
     if (digestAlgorithm(digest) !== 'sha256') throw unsupportedLayer(what, `digest ${digest.slice(0, 20)}…`)
   }
+  const decryption = encrypted
+    ? await context.decryptionOf?.(job.descriptor, { what, signal: context.signal })
+    : undefined
   const draft = await context.store.begin(job.diffId)
   try {
     const writer = context.engine.openLayer({
       path: draft.tarPath,
+      cataloguePath: draft.cataloguePath,
       compression,
       // One salt per content: the same layer has the same root everywhere, and no two layers share a hash.
       salt: digestHex(job.diffId),
       maxTarBytes: context.limits.maxLayerBytes,
       maxRatio: context.limits.maxRatio,
       what,
+      decryption,
     })
     const finished = await stream(job, context, { writer, what })
     requireDigest(what, 'content', finished.compressedDigest, job.descriptor.digest)
+    requireDigest(
+      what,
+      'content before encryption',
+      finished.plainDigest,
+      decryption?.plainDigest ?? finished.plainDigest,
+    )
     requireDigest(what, 'uncompressed content', finished.diffId, job.diffId)
-    return await seal(job, context, { draft, finished, what })
+    context.signal.throwIfAborted()
+    const stored = await draft.commit({ tarBytes: finished.tarBytes, tarVerity: finished.verity })
+    report(job, context, 'done', job.descriptor.size, finished.tarBytes)
+    return stored
   } catch (error) {
     await draft.discard()
     throw error
   }
-}
-
-async function seal(
-  job: LayerJob,
-  context: LayerContext,
-  { draft, finished, what }: { draft: LayerDraft; finished: FinishedLayer; what: string },
-): Promise<StoredLayer> {
-  const { tarBytes, verity: tarVerity, diffId } = finished
-  const { size } = job.descriptor
-  report(job, context, 'indexing', size, tarBytes)
-  const { tarPath, indexPath } = draft
-  await context.indexer.index({ tarPath, tarVerity, indexPath, tarBytes, what })
-  const indexVerity = await context.engine.appendVerity(indexPath, digestHex(diffId), `index of ${what}`)
-  context.signal.throwIfAborted()
-  const stored = await draft.commit({ diffId, tarBytes, tarVerity, indexVerity })
-  report(job, context, 'done', size, tarBytes)
-  return stored
 }
 
 /** Feeds the writer batch by batch: while one is being worked on, the next fills from the network, and no more. */
@@ -148,7 +158,7 @@ function requireDigest(what: string, part: string, actual: Digest, expected: Dig
 function report(
   job: LayerJob,
   context: LayerContext,
-  state: 'present' | 'fetching' | 'indexing' | 'done',
+  state: 'present' | 'fetching' | 'done',
   fetchedBytes: number,
   tarBytes: number,
 ): void {

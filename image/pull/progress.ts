@@ -16,8 +16,10 @@ export type PullProgress =
       /** 0 is the base. */
       readonly layer: number
       readonly digest: Digest
-      readonly state: 'present' | 'fetching' | 'indexing' | 'done'
+      readonly state: 'present' | 'fetching' | 'done'
       readonly fetchedBytes: number
       readonly compressedBytes: number
       readonly tarBytes: number
     }
+  /** All layers are there; their index is being made, or was there. */
+  | { readonly type: 'index'; readonly state: 'present' | 'indexing' | 'done' }

@@ -4,12 +4,13 @@
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { MalformedError } from '#protocol/errors'
-import { type Digest, parseDigest } from '#protocol/oci/digest'
+import { type Digest, digestHex, parseDigest } from '#protocol/oci/digest'
 import { CONFIG_TYPES } from '#protocol/oci/media-types'
 import { formatReference, type ImageReference, parseReference, withDigest } from '#protocol/oci/reference'
+import { chainId } from '../layer/chain-id.ts'
 import type { LayerEngine } from '../layer/engine.ts'
-import type { LayerIndexer } from '../layer/indexer.ts'
-import type { LayerStore, StoredLayer } from '../layer/store.ts'
+import type { ImageIndexer } from '../layer/indexer.ts'
+import type { LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
 import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
 import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
 import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
@@ -19,7 +20,7 @@ import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { signaturesIn } from '../signature/cosign.ts'
 import { TarBudget } from './budget.ts'
-import { fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
+import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
 import type { PullProgress } from './progress.ts'
 
 export interface PullOptions {
@@ -33,7 +34,9 @@ export interface PullOptions {
   readonly crypto: CryptoProvider
   readonly store: LayerStore
   readonly engine: LayerEngine
-  readonly indexer: LayerIndexer
+  readonly indexer: ImageIndexer
+  /** Keys of encrypted layers. Default: none, and encrypted layers are refused. */
+  readonly decryptionOf?: DecryptionSource
   readonly platform?: WantedPlatform
   readonly limits?: Partial<ImageLimits>
   /** Layers at a time. Default 2. */
@@ -52,6 +55,8 @@ export interface PulledImage {
   readonly config: ImageConfig
   /** Base first; equal layers are the same object. */
   readonly layers: readonly StoredLayer[]
+  /** What the layers show, one upon the other. */
+  readonly index: StoredIndex
   /** Which rule of the signature policy admitted it. */
   readonly admittedBy: string
 }
@@ -146,12 +151,13 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     repository: reference,
     store: options.store,
     engine: options.engine,
-    indexer: options.indexer,
+    decryptionOf: options.decryptionOf,
     limits,
     budget: new TarBudget(limits.maxImageBytes),
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
   })
+  const index = await indexLayers(layers, options, onProgress)
   return {
     reference,
     manifestDigest,
@@ -159,6 +165,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     configDigest: manifest.config.digest,
     config,
     layers,
+    index,
     admittedBy: place,
   }
 }
@@ -188,6 +195,38 @@ async function fetchLayers(
   await Promise.allSettled(workers)
   await Promise.all(workers)
   return jobs.flatMap(({ diffId }) => stored.get(diffId) ?? [])
+}
+
+/** The index depends on the layers and nothing else: one that is there already is as good. */
+async function indexLayers(
+  layers: readonly StoredLayer[],
+  { crypto, store, engine, indexer, signal }: PullOptions,
+  onProgress: (progress: PullProgress) => void,
+): Promise<StoredIndex> {
+  const id = chainId(
+    crypto,
+    layers.map(({ diffId }) => diffId),
+  )
+  const present = await store.findIndex(id)
+  if (present !== undefined) {
+    onProgress({ type: 'index', state: 'present' })
+    return present
+  }
+  onProgress({ type: 'index', state: 'indexing' })
+  const draft = await store.beginIndex(id)
+  try {
+    const { indexPath } = draft
+    const cataloguePaths = layers.map(({ cataloguePath }) => cataloguePath)
+    const devices = await indexer.index({ cataloguePaths, indexPath, what: 'image' })
+    const verity = await engine.appendVerity(indexPath, digestHex(id), 'index of the image')
+    signal?.throwIfAborted()
+    const stored = await draft.commit({ verity, devices })
+    onProgress({ type: 'index', state: 'done' })
+    return stored
+  } catch (error) {
+    await draft.discard()
+    throw error
+  }
 }
 
 function checkSizes(manifest: ImageManifest, limits: ImageLimits): void {

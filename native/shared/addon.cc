@@ -106,6 +106,7 @@ class FinishJob final : public Job {
     auto object = Status(env, status_, *layer_);
     object.Set("compressedDigest", Copy(env, result_.compressed_digest));
     object.Set("compressedBytes", static_cast<double>(result_.compressed_bytes));
+    object.Set("plainDigest", Copy(env, result_.plain_digest));
     object.Set("diffId", Copy(env, result_.diff_id));
     object.Set("tarBytes", static_cast<double>(result_.tar_bytes));
     SetTree(env, object, result_.tree);
@@ -160,14 +161,19 @@ class LayerObject final : public Napi::ObjectWrap<LayerObject> {
       : Napi::ObjectWrap<LayerObject>(info), layer_(std::make_shared<caisson::Layer>()) {}
 
  private:
-  // (path, compression, salt, maxTarBytes, maxRatio): opens files only, so it may run on the main thread.
+  // (path, catalogue, compression, salt, maxTarBytes, maxRatio, key, nonce, hmac): opens files only, so it may run on the
+  // main thread. The last three may be empty.
   Napi::Value Begin(const Napi::CallbackInfo& info) {
     caisson::LayerOptions options;
     options.path = info[0].As<Napi::String>();
-    options.compression = info[1].As<Napi::String>();
-    options.salt = Bytes(info[2]);
-    options.max_tar_bytes = static_cast<uint64_t>(info[3].As<Napi::Number>().DoubleValue());
-    options.max_ratio = static_cast<uint64_t>(info[4].As<Napi::Number>().DoubleValue());
+    options.catalogue = info[1].As<Napi::String>();
+    options.compression = info[2].As<Napi::String>();
+    options.salt = Bytes(info[3]);
+    options.max_tar_bytes = static_cast<uint64_t>(info[4].As<Napi::Number>().DoubleValue());
+    options.max_ratio = static_cast<uint64_t>(info[5].As<Napi::Number>().DoubleValue());
+    options.key = Bytes(info[6]);
+    options.nonce = Bytes(info[7]);
+    options.hmac = Bytes(info[8]);
     const LayerStatus status = layer_->Begin(options);
     return Status(info.Env(), status, layer_->error());
   }
