@@ -49,7 +49,9 @@ export function describeBinding(binding: AkBinding, endorsements: readonly Endor
 function endorsementFindings({ problems }: Endorsement): Finding[] {
   return problems
     .filter(({ code }) => !UNPROVEN.includes(code))
-    .map((problem) => disproven(problem, { code: 'ek_certificate', what: 'the certificate of the endorsement key' }))
+    .map((problem) =>
+      disproven(problem, { code: `ek_certificate_${problem.code}`, what: 'the certificate of the endorsement key' }),
+    )
 }
 
 /** Undefined when no certificate says what TPM it is of. */
@@ -104,13 +106,13 @@ function findingOf(problem: PathProblem): Finding {
   if (UNPROVEN.includes(problem.code)) {
     return unbound(`the certificate of the attestation key leads to no trusted CA: ${problem.message}`)
   }
-  return disproven(problem, { code: 'ak_certificate', what: 'the certificate of the attestation key' })
+  return disproven(problem, { code: `ak_certificate_${problem.code}`, what: 'the certificate of the attestation key' })
 }
 
 function disproven(problem: PathProblem, of: { readonly code: string; readonly what: string }): Finding {
   return {
     severity: 'contraindicated',
-    code: `${of.code}_${problem.code}`,
+    code: of.code,
     message: `${of.what}: ${problem.message}`,
     ...(problem.expected !== undefined && { expected: problem.expected }),
     ...(problem.found !== undefined && { found: problem.found }),
