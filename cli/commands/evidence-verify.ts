@@ -1,7 +1,7 @@
 /** caisson evidence verify: a file of evidence, judged. */
 import { parseAppraisalPolicy } from '#attestation/appraisal/parse-policy'
 import { type AppraisalPolicy, STRICT_POLICY } from '#attestation/appraisal/policy'
-import { type Collateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
+import { type Collateral, mergeCollateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { loadCollateral } from '#attestation/evidence/collateral-folder'
 import type { ClaimValue, Tee } from '#attestation/evidence/verdict'
 import { type JudgedEvidence, verifyEvidence } from '#attestation/evidence/verify-evidence'
@@ -58,11 +58,21 @@ export const evidenceVerify: CommandSpec = {
       at,
       nonce: nonceOption(invocation),
     }
-    const judged = await verifyEvidence(request)
-    const { ignored } = request.collateral
+    const offline = await verifyEvidence(request)
+    const fetched = invocation.flag('online') ? await fetchMissing(offline) : undefined
+    const collateral = fetched === undefined ? request.collateral : mergeCollateral(request.collateral, fetched)
+    const judged = fetched === undefined ? offline : await verifyEvidence({ ...request, collateral })
+    const { ignored } = collateral
     invocation.out.result(jsonOf(judged, { at, ignored }), textOf(judged, { at, ignored }))
     return judged.verdict === 'affirming' ? EXIT_YES : EXIT_NO
   },
+}
+
+/** What the first verdict found unchecked; when nothing is, nothing is asked for. */
+async function fetchMissing({ claims, reasons }: JudgedEvidence): Promise<Collateral> {
+  if (!reasons.some(({ code }) => code.startsWith('unchecked_'))) return NO_COLLATERAL
+  const { fetchCollateral } = await import('#attestation/evidence/online/fetch-collateral')
+  return fetchCollateral(claims)
 }
 
 function teeOption(invocation: Invocation): Tee {
