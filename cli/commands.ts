@@ -118,6 +118,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'judge an image by a signature policy',
     load: async () => (await import('./commands/image-verify.ts')).imageVerify,
   },
+  'image encrypt': {
+    summary: 'encrypt the layers of an OCI layout',
+    load: async () => (await import('./commands/image-encrypt.ts')).imageEncrypt,
+  },
+  'image decrypt': {
+    summary: 'decrypt the layers of an OCI layout',
+    load: async () => (await import('./commands/image-decrypt.ts')).imageDecrypt,
+  },
   'image inspect': {
     summary: 'print digest, platform, layers and configuration of an image',
     load: async () => (await import('./commands/image-inspect.ts')).imageInspect,
