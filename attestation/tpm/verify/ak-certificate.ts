@@ -10,10 +10,12 @@ import { type PathProblem, verifyPath } from '../../x509/path.ts'
 import type { QuoteKey } from '../parse/quote-key.ts'
 
 /**
- * tcg-kp-AIKCertificate, Microsoft's purpose for the same, and tcg-kp-EKCertificate: Google's CA says the last of the signing
- * keys of its virtual TPMs. Any other certificate of a trusted CA, a web server's say, does not make its key a TPM's.
+ * tcg-kp-AIKCertificate, and Microsoft's purpose for the same. Any other certificate of a trusted CA, a web server's say, does not
+ * make its key a TPM's.
  */
-const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36', '2.23.133.8.1']
+const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36']
+/** tcg-kp-EKCertificate: Google's CA says it of the signing keys of its virtual TPMs too, and then that they are for signing. */
+const EK_USAGE = '2.23.133.8.1'
 const MAX_DEPTH = 6
 const CRL_DISTRIBUTION = '2.5.29.31'
 
@@ -74,10 +76,9 @@ function judge(certificate: ParsedCertificate, input: AkCertificateInput): AkBin
 function whyUnsuitable({ basicConstraints, keyUsage, extendedKeyUsage }: ParsedCertificate): string | undefined {
   if (basicConstraints?.ca === true) return 'it is a CA’s'
   if (keyUsage !== undefined && !keyUsage.has('digitalSignature')) return 'its key is not for signatures'
-  if (extendedKeyUsage?.some((usage) => AK_USAGES.includes(usage)) !== true) {
-    return `its extended key usage names none of ${AK_USAGES.join(', ')}`
-  }
-  return undefined
+  if (extendedKeyUsage?.some((usage) => AK_USAGES.includes(usage)) === true) return undefined
+  if (extendedKeyUsage?.includes(EK_USAGE) === true && keyUsage !== undefined) return undefined
+  return `its extended key usage names none of ${AK_USAGES.join(', ')}`
 }
 
 function spkiOf(key: ParsedCertificate['publicKey']): Uint8Array {

@@ -1,6 +1,6 @@
 /** Event log → PCR values (TPM 2.0 part 1, section 17.2). A log counts for those PCRs that it replays to as quoted. */
 import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
-import { concatBytes, equalBytes } from '#protocol/encoding'
+import { equalBytes } from '#protocol/encoding'
 import { HASH_BYTES } from '../parse/algorithms.ts'
 import { type EventLog, EventLogError } from '../parse/event-log.ts'
 
@@ -28,7 +28,8 @@ export function extendPcr(
   extension: { readonly pcr: Uint8Array; readonly digest: Uint8Array },
 ): Uint8Array {
   const hash = crypto.createHash(bank)
-  hash.update(concatBytes(extension.pcr, extension.digest))
+  hash.update(extension.pcr)
+  hash.update(extension.digest)
   return hash.digest()
 }
 

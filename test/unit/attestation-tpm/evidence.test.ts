@@ -437,6 +437,10 @@ test('a certificate of the key that leads to an anchor of the policy makes the v
   const collateral = { ...NO_COLLATERAL, certificates: [akCertificate, middleCertificate] }
   t.is(judge(evidence(), { ...trusting, collateral }).verdict, 'affirming')
   t.is(judge(sent(akCertificate), { anchors: [middleCertificate] }).verdict, 'affirming')
+  for (const purpose of ['1.3.6.1.4.1.311.21.36', '2.23.133.8.1']) {
+    const other = issue('AK', ak.publicKey, byMiddle, [SIGNING, usage(purpose)])
+    t.is(judge(sent(other, middleCertificate), trusting).verdict, 'affirming', purpose)
+  }
 })
 
 test('an endorsement key cannot be bound by a file', (t) => {
@@ -470,6 +474,12 @@ const unbinding: readonly [string, JsonValue, Partial<AppraisalContext>, string]
   [
     'for web servers',
     sent(issue('AK', ak.publicKey, byMiddle, [SIGNING, usage('1.3.6.1.5.5.7.3.1')]), middleCertificate),
+    trusting,
+    'ak_unbound',
+  ],
+  [
+    'that may be an endorsement key’s',
+    sent(issue('AK', ak.publicKey, byMiddle, [usage('2.23.133.8.1')]), middleCertificate),
     trusting,
     'ak_unbound',
   ],
