@@ -96,7 +96,7 @@ function findPck(quote: Quote, certificates: readonly ParsedCertificate[]): Pars
   return certificates
     .filter((certificate) => certificate.extension(SGX_EXTENSION_OID) !== undefined)
     .slice(0, MAX_PCKS)
-    .find(({ publicKey }) => verifyQeReport(quote, publicKey))
+    .find((certificate) => verifyQeReport(quote, certificate))
 }
 
 function noPck(): Finding {
@@ -145,7 +145,6 @@ function issuingCa({ issuer }: ParsedCertificate): Pck['ca'] {
   return name.includes('Processor CA') ? 'processor' : undefined
 }
 
-/** Paths end at a trusted root; Intel could still withdraw it with its own last list. */
 /**
  * The chain of a quote must be the one that was verified: nobody signs it as a whole, so a certificate that was changed would
  * otherwise go unnoticed wherever the collateral has the genuine one. A renewed root is that root.
@@ -172,6 +171,7 @@ function isSelfSigned({ signed, algorithm, signature, publicKey }: ParsedCertifi
   return verifySignature(signed, algorithm, signature, publicKey)
 }
 
+/** Paths end at a trusted root; Intel could still withdraw it with its own last list. */
 function revokedRoot(root: ParsedCertificate | undefined, { crls }: TrustContext): Finding[] {
   if (root === undefined) return []
   const revoked = crls.some((crl) => crl.revoked.has(root.serial) && verifyCrl(crl, root))
