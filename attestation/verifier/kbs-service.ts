@@ -5,28 +5,24 @@
  * recorded, in the transaction that records the verdict. Any process on the same store can answer any step.
  */
 import { randomBytes } from 'node:crypto'
-import type { JWTPayload } from 'jose'
-import type { JsonObject } from '#protocol/canonical-json'
 import { toBase64 } from '#protocol/encoding'
-import { CaissonError, DeniedError, MalformedError, UnverifiedError } from '#protocol/errors'
-import { JsonFields } from '#protocol/json-fields'
+import { DeniedError, MalformedError, UnverifiedError } from '#protocol/errors'
 import {
   encodeKbsChallenge,
   type KbsRequest,
-  type KbsVersion,
   parseKbsAttestation,
   parseKbsRequest,
-  parseKbsVersion,
   type TeePublicKey,
 } from '#protocol/kbs-messages'
-import { parseTeePublicKey } from '#protocol/tee-public-key'
 import { earClaims } from '../token/ear.ts'
-import { verifyToken } from '../token/verify-token.ts'
-import { AttestationLog, type AttestationStage, type NewRecord } from './attestation-log.ts'
+import { AttestationLog, type NewRecord } from './attestation-log.ts'
+import { attestedClaims, type GuestCredentials, handshakeOf, teeKeyOf } from './attested-guest.ts'
 import type { AuditLog } from './audit-log.ts'
+import { type ChallengeSession, openChallengeSession } from './challenge-session.ts'
 import type { Database } from './database.ts'
 import type { Appraisal, EvidenceKind } from './evidence.ts'
 import { encryptToGuest, type FlattenedJwe } from './jwe.ts'
+import { RecordedError, type RefusalContext, recordRefusal } from './recorded-refusal.ts'
 import type { ReferenceStore } from './reference-store.ts'
 import { checkRelease } from './release.ts'
 import { parseResourcePath, type ResourceStore } from './resource-store.ts'
@@ -55,25 +51,6 @@ export interface SessionReply<T> {
   /** New value of the session cookie and when it expires. */
   readonly cookie: string
   readonly expiresAt: Date
-}
-
-/** An error that has been recorded: `correlationId` is the record's id. */
-export class RecordedError extends Error {
-  readonly correlationId: string
-
-  constructor(correlationId: string, cause: unknown) {
-    super('recorded', { cause })
-    this.correlationId = correlationId
-  }
-}
-
-interface ChallengeSession {
-  readonly id: string
-  readonly expiresMs: number
-  readonly version: KbsVersion
-  readonly tee: string
-  readonly nonce: string
-  readonly state: JsonObject
 }
 
 const NONCE_BYTES = 32
@@ -109,7 +86,7 @@ export class KbsService {
   async attest(cookie: string | undefined, body: Uint8Array): Promise<SessionReply<{ token: string }>> {
     const context = { handshake: undefined as string | undefined, stage: 'attest' as const, tee: '?' }
     const { session, nonce, teePublicKey, appraisal } = this.#recordingRefusal(context, () => {
-      const session = this.#challengeSession(cookie)
+      const session = openChallengeSession(this.#options.sealer, cookie)
       context.handshake = session.id
       context.tee = session.tee
       if (this.#options.spent.isSpent(session.id)) throw spentError()
@@ -130,10 +107,7 @@ export class KbsService {
   }
 
   /** GET /resource/repository/type/tag: the content, encrypted to the key of the attested guest. */
-  async resource(
-    segments: readonly string[],
-    credentials: { cookie: string | undefined; authorization: string | undefined },
-  ): Promise<FlattenedJwe> {
+  async resource(segments: readonly string[], credentials: GuestCredentials): Promise<FlattenedJwe> {
     const context = {
       handshake: undefined as string | undefined,
       stage: 'release' as const,
@@ -142,8 +116,8 @@ export class KbsService {
     }
     try {
       const path = parseResourcePath(segments)
-      const claims = await this.#attestedClaims(credentials)
-      context.handshake = this.#handshakeOf(claims)
+      const claims = await attestedClaims(this.#options, credentials)
+      context.handshake = handshakeOf(this.#options.log, claims)
       checkRelease({ kind: 'attested' }, claims) // before it is told whether the resource exists
       const resource = this.#options.resources.find(path)
       if (resource === undefined) {
@@ -173,23 +147,6 @@ export class KbsService {
     throw new UnverifiedError('ERR_TEE_UNSUPPORTED', `evidence of kind ${JSON.stringify(of.tee)} is not appraised`, {
       hint: `This verifier appraises: ${known}.`,
     })
-  }
-
-  #challengeSession(cookie: string | undefined): ChallengeSession {
-    if (cookie === undefined) {
-      throw new UnverifiedError('ERR_SESSION_MISSING', 'the answer came without the session cookie', {
-        hint: 'Send back the cookie kbs-session-id that came with the challenge.',
-      })
-    }
-    const fields = new JsonFields(this.#options.sealer.open('challenge', cookie), 'session', 'ERR_KBS_MESSAGE')
-    return {
-      id: fields.string('id', 64),
-      expiresMs: fields.integer('expiresMs', 0, Number.MAX_SAFE_INTEGER),
-      version: parseKbsVersion(fields.string('version', 32)),
-      tee: fields.string('tee', 32),
-      nonce: fields.string('nonce', 256),
-      state: jsonObject(fields),
-    }
   }
 
   async #accepted(
@@ -241,39 +198,6 @@ export class KbsService {
     return new RecordedError(id, error)
   }
 
-  /** Claims of the guest that asks: a live session of an attested guest wins over a bearer token. */
-  async #attestedClaims(credentials: {
-    cookie: string | undefined
-    authorization: string | undefined
-  }): Promise<JWTPayload> {
-    const bySession = credentials.cookie === undefined ? undefined : this.#sessionClaims(credentials.cookie)
-    if (bySession !== undefined) return bySession
-    const token = /^Bearer (\S+)$/.exec(credentials.authorization ?? '')?.[1]
-    if (token === undefined) {
-      throw new UnverifiedError('ERR_TOKEN_MISSING', 'neither a session of an attested guest nor a token was sent', {
-        hint: 'Attest first.',
-      })
-    }
-    const { tokens, issuer, now } = this.#options
-    return await verifyToken({ token, keys: tokens.publishedKeys(), issuer, now: now() })
-  }
-
-  #sessionClaims(cookie: string): JWTPayload | undefined {
-    let id: string
-    try {
-      id = new JsonFields(this.#options.sealer.open('attested', cookie), 'session', 'ERR_KBS_MESSAGE').string('id', 64)
-    } catch (error) {
-      if (error instanceof UnverifiedError) return undefined
-      throw error
-    }
-    const claims = this.#options.log.claimsOf(id)
-    return typeof claims === 'object' && claims !== null ? { ...claims } : undefined
-  }
-
-  #handshakeOf({ jti }: JWTPayload): string | undefined {
-    return jti === undefined ? undefined : (this.#options.log.find(jti)?.handshake ?? jti)
-  }
-
   #recordingRefusal<T>(context: RefusalContext, work: () => T): T {
     try {
       return work()
@@ -283,42 +207,8 @@ export class KbsService {
   }
 
   #record(context: RefusalContext, error: unknown): RecordedError {
-    const { log, now } = this.#options
-    const known = error instanceof CaissonError ? error : undefined
-    const id = AttestationLog.newId()
-    const record: NewRecord = {
-      id,
-      handshake: context.handshake,
-      at: now(),
-      stage: context.stage,
-      tee: context.tee,
-      verdict: 'refused',
-      code: known?.code ?? 'ERR_INTERNAL',
-      reason: known?.message ?? 'internal error',
-      hint: known?.hint,
-      checks: denialCheck(error),
-      facts: context.path === undefined ? {} : { resource: context.path.slice(0, 512) },
-    }
-    try {
-      log.add(record)
-    } catch {
-      // The store is what failed: the answer still goes out, with an id that leads to the process log only.
-    }
-    return new RecordedError(id, error)
+    return recordRefusal(this.#options, context, error)
   }
-}
-
-interface RefusalContext {
-  readonly handshake: string | undefined
-  readonly stage: AttestationStage
-  readonly tee: string
-  readonly path?: string
-}
-
-function denialCheck(error: unknown): NewRecord['checks'] {
-  if (!(error instanceof DeniedError)) return []
-  const remedy = error.hint === undefined ? {} : { remedy: error.hint }
-  return [{ claim: error.field, expected: error.allowed, found: error.asked, ok: false, ...remedy }]
 }
 
 function base(
@@ -345,20 +235,6 @@ function auditEntry(at: Date, id: string, appraisal: Appraisal): Parameters<Audi
     verdict: appraisal.accepted ? 'accepted' : 'refused',
     correlation: id,
   }
-}
-
-/** The key that the token binds; parsed again, since a session's claims come from the store. */
-function teeKeyOf(claims: JWTPayload): TeePublicKey {
-  const evidence = new JsonFields(claims.submods, 'submods', 'ERR_KBS_MESSAGE')
-    .object('cpu0')
-    .object('ear.veraison.annotated-evidence')
-  return parseTeePublicKey(evidence.object('runtime_data_claims').object('tee-pubkey'))
-}
-
-function jsonObject(fields: JsonFields): JsonObject {
-  const value = fields.json('state')
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw fields.error('state', 'not an object')
-  return Object.fromEntries(Object.entries(value))
 }
 
 function utf8(bytes: Uint8Array): string {

@@ -4,8 +4,9 @@ import { MAX_KBS_BODY } from '#protocol/kbs-messages'
 import type { AdminService } from './admin-service.ts'
 import { AttestationLog } from './attestation-log.ts'
 import type { HttpExchange, HttpReply } from './http-listener.ts'
-import { type KbsService, RecordedError, type SessionReply } from './kbs-service.ts'
+import type { KbsService, SessionReply } from './kbs-service.ts'
 import { type Audience, problemReply } from './problem.ts'
+import { RecordedError } from './recorded-refusal.ts'
 import type { TokenIssuer } from './token-issuer.ts'
 
 export interface RouteOptions {
