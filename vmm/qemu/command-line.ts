@@ -100,13 +100,17 @@ function vsockArguments(plan: VmPlan): string[] {
 }
 
 function networkArguments(plan: VmPlan): string[] {
-  if (plan.network === 'none') return []
+  const { network } = plan
+  if (network === 'none') return []
+  const mac = network === 'user' ? USER_NETWORK.mac : network.mac
   return [
     '-netdev',
-    'user,id=net,ipv6=off',
+    network === 'user'
+      ? 'user,id=net,ipv6=off'
+      : `tap,id=net,ifname=${escapeOption(network.tap)},script=no,downscript=no`,
     '-device',
     // romfile=: an option ROM would be measured into PCR 2 and differ between versions of QEMU.
-    `virtio-net-pci,netdev=net,mac=${USER_NETWORK.mac},romfile=,addr=0x11,${VIRTIO}`,
+    `virtio-net-pci,netdev=net,mac=${mac},romfile=,addr=0x11,${VIRTIO}`,
   ]
 }
 
@@ -145,6 +149,11 @@ function checkPlan(plan: VmPlan): void {
   if (!/^[A-Za-z0-9._-]{1,64}$/.test(plan.id)) problems.push(`id ${JSON.stringify(plan.id)} is not a name`)
   if (!Number.isInteger(plan.vcpus) || plan.vcpus < 1 || plan.vcpus > 256) problems.push(`${plan.vcpus} vCPUs`)
   if (!Number.isInteger(plan.memoryMib) || plan.memoryMib < 64) problems.push(`${plan.memoryMib} MiB of memory`)
+  if (typeof plan.network === 'object') {
+    const { tap, mac } = plan.network
+    if (!/^[A-Za-z0-9._-]{1,15}$/.test(tap)) problems.push(`tap device ${JSON.stringify(tap)}`)
+    if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(mac)) problems.push(`MAC ${JSON.stringify(mac)}`)
+  }
   if (plan.disks.length > 8) problems.push(`${plan.disks.length} disks, at most 8`)
   if ((plan.platform === 'tpm') !== (plan.tpmSocket !== undefined)) problems.push('a TPM socket goes with platform tpm')
   if ((plan.platform === 'tpm') !== (plan.firmware !== undefined)) problems.push('firmware goes with platform tpm')
