@@ -1,5 +1,4 @@
 /** caisson evidence verify: a file of evidence, judged. */
-import { parseAppraisalPolicy } from '#attestation/appraisal/parse-policy'
 import { type AppraisalPolicy, STRICT_POLICY } from '#attestation/appraisal/policy'
 import { type Collateral, mergeCollateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { loadCollateral } from '#attestation/evidence/collateral-folder'
@@ -54,7 +53,7 @@ export const evidenceVerify: CommandSpec = {
       evidence: new Uint8Array(readUserFile(invocation.operand(0), 'evidence')),
       tee: teeOption(invocation),
       collateral: collateralOption(invocation),
-      policy: policyOption(invocation),
+      policy: await policyOption(invocation),
       at,
       nonce: nonceOption(invocation),
     }
@@ -87,9 +86,12 @@ function collateralOption(invocation: Invocation): Collateral {
   return folder === undefined ? NO_COLLATERAL : loadCollateral(folder)
 }
 
-function policyOption(invocation: Invocation): AppraisalPolicy {
+/** YAML and CEL are loaded only when there is a policy to read. */
+async function policyOption(invocation: Invocation): Promise<AppraisalPolicy> {
   const path = invocation.string('policy')
-  return path === undefined ? STRICT_POLICY : parseAppraisalPolicy(readUserFile(path, 'policy').toString('utf8'))
+  if (path === undefined) return STRICT_POLICY
+  const { parseAppraisalPolicy } = await import('#attestation/appraisal/parse-policy')
+  return parseAppraisalPolicy(readUserFile(path, 'policy').toString('utf8'))
 }
 
 function nonceOption(invocation: Invocation): Uint8Array | undefined {
