@@ -17,7 +17,7 @@ export interface ReplayMismatch {
 
 export function initialPcr(pcr: number, bank: HashAlgorithm, startupLocality = 0): Uint8Array {
   const value = new Uint8Array(HASH_BYTES[bank])
-  if (pcr >= FIRST_DRTM_PCR && pcr <= LAST_DRTM_PCR) value.fill(0xff)
+  if (isDynamic(pcr)) value.fill(0xff)
   if (pcr === 0) value[value.length - 1] = startupLocality
   return value
 }
@@ -43,10 +43,19 @@ export function replayEventLog(crypto: CryptoProvider, log: EventLog, bank: Hash
     const digest = event.digests[bank]
     // The parser wants a digest of every bank in every record; passing one over would make another log of this one.
     if (digest === undefined) throw new EventLogError('ERR_EVENT_LOG_BANK', `an event has no ${bank} digest`)
-    const pcr = pcrs.get(event.pcr) ?? initialPcr(event.pcr, bank, log.startupLocality)
+    const pcr = pcrs.get(event.pcr) ?? firstPcr(event.pcr, bank, log.startupLocality)
     pcrs.set(event.pcr, extendPcr(crypto, bank, { pcr, digest }))
   }
   return pcrs
+}
+
+/** What the first event extends: whoever measures into the PCRs of the dynamic root of trust has reset them to zeros before. */
+function firstPcr(pcr: number, bank: HashAlgorithm, startupLocality: number): Uint8Array {
+  return initialPcr(isDynamic(pcr) ? 0 : pcr, bank, isDynamic(pcr) ? 0 : startupLocality)
+}
+
+function isDynamic(pcr: number): boolean {
+  return pcr >= FIRST_DRTM_PCR && pcr <= LAST_DRTM_PCR
 }
 
 /**

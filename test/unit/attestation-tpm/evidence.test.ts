@@ -295,6 +295,7 @@ test('signatures and messages are taken bare or wrapped, by the tools’ choice'
   for (const changes of [
     { signature: toBase64(tss) },
     { signature: toHex(plain) },
+    { signature: toHex(concatBytes(tss.slice(6, 38), tss.slice(40))) },
     { message: toBase64(sized(message)) },
     { message: [...message] },
   ]) {
@@ -649,11 +650,28 @@ test('no byte of an affirmed quote or its signature can be changed', (t) => {
   }
 })
 
-function isRefused(document: JsonValue): boolean {
+test('no byte of the certificates that bind a key can be changed', (t) => {
+  for (const [index, { der: bytes }] of [akCertificate, middleCertificate].entries()) {
+    for (let at = 0; at < bytes.length; at += 2) {
+      const changed = bytes.slice()
+      changed[at] = (changed[at] ?? 0) ^ 0x04
+      const certificates = [akCertificate, middleCertificate]
+        .map(({ der: own }) => toBase64(own))
+        .with(index, toBase64(changed))
+      t.not(verdictOrMalformed({ ...evidence(), certificates }), 'affirming', `certificate ${index} at ${at}`)
+    }
+  }
+})
+
+function verdictOrMalformed(document: JsonValue): string {
   try {
-    return judge(document, trusting).verdict === 'contraindicated'
+    return judge(document, trusting).verdict
   } catch (error) {
-    if (error instanceof MalformedError) return true
+    if (error instanceof MalformedError) return 'malformed'
     throw error
   }
+}
+
+function isRefused(document: JsonValue): boolean {
+  return ['contraindicated', 'malformed'].includes(verdictOrMalformed(document))
 }
