@@ -46,6 +46,7 @@ export function pullEvents(
         break
       }
       case 'index':
+      case 'trouble':
         break
       default:
         progress satisfies never

@@ -43,9 +43,28 @@ export interface IndexDraft {
   discard(): Promise<void>
 }
 
+/**
+ * Bytes of a blob as they came from a registry, for a later pull to go on from. Each piece is kept with its digest, so
+ * what a crash or a disk did to it is noticed; whether it is the blob's is known at the end, as ever.
+ */
+export interface LayerPart {
+  /** What is there and whole, in order; ends at the first piece that is not. Read to its end before `append`. */
+  read(): AsyncIterable<Uint8Array>
+  append(bytes: Uint8Array): Promise<void>
+  /** Forgets what is there. */
+  restart(): Promise<void>
+  /** Keeps what is there. */
+  close(): Promise<void>
+  remove(): Promise<void>
+}
+
 export interface LayerStore {
   find(diffId: Digest): Promise<StoredLayer | undefined>
   begin(diffId: Digest): Promise<LayerDraft>
   findIndex(chainId: Digest): Promise<StoredIndex | undefined>
   beginIndex(chainId: Digest): Promise<IndexDraft>
+  /** For stores that outlive their process; undefined for blobs too small to be worth it. */
+  beginPart?(digest: Digest, size: number): Promise<LayerPart | undefined>
+  /** Room for what a pull adds, bytes; undefined when it cannot be told. */
+  freeBytes?(): Promise<number | undefined>
 }

@@ -3,17 +3,22 @@
  * root, per image `<chain id>.erofs` and its `.json`, in a folder that its owner trusts. The JSON is written last, so what
  * has none does not exist; files under temporary names are left-overs of a killed process.
  */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MalformedError } from '#protocol/errors'
 import { type Digest, digestHex } from '#protocol/oci/digest'
 import { asArray, asObject, asString } from '../json/fields.ts'
 import { type JsonObject, type JsonValue, parseStrictJson } from '../json/strict-json.ts'
 import type { LayerVerity } from '../layer/engine.ts'
-import type { IndexDraft, LayerDraft, LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
+import type { IndexDraft, LayerDraft, LayerPart, LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
+import { FolderPart } from './folder-part.ts'
 
 /** The superblock has 16 bits for it; images have fewer layers. */
 const MAX_DEVICES = 65535
+
+const DRAFT_PREFIX = '.partial-'
+/** Blobs that are shorter are fetched again after an interruption. */
+const PART_BYTES = 8 * 1024 * 1024
 
 export class FolderStore implements LayerStore {
   readonly #folder: string
@@ -67,6 +72,22 @@ export class FolderStore implements LayerStore {
     }
   }
 
+  beginPart(digest: Digest, size: number): Promise<LayerPart | undefined> {
+    if (size < PART_BYTES) return Promise.resolve(undefined)
+    return Promise.resolve(new FolderPart(join(this.#folder, `${digestHex(digest)}.part`), size))
+  }
+
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#folder)
+    return bavail * bsize
+  }
+
+  /** Drafts that a killed process left. The caller has made sure that nobody else is at work here. */
+  async removeDrafts(): Promise<void> {
+    const names = (await readdir(this.#folder)).filter((name) => name.startsWith(DRAFT_PREFIX))
+    await Promise.all(names.map((name) => rm(join(this.#folder, name), { force: true })))
+  }
+
   beginIndex(chainId: Digest): Promise<IndexDraft> {
     const final = this.#names(chainId)
     const draft = this.#drafted(chainId)
@@ -83,7 +104,7 @@ export class FolderStore implements LayerStore {
   }
 
   #drafted(digest: Digest): Names {
-    return names(join(this.#folder, `.partial-${digestHex(digest)}-${process.pid}-${++this.#drafts}`))
+    return names(join(this.#folder, `${DRAFT_PREFIX}${digestHex(digest)}-${process.pid}-${++this.#drafts}`))
   }
 
   #names(digest: Digest): Names {

@@ -2,17 +2,20 @@
  * One layer: fetched, decrypted, decompressed, hashed twice, stored, catalogued and sealed in one pass over the network
  * stream. Visible in the store only when all digests hold.
  */
-import { UnverifiedError } from '#protocol/errors'
+import { MalformedError, UnavailableError, UnverifiedError } from '#protocol/errors'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import { type Digest, digestAlgorithm, digestHex } from '#protocol/oci/digest'
-import { layerCompression } from '#protocol/oci/media-types'
+import { type Compression, layerCompression } from '#protocol/oci/media-types'
 import type { ImageReference } from '#protocol/oci/reference'
 import type { FinishedLayer, LayerDecryption, LayerEngine, LayerWriter } from '../layer/engine.ts'
-import type { LayerStore, StoredLayer } from '../layer/store.ts'
+import type { LayerPart, LayerStore, StoredLayer } from '../layer/store.ts'
 import type { ImageLimits } from '../limits.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import type { TarBudget } from './budget.ts'
+import type { Buffers, Slots } from './buffers.ts'
+import type { Trouble } from './patience.ts'
 import type { PullProgress } from './progress.ts'
+import { type Batch, readBlob } from './read-blob.ts'
 import { unsupportedLayer } from './unsupported.ts'
 
 export interface LayerJob {
@@ -30,6 +33,10 @@ export interface LayerContext {
   readonly limits: ImageLimits
   readonly budget: TarBudget
   readonly decryptionOf: DecryptionSource | undefined
+  readonly buffers: Buffers
+  readonly slots: Slots
+  readonly connectionsPerLayer: number
+  readonly noProgressMs: number
   readonly onProgress: (progress: PullProgress) => void
   readonly signal: AbortSignal
 }
@@ -45,9 +52,6 @@ export type DecryptionSource = (
 
 /** Suffix of the media types of encrypted layers; the rest is the media type of what was encrypted. */
 const ENCRYPTED = '+encrypted'
-
-/** Network chunks are as small as a TLS record; native calls are made for this many bytes at a time. */
-const BATCH_BYTES = 512 * 1024
 
 export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<StoredLayer> {
   const present = await context.store.find(job.diffId)
@@ -66,76 +70,112 @@ export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<
   const decryption = encrypted
     ? await context.decryptionOf?.(job.descriptor, { what, signal: context.signal })
     : undefined
-  const draft = await context.store.begin(job.diffId)
+  const parts = { what, compression, decryption }
+  const first: Attempt = { pieces: 0, whole: false }
   try {
+    return await attempt(job, context, parts, first)
+  } catch (error) {
+    // Put together from several answers, of which one may have been another's or changed: one answer has no seams.
+    const put = first.pieces > 1 && (error instanceof UnverifiedError || error instanceof MalformedError)
+    if (!put || context.signal.aborted) throw error
+    trouble(job, context)({ error, retryInMs: 0 })
+    context.budget.add(-(first.tarBytes ?? 0))
+    return await attempt(job, context, parts, { pieces: 0, whole: true })
+  }
+}
+
+interface Attempt {
+  /** Answers, and what an earlier pull left, that the layer was put together from. */
+  pieces: number
+  /** Over one connection, and nothing of what an earlier pull left. */
+  readonly whole: boolean
+  tarBytes?: number
+}
+
+interface LayerParts {
+  readonly what: string
+  readonly compression: Compression
+  readonly decryption: LayerDecryption | undefined
+}
+
+async function attempt(
+  job: LayerJob,
+  context: LayerContext,
+  { what, compression, decryption }: LayerParts,
+  state: Attempt,
+): Promise<StoredLayer> {
+  const { descriptor, diffId } = job
+  const draft = await context.store.begin(diffId)
+  const part = await context.store.beginPart?.(descriptor.digest, descriptor.size)
+  try {
+    if (state.whole) await part?.restart()
     const writer = context.engine.openLayer({
       path: draft.tarPath,
       cataloguePath: draft.cataloguePath,
       compression,
       // One salt per content: the same layer has the same root everywhere, and no two layers share a hash.
-      salt: digestHex(job.diffId),
+      salt: digestHex(diffId),
       maxTarBytes: context.limits.maxLayerBytes,
       maxRatio: context.limits.maxRatio,
       what,
       decryption,
     })
-    const finished = await stream(job, context, { writer, what })
-    requireDigest(what, 'content', finished.compressedDigest, job.descriptor.digest)
+    const finished = await stream(job, context, { writer, what, part, state })
+    requireDigest(what, 'content', finished.compressedDigest, descriptor.digest)
     requireDigest(
       what,
       'content before encryption',
       finished.plainDigest,
       decryption?.plainDigest ?? finished.plainDigest,
     )
-    requireDigest(what, 'uncompressed content', finished.diffId, job.diffId)
+    requireDigest(what, 'uncompressed content', finished.diffId, diffId)
     context.signal.throwIfAborted()
     const stored = await draft.commit({ tarBytes: finished.tarBytes, tarVerity: finished.verity })
-    report(job, context, 'done', job.descriptor.size, finished.tarBytes)
+    await part?.remove()
+    report(job, context, 'done', descriptor.size, finished.tarBytes)
     return stored
   } catch (error) {
     await draft.discard()
+    // What a later pull can go on from stays; bytes that turned out wrong do not.
+    const useful = error instanceof UnavailableError || context.signal.aborted
+    await (useful ? part?.close() : part?.remove())
     throw error
   }
 }
 
-/** Feeds the writer batch by batch: while one is being worked on, the next fills from the network, and no more. */
-async function stream(
-  job: LayerJob,
-  context: LayerContext,
-  { writer, what }: { writer: LayerWriter; what: string },
-): Promise<FinishedLayer> {
+interface Streaming {
+  readonly writer: LayerWriter
+  readonly what: string
+  readonly part: LayerPart | undefined
+  readonly state: Attempt
+}
+
+/** Feeds the writer batch by batch: while one is being worked on, the next fills from the network. */
+async function stream(job: LayerJob, context: LayerContext, streaming: Streaming): Promise<FinishedLayer> {
+  const { writer } = streaming
   const cancel = (): void => writer.cancel()
   context.signal.addEventListener('abort', cancel, { once: true })
   let running: Promise<void> = Promise.resolve()
   try {
     let fetched = 0
-    let tarBytes = 0
-    const flush = async (batch: Uint8Array): Promise<void> => {
-      const total = await writer.write(batch)
-      fetched += batch.byteLength
-      context.budget.add(total - tarBytes)
-      tarBytes = total
-      report(job, context, 'fetching', fetched, tarBytes)
-    }
-    let [filling, spare] = [new Uint8Array(BATCH_BYTES), new Uint8Array(BATCH_BYTES)]
-    let filled = 0
-    const blob = await context.registry.openBlob(context.repository, job.descriptor, { what, signal: context.signal })
-    for await (const chunk of blob.body) {
-      for (let at = 0; at < chunk.byteLength; ) {
-        const taken = Math.min(chunk.byteLength - at, BATCH_BYTES - filled)
-        filling.set(chunk.subarray(at, at + taken), filled)
-        filled += taken
-        at += taken
-        if (filled < BATCH_BYTES) continue
-        await running
-        running = flush(filling)
-        // Its error is seen at the next `await running`; until then it must not count as unhandled.
-        running.catch(() => {})
-        ;[filling, spare, filled] = [spare, filling, 0]
+    const flush = async ({ bytes, release }: Batch): Promise<void> => {
+      try {
+        const total = await writer.write(bytes)
+        fetched += bytes.byteLength
+        context.budget.add(total - (streaming.state.tarBytes ?? 0))
+        streaming.state.tarBytes = total
+        report(job, context, 'fetching', fetched, total)
+      } finally {
+        release()
       }
     }
+    for await (const batch of batches(job, context, streaming)) {
+      await running
+      running = flush(batch)
+      // Its error is seen at the next `await running`; until then it must not count as unhandled.
+      running.catch(() => {})
+    }
     await running
-    if (filled > 0) await flush(filling.subarray(0, filled))
     return await writer.finish()
   } catch (error) {
     // The file must be at rest before the draft is removed.
@@ -146,6 +186,36 @@ async function stream(
   } finally {
     context.signal.removeEventListener('abort', cancel)
   }
+}
+
+/** What an earlier pull left of the layer, then the registry's, which is kept for a later pull. */
+async function* batches(job: LayerJob, context: LayerContext, { what, part, state }: Streaming): AsyncGenerator<Batch> {
+  let from = 0
+  for await (const bytes of part?.read() ?? []) {
+    from += bytes.byteLength
+    state.pieces = 1
+    yield { bytes, release: () => {} }
+  }
+  const blob = readBlob(
+    {
+      ...context,
+      descriptor: job.descriptor,
+      what,
+      connections: state.whole ? 1 : context.connectionsPerLayer,
+      onTrouble: trouble(job, context),
+      onOpen: () => state.pieces++,
+    },
+    from,
+  )
+  for await (const batch of blob) {
+    await part?.append(batch.bytes)
+    yield batch
+  }
+}
+
+function trouble(job: LayerJob, context: LayerContext): (trouble: Trouble) => void {
+  return ({ error, retryInMs }) =>
+    context.onProgress({ type: 'trouble', layer: job.layer, code: error.code, why: error.message, retryInMs })
 }
 
 function requireDigest(what: string, part: string, actual: Digest, expected: Digest): void {

@@ -21,5 +21,14 @@ export type PullProgress =
       readonly compressedBytes: number
       readonly tarBytes: number
     }
+  /** Something goes wrong and is tried again, or is slow; `layer` is undefined before the layers. */
+  | {
+      readonly type: 'trouble'
+      readonly layer: number | undefined
+      readonly code: string
+      readonly why: string
+      /** 0: at once, or nothing had to be tried again. */
+      readonly retryInMs: number
+    }
   /** All layers are there; their index is being made, or was there. */
   | { readonly type: 'index'; readonly state: 'present' | 'indexing' | 'done' }

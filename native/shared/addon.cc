@@ -1,8 +1,9 @@
-// Exports: `Layer` (write, finish, cancel) and `appendVerity`. Arguments were checked by index.ts; everything that
+// Exports: `Layer` (write, finish, cancel), `appendVerity` and `verityRoot`. Arguments were checked by index.ts; everything that
 // computes or touches a file runs on libuv's worker threads. Results are plain objects with a numeric status.
 #include <napi.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -121,12 +122,13 @@ class FinishJob final : public Job {
 
 class VerityJob final : public Job {
  public:
-  VerityJob(Napi::Env env, std::string path, size_t data_block, std::vector<uint8_t> salt)
-      : Job(env), path_(std::move(path)), data_block_(data_block), salt_(std::move(salt)) {}
+  // Without `bytes` a tree is appended.
+  VerityJob(Napi::Env env, std::string path, size_t data_block, std::vector<uint8_t> salt, std::optional<uint64_t> bytes)
+      : Job(env), path_(std::move(path)), data_block_(data_block), salt_(std::move(salt)), bytes_(bytes) {}
 
   void Execute() override {
-    const std::atomic<bool> never{false};
-    status_ = caisson::AppendVerity(path_, data_block_, salt_, never, &tree_, &error_);
+    status_ = bytes_ ? caisson::VerityRoot(path_, *bytes_, data_block_, salt_, &tree_, &error_)
+                     : caisson::AppendVerity(path_, data_block_, salt_, &tree_, &error_);
   }
 
  protected:
@@ -140,6 +142,7 @@ class VerityJob final : public Job {
   std::string path_;
   size_t data_block_;
   std::vector<uint8_t> salt_;
+  std::optional<uint64_t> bytes_;
   caisson::VerityTree tree_;
   int error_ = 0;
   LayerStatus status_ = LayerStatus::kOk;
@@ -198,12 +201,20 @@ class LayerObject final : public Napi::ObjectWrap<LayerObject> {
 Napi::Value AppendVerity(const Napi::CallbackInfo& info) {
   const std::string path = info[0].As<Napi::String>();
   const auto data_block = static_cast<size_t>(info[1].As<Napi::Number>().Uint32Value());
-  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2])))->Start();
+  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2]), std::nullopt))->Start();
+}
+
+Napi::Value VerityRoot(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].As<Napi::String>();
+  const auto data_block = static_cast<size_t>(info[1].As<Napi::Number>().Uint32Value());
+  const auto bytes = static_cast<uint64_t>(info[3].As<Napi::Number>().DoubleValue());
+  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2]), bytes))->Start();
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("Layer", LayerObject::Define(env));
   exports.Set("appendVerity", Napi::Function::New(env, AppendVerity));
+  exports.Set("verityRoot", Napi::Function::New(env, VerityRoot));
   return exports;
 }
 

@@ -85,6 +85,7 @@ interface RawLayer {
 interface Binding {
   readonly Layer: new () => RawLayer
   appendVerity(path: string, dataBlockSize: number, salt: Uint8Array): Promise<RawOutcome & NativeTree>
+  verityRoot(path: string, dataBlockSize: number, salt: Uint8Array, bytes: number): Promise<RawOutcome & NativeTree>
 }
 
 export interface NativeLayerOptions {
@@ -159,6 +160,18 @@ export async function appendVerity(
 ): Promise<{ outcome: Outcome; tree: NativeTree }> {
   checkSalt(salt)
   const raw = await native().appendVerity(path, dataBlockSize, salt)
+  return { outcome: outcome(raw), tree: raw }
+}
+
+/** The tree that the file's first `bytes` would have: what the kernel would say of them, without the kernel. Reads only. */
+export async function verityRoot(
+  path: string,
+  dataBlockSize: 512 | 4096,
+  salt: Uint8Array,
+  bytes: number,
+): Promise<{ outcome: Outcome; tree: NativeTree }> {
+  checkSalt(salt)
+  const raw = await native().verityRoot(path, dataBlockSize, salt, bytes)
   return { outcome: outcome(raw), tree: raw }
 }
 

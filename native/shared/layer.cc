@@ -234,27 +234,43 @@ LayerStatus Layer::Finish(LayerResult* result) {
   return FileStatus(verity_.Finish(tar_, &result->tree));
 }
 
-LayerStatus AppendVerity(const std::string& path, size_t data_block, const std::vector<uint8_t>& salt,
-                         const std::atomic<bool>& cancelled, VerityTree* tree, int* error) {
-  const auto status = [error](int number) {
-    *error = number;
-    return number == 0 ? LayerStatus::kOk : LayerStatus::kFile;
-  };
+namespace {
+
+int Feed(const File& file, uint64_t size, VerityBuilder* verity) {
+  std::vector<uint8_t> buffer(kBuffer);
+  for (uint64_t done = 0; done < size;) {
+    const size_t length = static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - done));
+    if (const int error = file.ReadAt(buffer.data(), length, done)) return error;
+    if (const int error = verity->Update(buffer.data(), length)) return error;
+    done += length;
+  }
+  return 0;
+}
+
+}  // namespace
+
+LayerStatus AppendVerity(const std::string& path, size_t data_block, const std::vector<uint8_t>& salt, VerityTree* tree,
+                         int* error) {
   File file;
   VerityBuilder verity;
   uint64_t size = 0;
-  if (const int number = file.OpenExisting(path)) return status(number);
-  if (const int number = file.Size(&size)) return status(number);
-  if (const int number = verity.Begin(path, data_block, salt)) return status(number);
-  std::vector<uint8_t> buffer(kBuffer);
-  for (uint64_t done = 0; done < size;) {
-    if (cancelled) return LayerStatus::kCancelled;
-    const size_t length = static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - done));
-    if (const int number = file.ReadAt(buffer.data(), length, done)) return status(number);
-    if (const int number = verity.Update(buffer.data(), length)) return status(number);
-    done += length;
-  }
-  return status(verity.Finish(file, tree));
+  *error = file.OpenExisting(path);
+  if (*error == 0) *error = file.Size(&size);
+  if (*error == 0) *error = verity.Begin(path, data_block, salt);
+  if (*error == 0) *error = Feed(file, size, &verity);
+  if (*error == 0) *error = verity.Finish(file, tree);
+  return *error == 0 ? LayerStatus::kOk : LayerStatus::kFile;
+}
+
+LayerStatus VerityRoot(const std::string& path, uint64_t bytes, size_t data_block, const std::vector<uint8_t>& salt,
+                       VerityTree* tree, int* error) {
+  File file;
+  VerityBuilder verity;
+  *error = file.OpenReadOnly(path);
+  if (*error == 0) *error = verity.Begin(path, data_block, salt);
+  if (*error == 0) *error = Feed(file, bytes, &verity);
+  if (*error == 0) *error = verity.FinishRoot(tree);
+  return *error == 0 ? LayerStatus::kOk : LayerStatus::kFile;
 }
 
 }  // namespace caisson

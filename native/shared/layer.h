@@ -144,7 +144,11 @@ class Layer {
 };
 
 // Appends a dm-verity tree to an existing file. `error` is set for kFile.
-LayerStatus AppendVerity(const std::string& path, size_t data_block, const std::vector<uint8_t>& salt,
-                         const std::atomic<bool>& cancelled, VerityTree* tree, int* error);
+LayerStatus AppendVerity(const std::string& path, size_t data_block, const std::vector<uint8_t>& salt, VerityTree* tree,
+                         int* error);
+
+// The tree that the first `bytes` of a file would have; reads only.
+LayerStatus VerityRoot(const std::string& path, uint64_t bytes, size_t data_block, const std::vector<uint8_t>& salt,
+                       VerityTree* tree, int* error);
 
 }  // namespace caisson

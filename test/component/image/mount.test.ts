@@ -8,8 +8,8 @@ import { pullImage } from '#image/pull/pull-image'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { type LayerSource, writeImageLayout } from '#tools/nginx-image/layout'
 import { encodeTar, type TarEntry } from '#tools/nginx-image/tar'
-import { ACCEPT_ANYTHING, directory, file, filler } from './fixtures/image.ts'
 import { foreignLayers } from './fixtures/foreign-layers.ts'
+import { ACCEPT_ANYTHING, directory, file, filler } from './fixtures/image.ts'
 import { testIndexer } from './fixtures/indexer.ts'
 import { mountImage } from './fixtures/mount.ts'
 import { startRegistry } from './fixtures/registry.ts'
@@ -66,7 +66,10 @@ const TOP: readonly TarEntry[] = [
 ]
 
 /** The image as umoci unpacks it, and as it is mounted after a pull. */
-async function bothWays(t: ExecutionContext, layers: readonly LayerSource[]): Promise<{ ours: string; theirs: string }> {
+async function bothWays(
+  t: ExecutionContext,
+  layers: readonly LayerSource[],
+): Promise<{ ours: string; theirs: string }> {
   const folder = await workspace(t)
   const registry = await startRegistry(t, join(folder, 'registry'))
   const layout = join(folder, 'layout')
@@ -91,6 +94,7 @@ async function bothWays(t: ExecutionContext, layers: readonly LayerSource[]): Pr
 
 // Debian's umoci reads no zstd.
 const gzip = (entries: LayerSource['entries']): LayerSource => ({ compression: 'gzip', entries })
+const gzipped = (tar: Uint8Array): LayerSource => ({ compression: 'gzip', entries: [], tar })
 
 test('the mounted layers are what umoci unpacks: owners, modes, times, links, attributes, whiteouts', async (t) => {
   const { ours, theirs } = await bothWays(t, [BASE, MIDDLE, TOP].map(gzip))
@@ -101,7 +105,7 @@ test('the mounted layers are what umoci unpacks: owners, modes, times, links, at
 
 test('layers of other tools are what umoci unpacks: links and folders of lower layers, devices, set-id, duplicates', async (t) => {
   const { base, top } = foreignLayers(await workspace(t))
-  const { ours, theirs } = await bothWays(t, [gzip(base), gzip(top)])
+  const { ours, theirs } = await bothWays(t, [gzipped(base), gzipped(top)])
   const seen = listTree(ours)
   t.true(seen.length > 30)
   t.deepEqual(seen, listTree(theirs))
@@ -110,7 +114,7 @@ test('layers of other tools are what umoci unpacks: links and folders of lower l
 test('sparse files of every format are what umoci unpacks, or GNU tar where umoci cannot', async (t) => {
   const folder = await workspace(t)
   for (const [format, tar] of foreignLayers(folder).sparse) {
-    const { ours, theirs } = format === 'gnu' ? await besideGnuTar(t, tar) : await bothWays(t, [gzip(tar)])
+    const { ours, theirs } = format === 'gnu' ? await besideGnuTar(t, tar) : await bothWays(t, [gzipped(tar)])
     const seen = listTree(ours)
     t.is(seen.length, 5, format)
     t.deepEqual(seen, listTree(theirs), format)

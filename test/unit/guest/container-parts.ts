@@ -98,6 +98,7 @@ export function pulledImage(layers: readonly StoredLayer[] = [storedLayer('a'), 
     indexDigest: undefined,
     configDigest: `sha256:${'c'.repeat(64)}`,
     config: imageConfig(),
+    documents: { manifest: new Uint8Array(), config: new Uint8Array() },
     layers,
     index: storedIndex(
       'f',
