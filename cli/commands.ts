@@ -66,6 +66,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict the launch digest of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-snp.ts')).measureSnp,
   },
+  'measure tdx': {
+    summary: 'predict MRTD and RTMRs of a TDX guest',
+    load: async () => (await import('./commands/measure-tdx.ts')).measureTdx,
+  },
   'measure id-block': {
     summary: 'make the signed identity of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,
@@ -121,6 +125,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'image verify': {
     summary: 'judge an image by a signature policy',
     load: async () => (await import('./commands/image-verify.ts')).imageVerify,
+  },
+  'image encrypt': {
+    summary: 'encrypt the layers of an OCI layout',
+    load: async () => (await import('./commands/image-encrypt.ts')).imageEncrypt,
+  },
+  'image decrypt': {
+    summary: 'decrypt the layers of an OCI layout',
+    load: async () => (await import('./commands/image-decrypt.ts')).imageDecrypt,
   },
   'image inspect': {
     summary: 'print digest, platform, layers and configuration of an image',

@@ -1,5 +1,8 @@
 /** `caisson`: finds the sub-command, reads its words, runs it, and turns what it throws into an exit code. */
+import { enableCompileCache } from 'node:module'
+import { join } from 'node:path'
 import { UsageError } from '#protocol/errors'
+import { cacheDirectory } from '#tools/cache/location'
 import { type CommandSpec, helpText, parseInvocation } from './command.ts'
 import { COMMANDS } from './commands.ts'
 import { exitCodeOf } from './exit-code.ts'
@@ -52,4 +55,6 @@ function overview(words: readonly string[], out: Output): number {
   return words.length === 0 || (asked.length > 0 && !words.includes('--help') && !words.includes('-h')) ? 2 : 0
 }
 
+// Commands are loaded after this, and compiled once. Without a place to write to, they are compiled every time.
+enableCompileCache(join(cacheDirectory(), 'compiled'))
 process.exitCode = await main(process.argv.slice(2))

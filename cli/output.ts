@@ -1,6 +1,6 @@
 /** Where a command prints: results on stdout (text or one JSON value), progress and errors on stderr. */
 import { writeSync } from 'node:fs'
-import { GuestRefusalError } from '#host-shim/pod/agent-client'
+import { GuestRefusalError } from '#host-shim/pod/guest-refusal'
 import { CaissonError, DeniedError, errorText } from '#protocol/errors'
 import { explainCode } from './error-table.ts'
 

@@ -1,6 +1,7 @@
 /** A registry client from command-line options. */
 import { RegistryClient } from '#image/registry/client'
 import { UsageError } from '#protocol/errors'
+import type { HttpTransport } from '#protocol/http-transport'
 import { nodeCrypto } from '#protocol/node/crypto'
 import type { Invocation, OptionSpec } from './command.ts'
 import { SERVER_OPTIONS, transportOf } from './connections.ts'
@@ -14,13 +15,13 @@ export const REGISTRY_OPTIONS: Readonly<Record<string, OptionSpec>> = {
 /** Runs `work` with a client and closes its connections. */
 export async function withRegistry(
   invocation: Invocation,
-  work: (registry: RegistryClient) => Promise<number>,
+  work: (registry: RegistryClient, http: HttpTransport) => Promise<number>,
 ): Promise<number> {
   const login = readCredentials(invocation.string('credentials'))
   const http = transportOf(invocation)
   try {
     const credentials = login === undefined ? {} : { credentials: () => login }
-    return await work(new RegistryClient({ http, crypto: nodeCrypto, ...credentials }))
+    return await work(new RegistryClient({ http, crypto: nodeCrypto, ...credentials }), http)
   } finally {
     await http.close()
   }

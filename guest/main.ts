@@ -7,8 +7,7 @@ import { runAgent } from './agent/agent.ts'
 import { nodePlatform } from './platform/node/platform.ts'
 
 const VERSION = '0.1.0'
-const CONFINE = '/usr/lib/caisson/caisson-index'
-const MKFS_EROFS = '/usr/bin/mkfs.erofs'
+const INDEXER = '/usr/lib/caisson/caisson-index'
 
 /** The measured command line decides, and nothing that the host can change later. */
 function platformName(): 'tpm' | 'none' {
@@ -25,7 +24,7 @@ runAgent({
   version: VERSION,
   imageTools: async () => {
     const { nativeEngine } = await import('#image/node/native-engine')
-    return { engine: nativeEngine, confine: CONFINE, mkfs: MKFS_EROFS }
+    return { engine: nativeEngine, indexer: INDEXER }
   },
   createVerifier: async ({ url, caPem, hosts }) => {
     const { Attester } = await import('#attestation/client/attester')

@@ -11,14 +11,26 @@
  * relative to the repository; headers beside the sources belong to the target's fingerprint, and so do files in `headers`.
  * A row whose patterns match nothing yet is skipped.
  */
+const shared = (...names) => names.map((name) => `native/shared/${name}.cc`)
+
+const TAR = shared('tar', 'tar-header', 'tar-extended', 'tar-sparse')
+
 export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
+  {
+    name: 'containerd-shim-caisson-v2',
+    kind: 'program',
+    sources: ['native/host/shim/*.cc', 'native/host/pod/event_loop.cc', 'native/host/pod/unix_socket.cc'],
+    flags: ['-Inative/host/pod'],
+  },
   // For tests: caisson-pod under sanitizers, a front-end that breaks every rule, and a guest that serves streams.
   { name: 'caisson-pod-sanitized', kind: 'sanitized-program', sources: ['native/host/pod/*.cc'], onDemand: true },
   { name: 'vsock-hostile', kind: 'program', sources: ['native/host/test/*.cc'], onDemand: true },
   { name: 'vsock-guest', kind: 'static-program', sources: ['native/host/test/vsock_guest.c'], onDemand: true },
   // For tests: a host that sits between QEMU and its software TPM.
   { name: 'tpm-proxy', kind: 'program', sources: ['test/fixtures/tpm/proxy.c'], onDemand: true },
+  // For tests: what crosses the loopback interface, by connection.
+  { name: 'loopback-capture', kind: 'program', sources: ['test/fixtures/capture/loopback.c'], onDemand: true },
   { name: 'caisson-kvm-probe', kind: 'program', sources: ['native/host/kvm-probe/*.cc'] },
   {
     name: 'guest',
@@ -35,16 +47,26 @@ export const targets = [
     // a zlib of its own whose symbols must not take the place of these.
     libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a', '-Wl,--exclude-libs,ALL', '-Wl,-Bsymbolic'],
   },
-  { name: 'caisson-index', kind: 'static-program', sources: ['native/shared/indexer/*.c'] },
+  {
+    name: 'caisson-index',
+    kind: 'static-program',
+    sources: ['native/shared/indexer/*.cc', 'native/shared/catalogue.cc', 'native/shared/file.cc'],
+    headers: ['native/shared/*.h'],
+  },
+  {
+    name: 'confined-probe',
+    kind: 'static-program',
+    sources: [
+      'native/shared/test/confined_probe.cc',
+      'native/shared/indexer/confine.cc',
+      'native/shared/indexer/seccomp.cc',
+    ],
+    onDemand: true,
+  },
   {
     name: 'layer-fuzz',
     kind: 'sanitized-program',
-    sources: [
-      'native/shared/fuzz/*.cc',
-      'native/shared/tar.cc',
-      'native/shared/tar-header.cc',
-      'native/shared/decompressor.cc',
-    ],
+    sources: ['native/shared/fuzz/*.cc', ...TAR, 'native/shared/decompressor.cc'],
     libs: ['-l:libzstd.a', '-l:libz.a'],
     onDemand: true,
   },
@@ -54,12 +76,15 @@ export const targets = [
   podFuzzer('virtqueue', ['virtqueue', 'guest_memory']),
   podFuzzer('vsock-packet', ['vsock_packet']),
   podFuzzer('connect-line', ['connect_line']),
-  fuzzer('tar', ['native/shared/tar.cc', 'native/shared/tar-header.cc'], { flags: ['-Inative/shared'] }),
-  fuzzer(
-    'layer',
-    ['layer', 'tar', 'tar-header', 'decompressor', 'file', 'verity'].map((name) => `native/shared/${name}.cc`),
-    { flags: ['-Inative/shared'], libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a'] },
-  ),
+  fuzzer('tar', TAR, { flags: ['-Inative/shared'] }),
+  fuzzer('index', [...TAR, ...shared('catalogue', 'file', 'indexer/tree', 'indexer/erofs')], {
+    headers: ['test/fuzz/tar/*.h', 'native/shared/indexer/*.h'],
+    flags: ['-Inative/shared', '-Itest/fuzz/tar'],
+  }),
+  fuzzer('layer', [...TAR, ...shared('layer', 'catalogue', 'decompressor', 'decryptor', 'file', 'verity')], {
+    flags: ['-Inative/shared'],
+    libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a'],
+  }),
   fuzzer('initdata', [], { headers: ['guest/init/initdata.c', 'guest/init/initdata.h'] }),
   fuzzer('tpm-responses', ['guest/init/sha256.c'], { headers: ['guest/init/tpm.c', 'guest/init/tpm.h'] }),
 ]

@@ -1,13 +1,14 @@
 /** Hexadecimal and base64 (RFC 4648), strict: Node 24 has no `Uint8Array.fromBase64` yet, and `atob` forgives too much. */
 import { MalformedError } from './errors.ts'
 
-const HEX_DIGITS = '0123456789abcdef'
+/** Two digits for each byte. */
+const HEX: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 const STANDARD = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 const URL_SAFE = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 export function toHex(bytes: Uint8Array): string {
   let text = ''
-  for (const byte of bytes) text += HEX_DIGITS.charAt(byte >> 4) + HEX_DIGITS.charAt(byte & 15)
+  for (const byte of bytes) text += HEX[byte]
   return text
 }
 
@@ -57,7 +58,9 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
 
 /** Plain equality, for public values; secrets are compared by `CryptoProvider.timingSafeEqual`. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index])
+  if (a.length !== b.length) return false
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false
+  return true
 }
 
 function encode(bytes: Uint8Array, alphabet: string): string {
@@ -72,9 +75,16 @@ function encode(bytes: Uint8Array, alphabet: string): string {
   return bits === 0 ? text : text + alphabet.charAt((held << (6 - bits)) & 63)
 }
 
-const VALUES: Readonly<Record<string, ReadonlyMap<string, number>>> = {
-  [STANDARD]: new Map(Array.from(STANDARD, (letter, value) => [letter, value])),
-  [URL_SAFE]: new Map(Array.from(URL_SAFE, (letter, value) => [letter, value])),
+/** Value of each letter by its code, 0xff for what is none. */
+function valuesOf(alphabet: string): Uint8Array {
+  const values = new Uint8Array(128).fill(0xff)
+  for (let value = 0; value < alphabet.length; value++) values[alphabet.charCodeAt(value)] = value
+  return values
+}
+
+const VALUES: Readonly<Record<string, Uint8Array>> = {
+  [STANDARD]: valuesOf(STANDARD),
+  [URL_SAFE]: valuesOf(URL_SAFE),
 }
 
 function decode(text: string, alphabet: string, what: string): Uint8Array {
@@ -83,10 +93,10 @@ function decode(text: string, alphabet: string, what: string): Uint8Array {
   let bits = 0
   let held = 0
   let length = 0
-  for (const letter of text) {
-    const value = values?.get(letter)
-    if (value === undefined) {
-      throw new MalformedError('ERR_BASE64', `${what}: not base64: character ${JSON.stringify(letter)}`)
+  for (let at = 0; at < text.length; at++) {
+    const value = values?.[text.charCodeAt(at)] ?? 0xff
+    if (value === 0xff) {
+      throw new MalformedError('ERR_BASE64', `${what}: not base64: character ${JSON.stringify(text.charAt(at))}`)
     }
     held = ((held << 6) | value) & 0xffff
     bits += 6

@@ -17,7 +17,7 @@ export class JsonFields {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       throw new MalformedError(code, `${path}: an object is needed, found ${kindOf(value)}`)
     }
-    this.#members = Object.fromEntries(Object.entries(value))
+    this.#members = { ...value }
     this.#path = path
     this.#code = code
   }

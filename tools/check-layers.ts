@@ -42,7 +42,7 @@ const ENGINE_NEUTRAL = [
   'policies/*.ts',
   'attestation/client/*.ts',
   'attestation/tpm/guest/*.ts',
-  'image/{pull,policy,registry,signature}/*.ts',
+  'image/{pull,policy,registry,signature,encryption}/**/*.ts',
   'protocol/*.ts',
   'protocol/{ttrpc,oci,gen}/**/*.ts',
 ]

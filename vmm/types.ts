@@ -17,6 +17,13 @@ export interface DiskPlan {
   readonly readOnly: boolean
 }
 
+/** A tap device that exists, in the network namespace that the monitor runs in. */
+export interface TapNetwork {
+  readonly tap: string
+  /** Of the guest's device. */
+  readonly mac: string
+}
+
 export interface VmPlan {
   /** Names the VM in process lists: letters, digits, `-`, `_`, `.`. */
   readonly id: string
@@ -32,7 +39,7 @@ export interface VmPlan {
   readonly vcpus: number
   readonly memoryMib: number
   /** `user`: the monitor's own user-mode network; `none`: no device at all. */
-  readonly network: 'user' | 'none'
+  readonly network: 'user' | 'none' | TapNetwork
   /** Unix socket of the vhost-user-vsock backend, which must listen before the VM starts; no vsock device when absent. */
   readonly vsockSocket?: string
   /** Unix socket of the software TPM's control channel, for platform `tpm`. */

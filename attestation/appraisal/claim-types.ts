@@ -104,6 +104,7 @@ export const CLAIM_TYPES: Readonly<Record<string, ClaimSpec>> = {
   ak_certificate: of('string', TPM),
   ak_issuer: of('string', TPM),
   ek_certificate: of('string', TPM),
+  ek_trusted: of('bool', TPM),
   event_log: of('map', TPM),
   secure_boot: of('bool', TPM),
   boot_applications: of('list', TPM),

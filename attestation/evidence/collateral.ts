@@ -2,11 +2,10 @@
  * Collateral: what is known about the makers of evidence, as files of any name and encoding become certificates,
  * revocation lists and documents. Nothing is trusted for being here; what is not recognised is reported.
  */
-import { toHex } from '#protocol/encoding'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import { type ParsedCertificate, parseCertificate } from '../x509/certificate.ts'
 import { type ParsedCrl, parseCrl } from '../x509/crl.ts'
-import { derLength } from '../x509/der.ts'
+import { DER_TAG, derLength } from '../x509/der.ts'
 import { parsePem } from '../x509/pem.ts'
 import { decodeText, decodeUrlEncoded, utf8Text } from './text-encoding.ts'
 
@@ -124,6 +123,9 @@ class CollateralReader {
     const blocks = this.#tolerate(name, () => parsePem(text)) ?? []
     for (const { label, bytes } of blocks) {
       this.#tolerate(name, () => {
+        // The same chain comes with every answer of Intel's service: it is read once.
+        const known = this.#certificates.has(keyOf({ der: bytes })) || this.#crls.has(keyOf({ der: bytes }))
+        if (known) return
         if (CERTIFICATE_LABELS.includes(label)) this.#certificate(parseCertificate(bytes))
         else if (label === CRL_LABEL) this.#crl(parseCrl(bytes))
         else this.#ignore(name, `PEM block of ${label}`)
@@ -194,11 +196,19 @@ class CollateralReader {
 }
 
 function readOne(der: Uint8Array): ParsedCertificate | ParsedCrl {
+  if (!beginsLikeCrl(der)) return parseCertificate(der)
   try {
-    return parseCertificate(der)
-  } catch {
     return parseCrl(der)
+  } catch {
+    return parseCertificate(der)
   }
+}
+
+/** The first field of lists is a number; of certificates it is a tagged one, unless they are of version 1. */
+function beginsLikeCrl(der: Uint8Array): boolean {
+  const headerBytes = (at: number): number => ((der[at + 1] ?? 0) < 0x80 ? 2 : 2 + ((der[at + 1] ?? 0) & 0x7f))
+  const tbs = headerBytes(0)
+  return der[tbs + headerBytes(tbs)] === DER_TAG.integer
 }
 
 /** Strings and arrays of bytes anywhere in a document, within the limits. */
@@ -226,8 +236,9 @@ function unique<Item extends { readonly der: Uint8Array }>(items: readonly Item[
   return [...new Map(items.map((item) => [keyOf(item), item])).values()]
 }
 
+/** One character for each byte. */
 function keyOf({ der }: { readonly der: Uint8Array }): string {
-  return toHex(der)
+  return Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('latin1')
 }
 
 function malformed(why: string): MalformedError {

@@ -79,13 +79,12 @@ async function judge(input: EvidenceInput, tee: Tee, context: AppraisalContext):
 
 async function judgeTpm(input: EvidenceInput, context: AppraisalContext): Promise<Judgement> {
   if (input.form === 'bytes') {
-    throw new MalformedError(
-      'ERR_EVIDENCE',
-      'evidence: a quote of a TPM needs its signature beside it, so it comes as JSON',
-      {
-        hint: 'Known are { message, signature, public_key, pcrs } of tpm2_quote, and what attesters of CoCo send.',
-      },
-    )
+    // The only evidence of a TPM that is whole in one file of bytes; a quote needs its signature beside it.
+    const [{ parseEventLog }, { appraiseEventLog }] = await Promise.all([
+      import('../tpm/parse/event-log.ts'),
+      import('../tpm/appraise-log.ts'),
+    ])
+    return { shape: 'tpm-event-log', appraisal: appraiseEventLog(parseEventLog(input.bytes)) }
   }
   const [{ parseTpmEvidence }, { appraiseTpm }] = await Promise.all([
     import('../tpm/parse/evidence.ts'),

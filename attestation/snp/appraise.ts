@@ -10,6 +10,7 @@ import { snpClaims } from './claims.ts'
 import { idBlockFindings } from './evaluate/id-block-rules.ts'
 import { nonceFindings, reportFindings } from './evaluate/report-rules.ts'
 import { pathFindings } from './findings.ts'
+import { crlAddress, vcekAddress } from './key-distribution.ts'
 import type { SnpEvidence } from './parse/evidence.ts'
 import type { SnpReport } from './parse/report.ts'
 import { type ProductLine, productOfCpuid } from './product.ts'
@@ -40,7 +41,9 @@ export function appraiseSnp(evidence: SnpEvidence, context: AppraisalContext, ca
     key === undefined ? undefined : verify({ vek: key.certificate, kind: key.kind, certificates, crls, anchors, at })
   const product = productOf(report, key, chain)
   const findings = [
-    ...(key === undefined || chain === undefined ? [uncheckedFinding(report)] : keyFindings(report, key, chain)),
+    ...(key === undefined || chain === undefined
+      ? [uncheckedFinding(report, product)]
+      : keyFindings(report, key, chain)),
     ...reportFindings(report, product),
     ...nonceFindings(report, context.nonce),
     ...idBlockFindings(report, collateral.documents),
@@ -65,15 +68,19 @@ function productOf(
   return (cpuid === undefined ? undefined : productOfCpuid(cpuid)) ?? certified ?? chain?.product
 }
 
-function uncheckedFinding({ signingKey }: SnpReport): Finding {
-  const kind = signingKey === 'vlek' ? 'VLEK' : 'VCEK'
+function uncheckedFinding(report: SnpReport, product: ProductLine | undefined): Finding {
+  const kind = report.signingKey === 'vlek' ? 'VLEK' : 'VCEK'
+  const address = product === undefined ? undefined : vcekAddress(report, product)
   return {
     severity: 'warning',
     code: 'unchecked_chain',
     message: `no certificate of the ${kind} is known, so the report’s signature stays unchecked`,
     expected: `the certificate of the ${kind} that signed the report`,
     found: 'none',
-    remedy: `Add the certificate of the ${kind} to the collateral (--collateral).`,
+    remedy:
+      address === undefined
+        ? `Add the certificate of the ${kind} to the collateral (--collateral).`
+        : `Add the certificate from ${address} to the collateral (--collateral).`,
   }
 }
 
@@ -88,7 +95,8 @@ function keyFindings(report: SnpReport, key: EndorsementKey, chain: VekChain): F
       remedy: 'The report was changed, or the certificate is of another chip or TCB: ask for both anew.',
     })
   }
-  findings.push(...pathFindings(chain.problems))
+  const product = chain.product ?? (key.extensions instanceof Error ? undefined : key.extensions.product)
+  findings.push(...pathFindings(chain.problems, product && crlAddress(key.kind, product)))
   if (key.extensions instanceof Error) {
     findings.push({
       severity: 'contraindicated',

@@ -37,7 +37,7 @@ const RULES: Readonly<Record<PathProblemCode, Rule>> = {
   crl_missing: {
     severity: 'warning',
     code: 'unchecked_crl',
-    remedy: 'Add the list of https://kdsintf.amd.com/vcek/v1/<product>/crl to the collateral.',
+    remedy: 'Add the revocation list of the product’s root to the collateral (--collateral).',
   },
   crl_expired: {
     severity: 'warning',
@@ -56,11 +56,15 @@ const RULES: Readonly<Record<PathProblemCode, Rule>> = {
   },
 }
 
-export function pathFindings(problems: readonly PathProblem[]): Finding[] {
+/** @param crl address of the revocation list, where the product is known */
+export function pathFindings(problems: readonly PathProblem[], crl: string | undefined): Finding[] {
   return problems.map(({ code, message, expected, found }) => ({
     ...RULES[code],
+    ...(crl === undefined || !NEEDS_LIST.has(code) ? {} : { remedy: `Add the list of ${crl} to the collateral.` }),
     message,
     ...(expected === undefined ? {} : { expected }),
     ...(found === undefined ? {} : { found }),
   }))
 }
+
+const NEEDS_LIST: ReadonlySet<PathProblemCode> = new Set(['crl_missing'])

@@ -85,7 +85,7 @@ function signatureFindings(quote: Quote, { pck }: Endorsement): Finding[] {
     refuse('qe_vendor', `the quoting enclave is of an unknown maker (${toHex(quote.qeVendorId)})`)
   if (!verifyQuoteSignature(quote)) refuse('quote_signature', 'the quote is not signed by its attestation key')
   if (!bindsAttestationKey(quote)) refuse('qe_binding', 'the quoting enclave does not vouch for the attestation key')
-  if (pck !== undefined && !verifyQeReport(quote, pck.certificate.publicKey)) {
+  if (pck !== undefined && !verifyQeReport(quote, pck.certificate)) {
     refuse('qe_report_signature', 'the report of the quoting enclave is not signed by the platform’s key (PCK)')
   }
   if (isDebugEnclave(quote.qeReport))

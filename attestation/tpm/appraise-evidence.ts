@@ -20,6 +20,7 @@ import type { TpmFileEvidence } from './parse/evidence.ts'
 import type { PcrValues } from './parse/pcr-values.ts'
 import { type QuoteKey, quoteKeyOf } from './parse/quote-key.ts'
 import { type AkBinding, bindByCertificate } from './verify/ak-certificate.ts'
+import { judgeEndorsements } from './verify/ek-certificate.ts'
 
 const IMAGES_PCR = 15
 
@@ -28,14 +29,11 @@ export function appraiseTpm(evidence: TpmFileEvidence, context: AppraisalContext
   if (key === undefined) return unsigned(evidence)
   const quotes = evidence.quotes.map((quote) => appraiseQuote(quote, { key, nonce: context.nonce }))
   const pcrs = mergePcrs(quotes.map((quote) => quote.pcrs))
-  const binding = bindByCertificate({
-    key,
-    certificates: [...evidence.certificates, ...context.collateral.certificates],
-    anchors: context.anchors,
-    crls: context.collateral.crls,
-    at: context.at,
-  })
-  const bound = describeBinding(binding, evidence.certificates)
+  const { at, anchors, collateral } = context
+  const trust = { at, anchors, crls: collateral.crls }
+  const { certificates: sent } = evidence
+  const binding = bindByCertificate({ key, certificates: [...sent, ...collateral.certificates], ...trust })
+  const bound = describeBinding(binding, judgeEndorsements({ sent, candidates: collateral.certificates, ...trust }))
   const log = evidence.eventLog === undefined ? undefined : appraiseBootLog(evidence.eventLog, pcrs)
   const findings = [
     ...unique(quotes.flatMap((quote) => quote.findings)),

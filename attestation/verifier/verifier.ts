@@ -4,7 +4,6 @@
 import type { JWK } from 'jose'
 import type { Database } from '../store/database.ts'
 import { type KeyWrapper, LocalKeyWrapper } from '../store/key-wrapper.ts'
-import { PostgresDatabase } from '../store/postgres.ts'
 import { sealPlainValues } from '../store/seal-plain-values.ts'
 import { Sealing } from '../store/sealing.ts'
 import { SqliteDatabase } from '../store/sqlite.ts'
@@ -133,7 +132,9 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
 
 /** By the form of the address. @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION */
 export async function openDatabase(path: string): Promise<Database> {
-  return /^postgres(ql)?:\/\//.test(path) ? await PostgresDatabase.open(path) : await SqliteDatabase.open(path)
+  if (!/^postgres(ql)?:\/\//.test(path)) return await SqliteDatabase.open(path)
+  const { PostgresDatabase } = await import('../store/postgres.ts') // most verifiers never need its client
+  return await PostgresDatabase.open(path)
 }
 
 async function answers(database: Database): Promise<boolean> {

@@ -79,8 +79,19 @@ export function parseCrl(crl: Uint8Array | string): ParsedCrl {
   }
 }
 
+/** Answers for the same two objects: one list is asked about for every certificate that it speaks of. */
+const verified = new WeakMap<ParsedCrl, WeakMap<ParsedCertificate, boolean>>()
+
 /** Was the list signed by this certificate's key, and may that key sign lists? Its times are not judged. */
 export function verifyCrl(crl: ParsedCrl, issuer: ParsedCertificate): boolean {
+  const known = verified.get(crl) ?? new WeakMap<ParsedCertificate, boolean>()
+  verified.set(crl, known)
+  const answer = known.get(issuer) ?? isSignedBy(crl, issuer)
+  known.set(issuer, answer)
+  return answer
+}
+
+function isSignedBy(crl: ParsedCrl, issuer: ParsedCertificate): boolean {
   if (!sameName(crl.issuer, issuer.subject)) return false
   if (issuer.keyUsage !== undefined && !issuer.keyUsage.has('cRLSign')) return false
   return verifySignature(crl.signed, crl.algorithm, crl.signature, issuer.publicKey)

@@ -64,7 +64,7 @@ export function readObjectId(value: DerValue): string {
     else small = small * 128 + (byte & 0x7f)
     start = (byte & 0x80) === 0
     if (!start) continue
-    if (text === '') text = firstArcs(arc > 0n ? arc : BigInt(small))
+    if (text === '') text = arc > 0n ? firstArcs(arc) : firstSmallArcs(small)
     else text += `.${arc > 0n ? arc : small}`
     arc = 0n
     small = 0
@@ -77,6 +77,11 @@ export function readObjectId(value: DerValue): string {
 function firstArcs(number: bigint): string {
   const root = number < 40n ? 0n : number < 80n ? 1n : 2n
   return `${root}.${number - 40n * root}`
+}
+
+function firstSmallArcs(number: number): string {
+  const root = number < 40 ? 0 : number < 80 ? 1 : 2
+  return `${root}.${number - 40 * root}`
 }
 
 /** DER spells true as ff and nothing else. */
@@ -111,19 +116,47 @@ export function readSmallInteger(value: DerValue, min: number, max: number): num
 }
 
 /** UTCTime or GeneralizedTime in the only form that certificates may use: seconds, no fraction, UTC (RFC 5280 4.1.2.5). */
-export function readTime(value: DerValue): Date {
-  const text = ascii(value.content)
-  const short = value.tag === DER_TAG.utcTime && /^\d{12}Z$/.test(text)
-  const long = value.tag === DER_TAG.generalizedTime && /^\d{14}Z$/.test(text)
-  if (!short && !long) throw malformed(`${JSON.stringify(text.slice(0, 32))} is not a time`)
-  const century = short ? (Number(text.slice(0, 2)) >= 50 ? '19' : '20') : ''
-  const [year = '', month = '', day = '', hour = '', minute = '', second = ''] =
-    /^(....)(..)(..)(..)(..)(..)/.exec(century + text)?.slice(1) ?? []
-  const iso = `${year}-${month}-${day}T${hour}:${minute}:${second}.000Z`
-  const time = new Date(iso)
+export function readTime({ tag, content }: DerValue): Date {
+  const yearDigits = tag === DER_TAG.utcTime ? 2 : 4
+  const isTime = tag === DER_TAG.utcTime || tag === DER_TAG.generalizedTime
+  if (
+    !isTime ||
+    content.length !== yearDigits + 11 ||
+    content.at(-1) !== 0x5a ||
+    !isDigits(content, content.length - 1)
+  ) {
+    throw malformed(`${JSON.stringify(ascii(content.subarray(0, 32)))} is not a time`)
+  }
+  const number = (at: number, digits: number): number => {
+    let value = 0
+    for (let index = at; index < at + digits; index++) value = value * 10 + (content[index] ?? 0) - 0x30
+    return value
+  }
+  const short = number(0, yearDigits)
+  const year = yearDigits === 4 ? short : short >= 50 ? 1900 + short : 2000 + short
+  const rest = [0, 2, 4, 6, 8].map((offset) => number(yearDigits + offset, 2))
+  const [month = 0, day = 0, hour = 0, minute = 0, second = 0] = rest
+  const time = new Date(0)
+  time.setUTCFullYear(year, month - 1, day)
+  time.setUTCHours(hour, minute, second)
   // A date that does not exist is moved to one that does by some readers and refused by others.
-  if (Number.isNaN(time.getTime()) || time.toISOString() !== iso) throw malformed(`there is no time ${text}`)
+  const exists =
+    time.getUTCFullYear() === year &&
+    time.getUTCMonth() === month - 1 &&
+    time.getUTCDate() === day &&
+    time.getUTCHours() === hour &&
+    time.getUTCMinutes() === minute &&
+    time.getUTCSeconds() === second
+  if (!exists) throw malformed(`there is no time ${ascii(content)}`)
   return time
+}
+
+function isDigits(bytes: Uint8Array, length: number): boolean {
+  for (let index = 0; index < length; index++) {
+    const byte = bytes[index] ?? 0
+    if (byte < 0x30 || byte > 0x39) return false
+  }
+  return true
 }
 
 export interface BitString {

@@ -23,8 +23,7 @@ interface Attribute {
  */
 export function sameName(a: Uint8Array, b: Uint8Array): boolean {
   if (Buffer.compare(a, b) === 0) return true
-  const [left, right] = [comparable(a), comparable(b)]
-  return left.length === right.length && left.every((part, index) => part === right[index])
+  return comparable(a) === comparable(b)
 }
 
 /** For people: "CN=SEV-Milan, O=Advanced Micro Devices, …". @param name DER of a Name */
@@ -49,7 +48,19 @@ export function checkName(value: DerValue): void {
   readAttributes(value.encoded)
 }
 
-function comparable(name: Uint8Array): string[] {
+/** Names are compared with many others, and never change. */
+const comparables = new WeakMap<Uint8Array, string>()
+
+/** Relative distinguished names as texts that are equal where the names are. */
+function comparable(name: Uint8Array): string {
+  const known = comparables.get(name)
+  if (known !== undefined) return known
+  const text = JSON.stringify(comparableParts(name))
+  comparables.set(name, text)
+  return text
+}
+
+function comparableParts(name: Uint8Array): string[] {
   return readAttributes(name).map((set) =>
     set
       .map(({ oid, value }) => {

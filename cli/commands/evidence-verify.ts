@@ -1,7 +1,6 @@
 /** caisson evidence verify: a file of evidence, judged. */
-import { parseAppraisalPolicy } from '#attestation/appraisal/parse-policy'
 import { type AppraisalPolicy, STRICT_POLICY } from '#attestation/appraisal/policy'
-import { type Collateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
+import { type Collateral, mergeCollateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { loadCollateral } from '#attestation/evidence/collateral-folder'
 import type { ClaimValue, Tee } from '#attestation/evidence/verdict'
 import { type JudgedEvidence, verifyEvidence } from '#attestation/evidence/verify-evidence'
@@ -54,15 +53,25 @@ export const evidenceVerify: CommandSpec = {
       evidence: new Uint8Array(readUserFile(invocation.operand(0), 'evidence')),
       tee: teeOption(invocation),
       collateral: collateralOption(invocation),
-      policy: policyOption(invocation),
+      policy: await policyOption(invocation),
       at,
       nonce: nonceOption(invocation),
     }
-    const judged = await verifyEvidence(request)
-    const { ignored } = request.collateral
+    const offline = await verifyEvidence(request)
+    const fetched = invocation.flag('online') ? await fetchMissing(offline) : undefined
+    const collateral = fetched === undefined ? request.collateral : mergeCollateral(request.collateral, fetched)
+    const judged = fetched === undefined ? offline : await verifyEvidence({ ...request, collateral })
+    const { ignored } = collateral
     invocation.out.result(jsonOf(judged, { at, ignored }), textOf(judged, { at, ignored }))
     return judged.verdict === 'affirming' ? EXIT_YES : EXIT_NO
   },
+}
+
+/** What the first verdict found unchecked; when nothing is, nothing is asked for. */
+async function fetchMissing({ claims, reasons }: JudgedEvidence): Promise<Collateral> {
+  if (!reasons.some(({ code }) => code.startsWith('unchecked_'))) return NO_COLLATERAL
+  const { fetchCollateral } = await import('#attestation/evidence/online/fetch-collateral')
+  return fetchCollateral(claims)
 }
 
 function teeOption(invocation: Invocation): Tee {
@@ -77,9 +86,12 @@ function collateralOption(invocation: Invocation): Collateral {
   return folder === undefined ? NO_COLLATERAL : loadCollateral(folder)
 }
 
-function policyOption(invocation: Invocation): AppraisalPolicy {
+/** YAML and CEL are loaded only when there is a policy to read. */
+async function policyOption(invocation: Invocation): Promise<AppraisalPolicy> {
   const path = invocation.string('policy')
-  return path === undefined ? STRICT_POLICY : parseAppraisalPolicy(readUserFile(path, 'policy').toString('utf8'))
+  if (path === undefined) return STRICT_POLICY
+  const { parseAppraisalPolicy } = await import('#attestation/appraisal/parse-policy')
+  return parseAppraisalPolicy(readUserFile(path, 'policy').toString('utf8'))
 }
 
 function nonceOption(invocation: Invocation): Uint8Array | undefined {

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { lookasideFiles, readRegistriesD } from '#image/node/lookaside-files'
 import { type VerifiedImage, verifyFolder, verifyImage } from '#image/node/verify'
 import { parseSignaturePolicy } from '#image/policy/parse'
 import { keyName } from '#image/signature/public-key'
@@ -24,6 +25,11 @@ export const imageVerify: CommandSpec = {
     key: { type: 'string', placeholder: 'FILE', help: 'with --bundle: public key (PEM) that must have signed' },
     identity: { type: 'string', placeholder: 'NAME', help: 'with --bundle: whom the certificate must name' },
     issuer: { type: 'string', placeholder: 'URL', help: 'with --bundle: who must have vouched for that identity' },
+    'registries-d': {
+      type: 'string',
+      placeholder: 'DIR',
+      help: 'folder of YAML files that say where OpenPGP signatures are kept (containers-registries.d)',
+    },
     as: { type: 'string', placeholder: 'REFERENCE', help: 'name under which a folder’s image is judged' },
   },
   examples: [
@@ -43,8 +49,11 @@ export const imageVerify: CommandSpec = {
       report(invocation, await verifyFolder({ ...options, folder: operand, reference: invocation.string('as') }))
       return 0
     }
-    return await withRegistry(invocation, async (registry) => {
-      report(invocation, await verifyImage({ ...options, reference: operand, registry }))
+    const folder = invocation.string('registries-d')
+    const config = folder === undefined ? undefined : readRegistriesD(folder)
+    return await withRegistry(invocation, async (registry, http) => {
+      const lookaside = config === undefined ? {} : { lookaside: lookasideFiles(config, http) }
+      report(invocation, await verifyImage({ ...options, reference: operand, registry, ...lookaside }))
       return 0
     })
   },

@@ -2,10 +2,12 @@ import type { DirectBoot } from '#attestation/measure/snp/kernel-hashes'
 import {
   firmwareDigest,
   measureSnpLaunch,
+  type SnpLaunch,
   type SnpMeasurement,
   type VcpuRange,
 } from '#attestation/measure/snp/launch-digest'
 import type { Vmm } from '#attestation/measure/snp/save-area'
+import { measureSevLaunch } from '#attestation/measure/snp/sev-digest'
 import { signatureOfVcpuType } from '#attestation/measure/snp/vcpu-types'
 import { fromHex, toHex } from '#protocol/encoding'
 import { UsageError } from '#protocol/errors'
@@ -15,16 +17,18 @@ import { readUserFile } from '../files.ts'
 
 const MAX_VCPUS = 4096
 const VMMS: readonly Vmm[] = ['qemu', 'ec2', 'gce']
+const MODES = ['snp', 'sev-es', 'sev'] as const
 
 export const measureSnp: CommandSpec = {
   path: 'measure snp',
   summary:
-    'Predicts the launch digest of an SEV-SNP guest (MEASUREMENT of its reports) from firmware, kernel, initrd, command line and\nvCPUs, before anything boots. A range of vCPU counts is measured in one pass.',
+    'Predicts the launch digest of an SEV-SNP guest (MEASUREMENT of its reports) from firmware, kernel, initrd, command line and\nvCPUs, before anything boots. A range of vCPU counts is measured in one pass. The generations before it, SEV-ES and SEV, are\nmeasured with --mode.',
   operands: '',
   minOperands: 0,
   maxOperands: 0,
   options: {
     ovmf: { type: 'string', placeholder: 'FILE', help: 'firmware image' },
+    mode: { type: 'string', placeholder: MODES.join('|'), help: 'generation of the guest', default: 'snp' },
     kernel: { type: 'string', placeholder: 'FILE', help: 'kernel of a direct boot (default: none)' },
     initrd: { type: 'string', placeholder: 'FILE', help: 'initrd of a direct boot (default: empty)' },
     append: { type: 'string', placeholder: 'TEXT', help: 'kernel command line (default: empty)' },
@@ -48,51 +52,68 @@ export const measureSnp: CommandSpec = {
   ],
   run: async (invocation) => {
     const firmware = readUserFile(invocation.required('ovmf'), 'firmware')
-    const boot = directBoot(invocation)
-    const digest = invocation.string('ovmf-hash')
-    const svsm = invocation.string('svsm')
-    const range = vcpuRange(invocation.required('vcpus'))
-    const ovmfHash = digest === undefined ? firmwareDigest(firmware) : fromHex(digest, '--ovmf-hash')
-    const measurements = measureSnpLaunch(
-      {
-        firmware,
-        firmwareDigest: ovmfHash,
-        ...(boot === undefined ? {} : { boot }),
-        ...(svsm === undefined
-          ? {}
-          : { svsm: { image: readUserFile(svsm, 'SVSM'), varsBytes: invocation.integer('vars-size', 0, 2 ** 26) } }),
-        vcpuSignature: vcpuSignature(invocation),
-        features: word(invocation.required('guest-features'), '--guest-features'),
-        vmm: vmmOf(invocation.required('vmm-type')),
-      },
-      range,
-    )
-    print(invocation, measurements, ovmfHash)
+    const mode = choice(invocation, 'mode', MODES)
+    if (mode === 'snp') {
+      const digest = invocation.string('ovmf-hash')
+      const ovmfHash = digest === undefined ? firmwareDigest(firmware) : fromHex(digest, '--ovmf-hash')
+      print(invocation, measure(invocation, firmware, ovmfHash), { ovmf_hash: toHex(ovmfHash) })
+    } else {
+      print(invocation, measureEarlier(invocation, firmware, mode), {})
+    }
     return EXIT_YES
   },
 }
 
+function measure(invocation: Invocation, firmware: Uint8Array, ovmfHash: Uint8Array): SnpMeasurement[] {
+  const svsm = invocation.string('svsm')
+  const launch: SnpLaunch = {
+    firmware,
+    firmwareDigest: ovmfHash,
+    ...directBoot(invocation),
+    ...(svsm === undefined
+      ? {}
+      : { svsm: { image: readUserFile(svsm, 'SVSM'), varsBytes: invocation.integer('vars-size', 0, 2 ** 26) } }),
+    vcpuSignature: vcpuSignature(invocation),
+    features: word(invocation.required('guest-features'), '--guest-features', 16),
+    vmm: choice(invocation, 'vmm-type', VMMS),
+  }
+  return measureSnpLaunch(launch, vcpuRange(invocation.required('vcpus')))
+}
+
+/** Plain SEV does not measure vCPUs, so their number changes nothing. */
+function measureEarlier(invocation: Invocation, firmware: Uint8Array, mode: 'sev-es' | 'sev'): SnpMeasurement[] {
+  const { first, last } = vcpuRange(invocation.required('vcpus'))
+  const boot = directBoot(invocation)
+  const vmm = choice(invocation, 'vmm-type', VMMS)
+  return Array.from({ length: last - first + 1 }, (_, index) => {
+    const vcpus = first + index
+    const es = mode === 'sev' ? {} : { es: { vcpus, vcpuSignature: vcpuSignature(invocation), vmm } }
+    return { vcpus, measurement: measureSevLaunch({ firmware, ...boot, ...es }) }
+  })
+}
+
 /** One object for a number of vCPUs, a list for a range. */
-function print(invocation: Invocation, measurements: readonly SnpMeasurement[], ovmfHash: Uint8Array): void {
+function print(
+  invocation: Invocation,
+  measurements: readonly SnpMeasurement[],
+  more: Readonly<Record<string, string>>,
+): void {
   const list = measurements.map(({ vcpus, measurement }) => ({ vcpus, measurement: toHex(measurement) }))
   const ranged = invocation.required('vcpus').includes('-')
   const lines = list.map(({ vcpus, measurement }) => (ranged ? `${vcpus} ${measurement}` : measurement))
   const result = ranged ? { measurements: list } : list[0]
-  invocation.out.result({ ...result, ovmf_hash: toHex(ovmfHash) }, lines.join('\n'))
+  invocation.out.result({ ...result, ...more }, lines.join('\n'))
 }
 
-function directBoot(invocation: Invocation): DirectBoot | undefined {
+function directBoot(invocation: Invocation): { readonly boot?: DirectBoot } {
   const kernel = invocation.string('kernel')
   const initrd = invocation.string('initrd')
   const cmdline = invocation.string('append')
   if (kernel !== undefined) {
-    return {
-      kernel: readUserFile(kernel, 'kernel'),
-      ...(initrd === undefined ? {} : { initrd: readUserFile(initrd, 'initrd') }),
-      cmdline: cmdline ?? '',
-    }
+    const initrdFile = initrd === undefined ? {} : { initrd: readUserFile(initrd, 'initrd') }
+    return { boot: { kernel: readUserFile(kernel, 'kernel'), ...initrdFile, cmdline: cmdline ?? '' } }
   }
-  if (initrd === undefined && cmdline === undefined) return undefined
+  if (initrd === undefined && cmdline === undefined) return {}
   throw usage('--initrd and --append are measured with --kernel')
 }
 
@@ -106,24 +127,25 @@ function vcpuRange(text: string): VcpuRange {
 function vcpuSignature(invocation: Invocation): number {
   const signature = invocation.string('vcpu-sig')
   const type = invocation.string('vcpu-type')
-  if (signature !== undefined && type === undefined) return Number(word(signature, '--vcpu-sig') & 0xffff_ffffn)
+  if (signature !== undefined && type === undefined) return Number(word(signature, '--vcpu-sig', 8))
   if (signature === undefined && type !== undefined) return signatureOfVcpuType(type)
   // Other VMMs put a constant there.
   if (signature === undefined && type === undefined && invocation.string('vmm-type') !== 'qemu') return 0
   throw usage('either --vcpu-type or --vcpu-sig is needed')
 }
 
-function vmmOf(text: string): Vmm {
-  const vmm = VMMS.find((name) => name === text.toLowerCase())
-  if (vmm === undefined) throw usage(`--vmm-type is ${JSON.stringify(text)}, expected ${VMMS.join(', ')}`)
-  return vmm
+function choice<const Choice extends string>(invocation: Invocation, name: string, choices: readonly Choice[]): Choice {
+  const text = invocation.required(name)
+  const chosen = choices.find((candidate) => candidate === text.toLowerCase())
+  if (chosen === undefined) throw usage(`--${name} is ${JSON.stringify(text)}, expected ${choices.join(', ')}`)
+  return chosen
 }
 
 /** Hexadecimal with or without 0x. */
-function word(text: string, name: string): bigint {
-  const [, digits = ''] = /^(?:0x)?([0-9a-f]{1,16})$/i.exec(text) ?? []
-  if (digits === '') throw usage(`${name} is ${JSON.stringify(text)}, expected up to 16 hexadecimal digits`)
-  return BigInt(`0x${digits}`)
+function word(text: string, name: string, maxDigits: number): bigint {
+  const [, digits = ''] = /^(?:0x)?([0-9a-f]+)$/i.exec(text) ?? []
+  if (digits !== '' && digits.length <= maxDigits) return BigInt(`0x${digits}`)
+  throw usage(`${name} is ${JSON.stringify(text)}, expected up to ${maxDigits} hexadecimal digits`)
 }
 
 function usage(problem: string): UsageError {

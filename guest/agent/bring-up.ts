@@ -11,8 +11,8 @@ import type { Platform } from '../platform/platform.ts'
 import { prepareContainerCgroup } from './container-cgroup.ts'
 import { ContainerFactory } from './container-factory.ts'
 import { Containers } from './containers.ts'
+import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
-import { LayerMounts } from './layer-mounts.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
 import { parseRegistryCredentials } from './registry-credentials.ts'
 import type { SandboxRequest } from './requests.ts'
@@ -20,7 +20,7 @@ import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
 
 const INITDATA_PATH = '/run/caisson/initdata.toml'
-const LAYER_MOUNTS_DIR = '/run/caisson/l'
+const IMAGE_MOUNTS_DIR = '/run/caisson/l'
 /** In memory: what is written here and hashed afterwards cannot change in between. */
 const INDEX_DIR = '/run/caisson/i'
 
@@ -49,7 +49,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     pull: (reference, onProgress) => images.pull(reference, onProgress),
     measurement,
     resource,
-    layers: new LayerMounts(platform, LAYER_MOUNTS_DIR),
+    images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
     hostname: request.hostname,
   })

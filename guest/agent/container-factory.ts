@@ -8,8 +8,8 @@ import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
 import { CONTAINERS_CGROUP } from './container-cgroup.ts'
+import type { ImageMounts } from './image-mounts.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
-import type { LayerMounts } from './layer-mounts.ts'
 import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
 import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
@@ -25,7 +25,7 @@ export interface FactoryOptions {
   readonly measurement: ImageMeasurement
   /** A resource of the verifier; undefined on platform `none`. */
   readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
-  readonly layers: LayerMounts
+  readonly images: ImageMounts
   /** Directory of the scratch disk. */
   readonly scratch: string
   readonly hostname: string
@@ -57,7 +57,7 @@ export class ContainerFactory {
 
   /** @param undo gets what has to be undone, also when this fails half-way */
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
-    const { platform, pull, layers, scratch, hostname } = this.#options
+    const { platform, pull, images, scratch, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
     const image = await pull(admitted.reference, input.onProgress)
     await this.#measure(image, input)
@@ -71,7 +71,7 @@ export class ContainerFactory {
     ]
     const rootfs = `${bundle}/rootfs`
     const writable = `${scratch}/containers/${runtimeId}`
-    await mountRootfs(platform, layers, { layers: image.layers, writable, target: rootfs }, undo)
+    await mountRootfs(platform, images, { image, writable, target: rootfs }, undo)
     const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
     const env = [...admitted.env, ...(await this.#secretEnv(admitted))]

@@ -2,7 +2,7 @@
 
 import type { LayerEngine } from '#image/layer/engine'
 import { FileLayerStore } from '#image/layer/file-store'
-import { ErofsIndexer, type LayerIndexer } from '#image/layer/indexer'
+import { ConfinedIndexer, type ImageIndexer } from '#image/layer/indexer'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { PullProgress } from '#image/pull/progress'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
@@ -11,17 +11,15 @@ import { RegistryClient } from '#image/registry/client'
 import { MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import type { Platform } from '../platform/platform.ts'
-import { VerifiedIndexer } from './verified-indexer.ts'
 
 export interface ImageTools {
   readonly engine: LayerEngine
-  /** The program that confines the indexer, and mkfs.erofs. */
-  readonly confine: string
-  readonly mkfs: string
+  /** Path of caisson-index. */
+  readonly indexer: string
 }
 
 export interface ImageSourceOptions {
-  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes' | 'storage'>
+  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes'>
   readonly tools: ImageTools
   /** Trusts the registries' roots and nothing else. */
   readonly http: HttpTransport
@@ -31,7 +29,7 @@ export interface ImageSourceOptions {
   readonly resource: (path: string) => Promise<Uint8Array>
   /** Directory on scratch for layers. */
   readonly folder: string
-  /** Directory in memory for their indexes, some 100 bytes per file of an image. */
+  /** Directory in memory for catalogues and indexes, some 250 bytes per file of an image. */
   readonly indexFolder: string
 }
 
@@ -39,7 +37,7 @@ export class ImageSource {
   readonly #options: ImageSourceOptions
   readonly #registry: RegistryClient
   readonly #store: FileLayerStore
-  readonly #indexer: LayerIndexer
+  readonly #indexer: ImageIndexer
   readonly #pulls = new Map<string, Promise<PulledImage>>()
 
   constructor(options: ImageSourceOptions) {
@@ -51,12 +49,10 @@ export class ImageSource {
       ...(credentials === undefined ? {} : { credentials }),
     })
     this.#store = new FileLayerStore({ folder, indexFolder, remove: (path) => platform.files.remove(path) })
-    const indexer = new ErofsIndexer({
+    this.#indexer = new ConfinedIndexer({
       run: (path, args, { timeoutMs }) => platform.processes.run(path, args, { timeoutMs }),
-      confine: tools.confine,
-      mkfs: [tools.mkfs],
+      program: tools.indexer,
     })
-    this.#indexer = new VerifiedIndexer(platform.storage, indexer)
   }
 
   /** @param reference repository@digest. The same image is pulled once, also for callers at the same time. */

@@ -45,6 +45,9 @@ export function pullEvents(
         if (final && done.size === layers) events.append({ kind: EventKind.PULL_DONE, containerId, layers })
         break
       }
+      case 'index':
+      case 'trouble':
+        break
       default:
         progress satisfies never
     }

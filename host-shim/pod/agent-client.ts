@@ -4,7 +4,6 @@
  */
 import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
 import { AGENT_MAX_MESSAGE_BYTES, AGENT_RPC_PORT, Agent, refusalOf } from '#protocol/agent-service'
-import { CaissonError } from '#protocol/errors'
 import type {
   ContainerInfo,
   CreateContainerRequestSchema,
@@ -20,28 +19,11 @@ import type {
 } from '#protocol/gen/agent_pb'
 import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
 import { type CallOptions, type Method, TtrpcClient } from '#protocol/ttrpc/client'
-import { RpcError, StatusCode } from '#protocol/ttrpc/status'
+import { RpcError } from '#protocol/ttrpc/status'
+import { GuestRefusalError } from './guest-refusal.ts'
 import { connectVsock } from './vsock.ts'
 
-/** The guest said no. `code` is the guest's; the reason stays with the tenant under `correlationId`. */
-export class GuestRefusalError extends CaissonError {
-  readonly correlationId: string | undefined
-  /** `denied`: the tenant's policy said no; `failed`: the guest could not, or something was not genuine. */
-  readonly kind: 'denied' | 'failed'
-
-  constructor(code: string, cause: RpcError, correlationId: string | undefined) {
-    const denied = cause.status.code === StatusCode.permissionDenied
-    super(code, `the guest ${denied ? 'refused' : 'failed'}: ${code}`, {
-      hint:
-        correlationId === undefined
-          ? 'docs/errors.md explains the code'
-          : `docs/errors.md explains the code; the tenant finds the reason under ${correlationId}`,
-      cause,
-    })
-    this.correlationId = correlationId
-    this.kind = denied ? 'denied' : 'failed'
-  }
-}
+export { GuestRefusalError } from './guest-refusal.ts'
 
 /** A process of a container: its first one when `execId` is absent. */
 export interface ProcessName {

@@ -1,7 +1,7 @@
 /** What a pod is made of on the host, and how large its VM must be. */
 
 import type { TpmCa } from '#vmm/swtpm'
-import type { Accelerator, Platform } from '#vmm/types'
+import type { Accelerator, Platform, VmPlan } from '#vmm/types'
 
 export interface PodPlan {
   /** Lower-case letters, digits and `-`; names the state directory. */
@@ -22,7 +22,9 @@ export interface PodPlan {
   readonly scratchMib: number
   /** TOML, verbatim; public, since the host reads it. */
   readonly initdata: Uint8Array
-  readonly network: 'user' | 'none'
+  readonly network: VmPlan['network']
+  /** Path of the network namespace that the VM's process runs in; absent: the owner's. */
+  readonly networkNamespace?: string
   /** For platform `tpm`: a new TPM is made for the pod and signed by this CA. */
   readonly tpmCa?: TpmCa
   /** Shown by `caisson ps`: image, name. Never secrets: the record is a plain file. */

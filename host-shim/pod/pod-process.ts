@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { type PodEvent, parsePodEvent } from '#native/host/index'
@@ -32,6 +33,10 @@ export async function startPodProcess(options: {
   readonly log: string
   /** QEMU's command line. */
   readonly argv: readonly string[]
+  /** FIFO whose last writer's end ends the VM; without it, the end of this process does. */
+  readonly leash?: string
+  /** Path of the network namespace to run in; absent: this process's. */
+  readonly networkNamespace?: string
 }): Promise<PodProcess> {
   const { program, stateDir, vsock, vhost, log, argv } = options
   const args = [
@@ -48,10 +53,16 @@ export async function startPodProcess(options: {
     '--',
     ...argv,
   ]
+  const leash =
+    options.leash === undefined ? undefined : await open(options.leash, constants.O_RDONLY | constants.O_NONBLOCK)
   // A group of its own: an interrupt from the terminal is for us, who then end the VM in order.
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true })
+  const child = spawn(...within(options.networkNamespace, program, args), {
+    stdio: [leash?.fd ?? 'pipe', 'pipe', 'pipe'],
+    detached: true,
+  })
   child.on('error', () => undefined)
-  child.stdin.on('error', () => undefined)
+  child.stdin?.on('error', () => undefined)
+  if (child.stdout === null || child.stderr === null) throw new Error('pipes were asked for')
   let stderr = ''
   child.stderr.setEncoding('utf8')
   child.stderr.on('data', (text: string) => {
@@ -104,6 +115,8 @@ export async function startPodProcess(options: {
       hint: 'Build the native parts: node native/build.mjs',
       cause,
     })
+  } finally {
+    await leash?.close()
   }
   await Promise.race([started.promise, exited.then((exit) => Promise.reject(podProcessError(exit)))])
   return {
@@ -113,6 +126,11 @@ export async function startPodProcess(options: {
     protocolErrors,
     kill: () => child.kill('SIGKILL'),
   }
+}
+
+/** nsenter replaces itself, so the child is the program whichever way. */
+function within(namespace: string | undefined, program: string, args: string[]): [program: string, args: string[]] {
+  return namespace === undefined ? [program, args] : ['nsenter', [`--net=${namespace}`, '--', program, ...args]]
 }
 
 async function logTail(path: string): Promise<string> {

@@ -29,6 +29,11 @@ export interface StartPodOptions {
   readonly onStage?: (stage: PodStage, atMs: number) => void
   readonly limits?: Partial<StageLimits>
   readonly signal?: AbortSignal
+  /**
+   * For pods that outlive the process that starts them: who owns the pod instead, and the FIFO that the owner holds open
+   * as long as the VM shall run.
+   */
+  readonly owner?: { readonly pid: number; readonly leash: (directory: string) => Promise<string> }
   /** Where the console log goes when the start fails and the state directory is removed. */
   readonly keepConsoleLog?: string
 }
@@ -110,7 +115,8 @@ export async function startPod(plan: PodPlan, options: StartPodOptions): Promise
   // What crashed owners left goes first, so that a restart under the same id works.
   await reconcilePods(options.stateRoot)
   await using resources = new AsyncDisposableStack()
-  await createPodState(paths, { id: plan.id, platform: plan.platform, labels: plan.labels ?? {} })
+  const { id, platform, labels = {} } = plan
+  await createPodState(paths, { id, platform, labels }, options.owner?.pid)
   resources.defer(() => removePod(paths))
 
   clock.enter('disks')
@@ -177,7 +183,10 @@ async function bootVm(
             consoleFile: paths.consoleLog,
             ...(options.qemuProgram === undefined ? {} : { program: options.qemuProgram }),
             launch: async (argv) => {
+              const leash = await options.owner?.leash(paths.directory)
               podProcess = await startPodProcess({
+                ...(leash === undefined ? {} : { leash }),
+                ...(plan.networkNamespace === undefined ? {} : { networkNamespace: plan.networkNamespace }),
                 program: options.podProgram,
                 stateDir: paths.directory,
                 vsock: paths.vsock,

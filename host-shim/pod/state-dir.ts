@@ -22,7 +22,7 @@ export interface PodRecord {
   /** Milliseconds since the epoch. */
   readonly createdAtMs: number
   readonly bootId: string
-  /** The process that runs the pod (`caisson run`). */
+  /** The process whose end is the pod's: `caisson run`, or the relay of a Kubernetes pod. */
   readonly owner: ProcessIdentity
   readonly labels: Readonly<Record<string, string>>
 }
@@ -66,10 +66,11 @@ export function podPaths(stateRoot: string, id: string): PodPaths {
   }
 }
 
-/** Makes the directory and its record, owned by this process. @throws UsageError ERR_POD_EXISTS */
+/** Makes the directory and its record, owned by `ownerPid`. @throws UsageError ERR_POD_EXISTS */
 export async function createPodState(
   paths: PodPaths,
   pod: Pick<PodRecord, 'id' | 'platform' | 'labels'>,
+  ownerPid: number = process.pid,
 ): Promise<PodRecord> {
   await mkdir(join(paths.directory, '..'), { recursive: true, mode: 0o700 })
   try {
@@ -80,8 +81,8 @@ export async function createPodState(
       cause,
     })
   }
-  const owner = await identifyProcess(process.pid)
-  if (owner === undefined) throw new Error('/proc does not know this process')
+  const owner = await identifyProcess(ownerPid)
+  if (owner === undefined) throw new Error(`/proc does not know process ${ownerPid}`)
   const record: PodRecord = { version: 1, createdAtMs: Date.now(), bootId: await bootId(), owner, ...pod }
   const draft = `${paths.record}.new`
   await writeFile(draft, JSON.stringify(record), { mode: 0o600, flush: true })

@@ -20,7 +20,10 @@ export interface LayerVerity {
 }
 
 export interface FinishedLayer {
+  /** Of the layer as it is in the registry. */
   readonly compressedDigest: Digest
+  /** Of the layer before it was encrypted; the same without encryption. */
+  readonly plainDigest: Digest
   readonly diffId: Digest
   readonly tarBytes: number
   readonly verity: LayerVerity
@@ -41,6 +44,8 @@ export interface LayerWriter {
 export interface OpenLayerOptions {
   /** Where the tar goes; nothing may be there. */
   readonly path: string
+  /** Where the catalogue of its entries goes, from which the index is made; likewise. */
+  readonly cataloguePath: string
   readonly compression: Compression
   /** Hexadecimal. */
   readonly salt: string
@@ -48,6 +53,23 @@ export interface OpenLayerOptions {
   readonly maxRatio: number
   /** For messages: "layer 2 (sha256:…)". */
   readonly what: string
+  readonly decryption?: LayerDecryption | undefined
+}
+
+/**
+ * Encrypted layers (ocicrypt, AES_256_CTR_HMAC_SHA256): the stage between the network and decompression. The bytes are
+ * decrypted as they stream by, into files of a draft that nobody else sees; `finish` answers only when the code over the
+ * whole ciphertext matches, and throws ERR_LAYER_HMAC otherwise. Until then nothing that was decrypted is visible.
+ */
+export interface LayerDecryption {
+  /** 32 bytes; key of AES and of the code. */
+  readonly key: Uint8Array
+  /** 16 bytes; the first counter block, big-endian. */
+  readonly nonce: Uint8Array
+  /** 32 bytes; HMAC-SHA256 over the ciphertext. */
+  readonly hmac: Uint8Array
+  /** What the layer was before encryption, where the key's packet says so; compared with `FinishedLayer.plainDigest`. */
+  readonly plainDigest?: Digest | undefined
 }
 
 export interface LayerEngine {

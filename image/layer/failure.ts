@@ -11,6 +11,7 @@ export type LayerFailure =
   | 'cancelled'
   | 'no-memory'
   | 'entry'
+  | 'unauthenticated'
 
 export interface FailureContext {
   readonly what: string
@@ -57,6 +58,10 @@ export function layerFailure(failure: LayerFailure, context: FailureContext): Ca
         hint: 'Build the layer again without this entry.',
       })
     }
+    case 'unauthenticated':
+      return new UnverifiedError('ERR_LAYER_HMAC', `${what}: its ciphertext is not the one its code was made for`, {
+        hint: 'It was changed, or another key was given. Encrypt and push the image again from a trusted source.',
+      })
     default:
       return failure satisfies never
   }

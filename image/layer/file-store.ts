@@ -1,16 +1,17 @@
 /**
- * The guest's store: tars in one folder of its scratch disk, indexes in memory, everything known about them in memory. Verity roots never
- * leave the guest's memory, so nothing on the disk can vouch for itself, and after a restart no layer is known.
+ * The guest's store: tars in one folder of its scratch disk, catalogues and indexes in memory, everything known about
+ * them in memory. Verity roots never leave the guest's memory, so nothing on the disk can vouch for itself, and after a
+ * restart no layer is known.
  */
 import { type Digest, digestHex } from '#protocol/oci/digest'
-import type { LayerDraft, LayerStore, StoredLayer } from './store.ts'
+import type { IndexDraft, LayerDraft, LayerStore, StoredIndex, StoredLayer } from './store.ts'
 
 export interface FileLayerStoreOptions {
   /** Exists; no one else writes there. */
   readonly folder: string
   /**
-   * For indexes; likewise. Default `folder`. An index is written first and hashed afterwards, so it has to lie where
-   * nobody can change it in between: in memory, if `folder` is on a disk of the host's.
+   * For catalogues and indexes; likewise. Default `folder`. They are written first and read or hashed afterwards, so they
+   * have to lie where nobody can change them in between: in memory, if `folder` is on a disk of the host's.
    */
   readonly indexFolder?: string
   /** Removing what is not there is no error. */
@@ -22,6 +23,7 @@ export class FileLayerStore implements LayerStore {
   readonly #indexFolder: string
   readonly #remove: (path: string) => Promise<void>
   readonly #layers = new Map<Digest, StoredLayer>()
+  readonly #indexes = new Map<Digest, StoredIndex>()
   #drafts = 0
 
   constructor(options: FileLayerStoreOptions) {
@@ -35,32 +37,56 @@ export class FileLayerStore implements LayerStore {
   }
 
   begin(diffId: Digest): Promise<LayerDraft> {
-    // Numbered: a failed attempt whose files could not be removed must not block the next.
-    const name = `${digestHex(diffId)}-${++this.#drafts}`
+    const name = this.#nextName(diffId)
     const tarPath = `${this.#folder}/${name}.tar`
-    const indexPath = `${this.#indexFolder}/${name}.erofs`
-    const discard = async (): Promise<void> => {
-      await Promise.allSettled([this.#remove(tarPath), this.#remove(indexPath)])
-    }
+    const cataloguePath = `${this.#indexFolder}/${name}.entries`
+    const discard = () => this.#discard(tarPath, cataloguePath)
     return Promise.resolve({
       tarPath,
-      indexPath,
-      commit: async ({ tarBytes, tarVerity, indexVerity }) => {
+      cataloguePath,
+      commit: async ({ tarBytes, tarVerity }) => {
         const other = this.#layers.get(diffId)
         if (other !== undefined) {
           await discard()
           return other
         }
-        const layer: StoredLayer = {
-          diffId,
-          tarBytes,
-          tar: { path: tarPath, verity: tarVerity },
-          index: { path: indexPath, verity: indexVerity },
-        }
+        const layer: StoredLayer = { diffId, tarBytes, tar: { path: tarPath, verity: tarVerity }, cataloguePath }
         this.#layers.set(diffId, layer)
         return layer
       },
       discard,
     })
+  }
+
+  findIndex(chainId: Digest): Promise<StoredIndex | undefined> {
+    return Promise.resolve(this.#indexes.get(chainId))
+  }
+
+  beginIndex(chainId: Digest): Promise<IndexDraft> {
+    const indexPath = `${this.#indexFolder}/${this.#nextName(chainId)}.erofs`
+    const discard = () => this.#discard(indexPath)
+    return Promise.resolve({
+      indexPath,
+      commit: async ({ verity, devices }) => {
+        const other = this.#indexes.get(chainId)
+        if (other !== undefined) {
+          await discard()
+          return other
+        }
+        const index: StoredIndex = { chainId, path: indexPath, verity, devices }
+        this.#indexes.set(chainId, index)
+        return index
+      },
+      discard,
+    })
+  }
+
+  /** Numbered: a failed attempt whose files could not be removed must not block the next. */
+  #nextName(digest: Digest): string {
+    return `${digestHex(digest)}-${++this.#drafts}`
+  }
+
+  async #discard(...paths: readonly string[]): Promise<void> {
+    await Promise.allSettled(paths.map((path) => this.#remove(path)))
   }
 }

@@ -1,10 +1,15 @@
 /**
- * Builds the EROFS index of a tar with mkfs.erofs (erofs-utils 1.8), which reads untrusted bytes and is therefore itself
- * not trusted: `caisson-index` confines it, its output is sealed with dm-verity afterwards, and the kernel mounts that
- * read-only. Nothing is ever extracted, so names in the tar cannot reach anything but the index.
+ * Makes the EROFS index of an image from the catalogues of its layers. They hold names that somebody else chose, so the
+ * program that reads them is not trusted: `caisson-index` confines itself before it looks at the first entry, its output is
+ * sealed with dm-verity afterwards, and the kernel mounts that read-only. Nothing is ever extracted, so names can reach
+ * nothing but the index.
+ *
+ * One index for the whole image, and an indexer of our own: what a layer means depends on those below it (hard links to
+ * their files, folders they own, symbolic links on the way), which no index of a single layer can say.
  */
 import { MalformedError, UnavailableError } from '#protocol/errors'
-import type { LayerVerity } from './engine.ts'
+import { asArray, asObject } from '../json/fields.ts'
+import { parseStrictJson } from '../json/strict-json.ts'
 
 export interface ProgramResult {
   readonly code: number
@@ -19,69 +24,79 @@ export type RunProgram = (
   options: { timeoutMs: number },
 ) => Promise<ProgramResult>
 
-export interface LayerToIndex {
-  readonly tarPath: string
-  /** Over the bytes as they were verified: whoever keeps tars where others can change them reads through it. */
-  readonly tarVerity: LayerVerity
+export interface ImageToIndex {
+  /** Base first. */
+  readonly cataloguePaths: readonly string[]
   readonly indexPath: string
-  readonly tarBytes: number
+  /** For messages. */
   readonly what: string
 }
 
-export interface LayerIndexer {
-  /** Creates `indexPath`. Throws `MalformedError` ERR_LAYER_INDEX or `UnavailableError` ERR_INDEXER. */
-  index(layer: LayerToIndex): Promise<void>
+export interface ImageIndexer {
+  /**
+   * Creates `indexPath`. Answers with the positions of the layers whose tars the index needs as devices, in their order.
+   * Throws `MalformedError` ERR_LAYER_INDEX or `UnavailableError` ERR_INDEXER.
+   */
+  index(image: ImageToIndex): Promise<readonly number[]>
 }
 
-export interface ErofsIndexerOptions {
+export interface ConfinedIndexerOptions {
   readonly run: RunProgram
-  /** Path of the confining program. */
-  readonly confine: string
-  /** mkfs.erofs, with whatever has to stand before it. */
-  readonly mkfs: readonly [string, ...string[]]
+  /** Path of caisson-index. */
+  readonly program: string
 }
 
-/**
- * --tar=i: metadata only, file contents stay in the tar. --aufs: `.wh.` files become overlayfs whiteouts and opaque
- * marks. -T0 with --mkfs-time and a cleared UUID: the same tar gives the same index, while files keep their times.
- */
-const MKFS_OPTIONS = ['--quiet', '--tar=i', '--aufs', '-T0', '--mkfs-time', '-Uclear']
-
-const BASE_SECONDS = 60
-/** Headers are read one by one; contents are skipped. The slowest machine is one without hardware virtualisation. */
-const BYTES_PER_SECOND = 16 * 1024 * 1024
+/** Two million entries take some seconds; the slowest machine is one without hardware virtualisation. */
+const SECONDS = 180
+/** Some 250 bytes per entry. */
 const MEMORY_MIB = 1024
 const INDEX_MIB = 2048
 
 /** Exit codes of caisson-index. */
+const EXIT_REFUSED = 1
 const EXIT_TIMEOUT = 124
-const EXIT_SETUP = 125
+const EXIT_MEMORY = 134
 
-export class ErofsIndexer implements LayerIndexer {
-  readonly #options: ErofsIndexerOptions
+export class ConfinedIndexer implements ImageIndexer {
+  readonly #options: ConfinedIndexerOptions
 
-  constructor(options: ErofsIndexerOptions) {
+  constructor(options: ConfinedIndexerOptions) {
     this.#options = options
   }
 
-  async index(layer: Omit<LayerToIndex, 'tarVerity'>): Promise<void> {
-    const { run, confine, mkfs } = this.#options
-    const seconds = BASE_SECONDS + Math.ceil(layer.tarBytes / BYTES_PER_SECOND)
-    const args = [layer.tarPath, layer.indexPath, `${seconds}`, `${MEMORY_MIB}`, `${INDEX_MIB}`, '--']
+  async index({ cataloguePaths, indexPath, what }: ImageToIndex): Promise<readonly number[]> {
+    const { run, program } = this.#options
+    const args = [indexPath, `${SECONDS}`, `${MEMORY_MIB}`, `${INDEX_MIB}`, ...cataloguePaths]
     // The program keeps the time itself; the outer limit is for the case that it does not.
-    const result = await run(confine, [...args, ...mkfs, ...MKFS_OPTIONS], { timeoutMs: (seconds + 10) * 1000 })
-    if (result.code === 0) return
-    const said = JSON.stringify(new TextDecoder().decode(result.stderr).trim().slice(-400))
-    if (result.code === EXIT_SETUP || result.code === 126 || result.code === 127) {
-      throw new UnavailableError('ERR_INDEXER', `${layer.what}: the indexer does not start: ${said}`, {
-        hint: 'caisson-index and mkfs.erofs (erofs-utils 1.8 or later) must be installed.',
-      })
+    const result = await run(program, args, { timeoutMs: (SECONDS + 10) * 1000 })
+    if (result.code === 0) return parseDevices(result.stdout, cataloguePaths.length, what)
+    const said = new TextDecoder().decode(result.stderr).trim().slice(-600)
+    switch (result.code) {
+      case EXIT_REFUSED:
+        throw new MalformedError('ERR_LAYER_INDEX', `${what}: ${said}`, {
+          hint: 'Build the layer again without this entry.',
+        })
+      case EXIT_TIMEOUT:
+        throw new MalformedError('ERR_LAYER_INDEX', `${what}: not indexed within ${SECONDS} seconds`)
+      case EXIT_MEMORY:
+        throw new MalformedError('ERR_LAYER_INDEX', `${what}: indexing it takes more than ${MEMORY_MIB} MiB of memory`)
+      default:
+        throw new UnavailableError('ERR_INDEXER', `${what}: the indexer failed: exit ${result.code}: ${said}`, {
+          hint: 'caisson-index must be installed, and there must be room for the index.',
+        })
     }
-    if (result.code === EXIT_TIMEOUT) {
-      throw new MalformedError('ERR_LAYER_INDEX', `${layer.what}: not indexed within ${seconds} seconds`)
-    }
-    throw new MalformedError('ERR_LAYER_INDEX', `${layer.what}: not a usable tar: exit ${result.code}: ${said}`, {
-      hint: 'Build the layer again with a current tool.',
-    })
   }
+}
+
+/** {"devices":[0,2],"inodes":12}: of a program that has read hostile bytes, so it is checked like them. */
+function parseDevices(output: Uint8Array, layers: number, what: string): readonly number[] {
+  const answer = asObject(parseStrictJson(output, `${what}: index`), `${what}: index`)
+  let last = -1
+  return asArray(answer.devices, `${what}: index.devices`, layers).map((device) => {
+    if (typeof device !== 'number' || !Number.isInteger(device) || device <= last || device >= layers) {
+      throw new MalformedError('ERR_LAYER_INDEX', `${what}: the indexer names devices that are no layers`)
+    }
+    last = device
+    return device
+  })
 }

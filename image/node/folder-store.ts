@@ -1,16 +1,24 @@
 /**
- * A store that outlives its process: per layer `<diff id>.tar`, `<diff id>.erofs` and `<diff id>.json` with the verity
- * roots, in a folder that its owner trusts. The JSON is written last, so a layer without one does not exist; files under
- * temporary names are left-overs of a killed process.
+ * A store that outlives its process: per layer `<diff id>.tar`, `<diff id>.entries` and `<diff id>.json` with the verity
+ * root, per image `<chain id>.erofs` and its `.json`, in a folder that its owner trusts. The JSON is written last, so what
+ * has none does not exist; files under temporary names are left-overs of a killed process.
  */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MalformedError } from '#protocol/errors'
 import { type Digest, digestHex } from '#protocol/oci/digest'
-import { asObject, asString } from '../json/fields.ts'
-import { type JsonValue, parseStrictJson } from '../json/strict-json.ts'
+import { asArray, asObject, asString } from '../json/fields.ts'
+import { type JsonObject, type JsonValue, parseStrictJson } from '../json/strict-json.ts'
 import type { LayerVerity } from '../layer/engine.ts'
-import type { LayerDraft, LayerStore, StoredLayer } from '../layer/store.ts'
+import type { IndexDraft, LayerDraft, LayerPart, LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
+import { FolderPart } from './folder-part.ts'
+
+/** The superblock has 16 bits for it; images have fewer layers. */
+const MAX_DEVICES = 65535
+
+const DRAFT_PREFIX = '.partial-'
+/** Blobs that are shorter are fetched again after an interruption. */
+const PART_BYTES = 8 * 1024 * 1024
 
 export class FolderStore implements LayerStore {
   readonly #folder: string
@@ -22,52 +30,116 @@ export class FolderStore implements LayerStore {
   }
 
   async find(diffId: Digest): Promise<StoredLayer | undefined> {
-    const { tar, index, record } = this.#names(diffId)
-    const text = await readFile(record).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return undefined
-      throw error
-    })
-    if (text === undefined) return undefined
-    const value = asObject(parseStrictJson(text, record), record)
+    const { tar, entries, record } = this.#names(diffId)
+    const value = await readRecord(record)
+    if (value === undefined) return undefined
     return {
       diffId,
       tarBytes: asCount(value.tarBytes, `${record}: tarBytes`),
       tar: { path: tar, verity: parseVerity(value.tarVerity, `${record}: tarVerity`) },
-      index: { path: index, verity: parseVerity(value.indexVerity, `${record}: indexVerity`) },
+      cataloguePath: entries,
     }
   }
 
   begin(diffId: Digest): Promise<LayerDraft> {
     const final = this.#names(diffId)
-    const base = join(this.#folder, `.partial-${digestHex(diffId)}-${process.pid}-${++this.#drafts}`)
-    const draft = { tar: `${base}.tar`, index: `${base}.erofs`, record: `${base}.json` }
-    const discard = async (): Promise<void> => {
-      await Promise.allSettled(Object.values(draft).map((path) => rm(path, { force: true })))
-    }
+    const draft = this.#drafted(diffId)
     return Promise.resolve({
       tarPath: draft.tar,
-      indexPath: draft.index,
-      commit: async ({ tarBytes, tarVerity, indexVerity }) => {
-        await writeFile(draft.record, JSON.stringify({ tarBytes, tarVerity, indexVerity }))
+      cataloguePath: draft.entries,
+      commit: async ({ tarBytes, tarVerity }) => {
+        await writeFile(draft.record, JSON.stringify({ tarBytes, tarVerity }))
         // Equal diff ids have equal files: replacing those of another process changes nothing.
         await rename(draft.tar, final.tar)
-        await rename(draft.index, final.index)
+        await rename(draft.entries, final.entries)
         await rename(draft.record, final.record)
-        return {
-          diffId,
-          tarBytes,
-          tar: { path: final.tar, verity: tarVerity },
-          index: { path: final.index, verity: indexVerity },
-        }
+        return { diffId, tarBytes, tar: { path: final.tar, verity: tarVerity }, cataloguePath: final.entries }
       },
-      discard,
+      discard: () => discard(draft),
     })
   }
 
-  #names(diffId: Digest): { tar: string; index: string; record: string } {
-    const base = join(this.#folder, digestHex(diffId))
-    return { tar: `${base}.tar`, index: `${base}.erofs`, record: `${base}.json` }
+  async findIndex(chainId: Digest): Promise<StoredIndex | undefined> {
+    const { index, indexRecord: record } = this.#names(chainId)
+    const value = await readRecord(record)
+    if (value === undefined) return undefined
+    const devices = asArray(value.devices, `${record}: devices`, MAX_DEVICES)
+    return {
+      chainId,
+      path: index,
+      verity: parseVerity(value.indexVerity, `${record}: indexVerity`),
+      devices: devices.map((device) => asCount(device, `${record}: devices`)),
+    }
   }
+
+  beginPart(digest: Digest, size: number): Promise<LayerPart | undefined> {
+    if (size < PART_BYTES) return Promise.resolve(undefined)
+    return Promise.resolve(new FolderPart(join(this.#folder, `${digestHex(digest)}.part`), size))
+  }
+
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#folder)
+    return bavail * bsize
+  }
+
+  /** Drafts that a killed process left. The caller has made sure that nobody else is at work here. */
+  async removeDrafts(): Promise<void> {
+    const names = (await readdir(this.#folder)).filter((name) => name.startsWith(DRAFT_PREFIX))
+    await Promise.all(names.map((name) => rm(join(this.#folder, name), { force: true })))
+  }
+
+  beginIndex(chainId: Digest): Promise<IndexDraft> {
+    const final = this.#names(chainId)
+    const draft = this.#drafted(chainId)
+    return Promise.resolve({
+      indexPath: draft.index,
+      commit: async ({ verity, devices }) => {
+        await writeFile(draft.indexRecord, JSON.stringify({ indexVerity: verity, devices }))
+        await rename(draft.index, final.index)
+        await rename(draft.indexRecord, final.indexRecord)
+        return { chainId, path: final.index, verity, devices }
+      },
+      discard: () => discard(draft),
+    })
+  }
+
+  #drafted(digest: Digest): Names {
+    return names(join(this.#folder, `${DRAFT_PREFIX}${digestHex(digest)}-${process.pid}-${++this.#drafts}`))
+  }
+
+  #names(digest: Digest): Names {
+    return names(join(this.#folder, digestHex(digest)))
+  }
+}
+
+interface Names {
+  readonly tar: string
+  readonly entries: string
+  readonly record: string
+  readonly index: string
+  readonly indexRecord: string
+}
+
+function names(base: string): Names {
+  return {
+    tar: `${base}.tar`,
+    entries: `${base}.entries`,
+    record: `${base}.json`,
+    index: `${base}.erofs`,
+    indexRecord: `${base}.erofs.json`,
+  }
+}
+
+async function discard(draft: Names): Promise<void> {
+  await Promise.allSettled(Object.values(draft).map((path) => rm(path, { force: true })))
+}
+
+async function readRecord(path: string): Promise<JsonObject | undefined> {
+  const text = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
+  return text === undefined ? undefined : asObject(parseStrictJson(text, path), path)
 }
 
 function parseVerity(value: JsonValue | undefined, place: string): LayerVerity {

@@ -34,7 +34,7 @@ export async function inspectImage(options: {
   const reference =
     typeof options.reference === 'string' ? parseReference(options.reference, 'latest') : options.reference
   const image = await resolveImage(registry, reference, { platform: LINUX_AMD64, signal })
-  const config = await fetchImageConfig(registry, image, { platform: LINUX_AMD64, limits: DEFAULT_LIMITS, signal })
+  const { config } = await fetchImageConfig(registry, image, { platform: LINUX_AMD64, limits: DEFAULT_LIMITS, signal })
   const top = image.indexDigest ?? image.manifestDigest
   const find = signaturesIn(registry, reference, { limits: DEFAULT_LIMITS, signal })
   const signatures = [...(await find(top, 'cosign')), ...(await find(top, 'bundle'))]

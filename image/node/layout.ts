@@ -46,7 +46,7 @@ export class OciLayout {
     if (descriptor.size > maxBytes) {
       throw new MalformedError('ERR_OCI_LAYOUT', `${descriptor.digest}: ${descriptor.size} bytes, at most ${maxBytes}`)
     }
-    const bytes = await readFile(this.#path(descriptor.digest))
+    const bytes = await readFile(this.blobPath(descriptor.digest))
     verifyDigest(nodeCrypto, bytes, descriptor.digest, `${this.folder}: ${descriptor.digest}`)
     return bytes
   }
@@ -69,7 +69,7 @@ export class OciLayout {
 
   /** Throws ERR_OCI_LAYOUT_MISSING or ERR_OCI_LAYOUT when a blob is not there or not as long as described. */
   async checkBlob(descriptor: Descriptor): Promise<void> {
-    const { size } = await this.#found(stat(this.#path(descriptor.digest)), descriptor.digest)
+    const { size } = await this.#found(stat(this.blobPath(descriptor.digest)), descriptor.digest)
     if (size !== descriptor.size) {
       throw new MalformedError(
         'ERR_OCI_LAYOUT',
@@ -79,14 +79,15 @@ export class OciLayout {
   }
 
   readBlob(digest: Digest): AsyncIterable<Uint8Array> {
-    return createReadStream(this.#path(digest), { highWaterMark: 1024 * 1024 })
+    return createReadStream(this.blobPath(digest), { highWaterMark: 1024 * 1024 })
   }
 
   #blobName(digest: Digest): string {
     return join('blobs', digestAlgorithm(digest), digestHex(digest))
   }
 
-  #path(digest: Digest): string {
+  /** Where a blob of this name lies, if it does. */
+  blobPath(digest: Digest): string {
     return join(this.folder, this.#blobName(digest))
   }
 

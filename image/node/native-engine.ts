@@ -21,7 +21,7 @@ class NativeLayerWriter implements LayerWriter {
 
   constructor(options: OpenLayerOptions) {
     this.#options = options
-    this.#layer = new NativeLayer({ ...options, salt: fromHex(options.salt, 'salt') })
+    this.#layer = new NativeLayer({ ...options, catalogue: options.cataloguePath, salt: fromHex(options.salt, 'salt') })
   }
 
   async write(bytes: Uint8Array): Promise<number> {
@@ -37,6 +37,7 @@ class NativeLayerWriter implements LayerWriter {
     check(outcome, this.#options)
     return {
       compressedDigest: `sha256:${toHex(result.compressedDigest)}`,
+      plainDigest: `sha256:${toHex(result.plainDigest)}`,
       diffId: `sha256:${toHex(result.diffId)}`,
       tarBytes: result.tarBytes,
       verity: verityOf(result, this.#options.salt),

@@ -1,19 +1,21 @@
 /**
- * One layer: fetched, decompressed, hashed twice, stored, indexed and sealed in one pass over the network stream.
- * Visible in the store only when both digests hold and the index exists.
+ * One layer: fetched, decrypted, decompressed, hashed twice, stored, catalogued and sealed in one pass over the network
+ * stream. Visible in the store only when all digests hold.
  */
-import { UnverifiedError } from '#protocol/errors'
+import { MalformedError, UnavailableError, UnverifiedError } from '#protocol/errors'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import { type Digest, digestAlgorithm, digestHex } from '#protocol/oci/digest'
-import { layerCompression } from '#protocol/oci/media-types'
+import { type Compression, layerCompression } from '#protocol/oci/media-types'
 import type { ImageReference } from '#protocol/oci/reference'
-import type { FinishedLayer, LayerEngine, LayerWriter } from '../layer/engine.ts'
-import type { LayerIndexer } from '../layer/indexer.ts'
-import type { LayerDraft, LayerStore, StoredLayer } from '../layer/store.ts'
+import type { FinishedLayer, LayerDecryption, LayerEngine, LayerWriter } from '../layer/engine.ts'
+import type { LayerPart, LayerStore, StoredLayer } from '../layer/store.ts'
 import type { ImageLimits } from '../limits.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import type { TarBudget } from './budget.ts'
+import type { Buffers, Slots } from './buffers.ts'
+import type { Trouble } from './patience.ts'
 import type { PullProgress } from './progress.ts'
+import { type Batch, readBlob } from './read-blob.ts'
 import { unsupportedLayer } from './unsupported.ts'
 
 export interface LayerJob {
@@ -28,15 +30,28 @@ export interface LayerContext {
   readonly repository: ImageReference
   readonly store: LayerStore
   readonly engine: LayerEngine
-  readonly indexer: LayerIndexer
   readonly limits: ImageLimits
   readonly budget: TarBudget
+  readonly decryptionOf: DecryptionSource | undefined
+  readonly buffers: Buffers
+  readonly slots: Slots
+  readonly connectionsPerLayer: number
+  readonly noProgressMs: number
   readonly onProgress: (progress: PullProgress) => void
   readonly signal: AbortSignal
 }
 
-/** Network chunks are as small as a TLS record; native calls are made for this many bytes at a time. */
-const BATCH_BYTES = 512 * 1024
+/**
+ * The key of an encrypted layer, by its descriptor's annotations; asked for after the signature policy has admitted the
+ * image and before the layer is requested. Throws when there is none to be had.
+ */
+export type DecryptionSource = (
+  descriptor: Descriptor,
+  context: { readonly what: string; readonly signal: AbortSignal },
+) => Promise<LayerDecryption>
+
+/** Suffix of the media types of encrypted layers; the rest is the media type of what was encrypted. */
+const ENCRYPTED = '+encrypted'
 
 export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<StoredLayer> {
   const present = await context.store.find(job.diffId)
@@ -45,87 +60,122 @@ export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<
     return present
   }
   const what = `layer ${job.layer + 1} (${job.descriptor.digest})`
-  const compression = layerCompression(job.descriptor.mediaType)
-  if (compression === undefined) throw unsupportedLayer(what, job.descriptor.mediaType)
+  const { mediaType } = job.descriptor
+  const encrypted = mediaType.endsWith(ENCRYPTED) && context.decryptionOf !== undefined
+  const compression = layerCompression(encrypted ? mediaType.slice(0, -ENCRYPTED.length) : mediaType)
+  if (compression === undefined) throw unsupportedLayer(what, mediaType)
   for (const digest of [job.descriptor.digest, job.diffId]) {
     if (digestAlgorithm(digest) !== 'sha256') throw unsupportedLayer(what, `digest ${digest.slice(0, 20)}…`)
   }
-  const draft = await context.store.begin(job.diffId)
+  const decryption = encrypted
+    ? await context.decryptionOf?.(job.descriptor, { what, signal: context.signal })
+    : undefined
+  const parts = { what, compression, decryption }
+  const first: Attempt = { pieces: 0, whole: false }
   try {
+    return await attempt(job, context, parts, first)
+  } catch (error) {
+    // Put together from several answers, of which one may have been another's or changed: one answer has no seams.
+    const put = first.pieces > 1 && (error instanceof UnverifiedError || error instanceof MalformedError)
+    if (!put || context.signal.aborted) throw error
+    trouble(job, context)({ error, retryInMs: 0 })
+    context.budget.add(-(first.tarBytes ?? 0))
+    return await attempt(job, context, parts, { pieces: 0, whole: true })
+  }
+}
+
+interface Attempt {
+  /** Answers, and what an earlier pull left, that the layer was put together from. */
+  pieces: number
+  /** Over one connection, and nothing of what an earlier pull left. */
+  readonly whole: boolean
+  tarBytes?: number
+}
+
+interface LayerParts {
+  readonly what: string
+  readonly compression: Compression
+  readonly decryption: LayerDecryption | undefined
+}
+
+async function attempt(
+  job: LayerJob,
+  context: LayerContext,
+  { what, compression, decryption }: LayerParts,
+  state: Attempt,
+): Promise<StoredLayer> {
+  const { descriptor, diffId } = job
+  const draft = await context.store.begin(diffId)
+  const part = await context.store.beginPart?.(descriptor.digest, descriptor.size)
+  try {
+    if (state.whole) await part?.restart()
     const writer = context.engine.openLayer({
       path: draft.tarPath,
+      cataloguePath: draft.cataloguePath,
       compression,
       // One salt per content: the same layer has the same root everywhere, and no two layers share a hash.
-      salt: digestHex(job.diffId),
+      salt: digestHex(diffId),
       maxTarBytes: context.limits.maxLayerBytes,
       maxRatio: context.limits.maxRatio,
       what,
+      decryption,
     })
-    const finished = await stream(job, context, { writer, what })
-    requireDigest(what, 'content', finished.compressedDigest, job.descriptor.digest)
-    requireDigest(what, 'uncompressed content', finished.diffId, job.diffId)
-    return await seal(job, context, { draft, finished, what })
+    const finished = await stream(job, context, { writer, what, part, state })
+    requireDigest(what, 'content', finished.compressedDigest, descriptor.digest)
+    requireDigest(
+      what,
+      'content before encryption',
+      finished.plainDigest,
+      decryption?.plainDigest ?? finished.plainDigest,
+    )
+    requireDigest(what, 'uncompressed content', finished.diffId, diffId)
+    context.signal.throwIfAborted()
+    const stored = await draft.commit({ tarBytes: finished.tarBytes, tarVerity: finished.verity })
+    await part?.remove()
+    report(job, context, 'done', descriptor.size, finished.tarBytes)
+    return stored
   } catch (error) {
     await draft.discard()
+    // What a later pull can go on from stays; bytes that turned out wrong do not.
+    const useful = error instanceof UnavailableError || context.signal.aborted
+    await (useful ? part?.close() : part?.remove())
     throw error
   }
 }
 
-async function seal(
-  job: LayerJob,
-  context: LayerContext,
-  { draft, finished, what }: { draft: LayerDraft; finished: FinishedLayer; what: string },
-): Promise<StoredLayer> {
-  const { tarBytes, verity: tarVerity, diffId } = finished
-  const { size } = job.descriptor
-  report(job, context, 'indexing', size, tarBytes)
-  const { tarPath, indexPath } = draft
-  await context.indexer.index({ tarPath, tarVerity, indexPath, tarBytes, what })
-  const indexVerity = await context.engine.appendVerity(indexPath, digestHex(diffId), `index of ${what}`)
-  context.signal.throwIfAborted()
-  const stored = await draft.commit({ diffId, tarBytes, tarVerity, indexVerity })
-  report(job, context, 'done', size, tarBytes)
-  return stored
+interface Streaming {
+  readonly writer: LayerWriter
+  readonly what: string
+  readonly part: LayerPart | undefined
+  readonly state: Attempt
 }
 
-/** Feeds the writer batch by batch: while one is being worked on, the next fills from the network, and no more. */
-async function stream(
-  job: LayerJob,
-  context: LayerContext,
-  { writer, what }: { writer: LayerWriter; what: string },
-): Promise<FinishedLayer> {
+/** Feeds the writer batch by batch: while one is being worked on, the next fills from the network. */
+async function stream(job: LayerJob, context: LayerContext, streaming: Streaming): Promise<FinishedLayer> {
+  const { writer } = streaming
   const cancel = (): void => writer.cancel()
   context.signal.addEventListener('abort', cancel, { once: true })
   let running: Promise<void> = Promise.resolve()
   try {
     let fetched = 0
-    let tarBytes = 0
-    const flush = async (batch: Uint8Array): Promise<void> => {
-      const total = await writer.write(batch)
-      fetched += batch.byteLength
-      context.budget.add(total - tarBytes)
-      tarBytes = total
-      report(job, context, 'fetching', fetched, tarBytes)
-    }
-    let [filling, spare] = [new Uint8Array(BATCH_BYTES), new Uint8Array(BATCH_BYTES)]
-    let filled = 0
-    const blob = await context.registry.openBlob(context.repository, job.descriptor, { what, signal: context.signal })
-    for await (const chunk of blob.body) {
-      for (let at = 0; at < chunk.byteLength; ) {
-        const taken = Math.min(chunk.byteLength - at, BATCH_BYTES - filled)
-        filling.set(chunk.subarray(at, at + taken), filled)
-        filled += taken
-        at += taken
-        if (filled < BATCH_BYTES) continue
-        await running
-        running = flush(filling)
-        // Its error is seen at the next `await running`; until then it must not count as unhandled.
-        running.catch(() => {})
-        ;[filling, spare, filled] = [spare, filling, 0]
+    const flush = async ({ bytes, release }: Batch): Promise<void> => {
+      try {
+        const total = await writer.write(bytes)
+        fetched += bytes.byteLength
+        context.budget.add(total - (streaming.state.tarBytes ?? 0))
+        streaming.state.tarBytes = total
+        report(job, context, 'fetching', fetched, total)
+      } finally {
+        release()
       }
     }
+    for await (const batch of batches(job, context, streaming)) {
+      await running
+      running = flush(batch)
+      // Its error is seen at the next `await running`; until then it must not count as unhandled.
+      running.catch(() => {})
+    }
     await running
-    if (filled > 0) await flush(filling.subarray(0, filled))
     return await writer.finish()
   } catch (error) {
     // The file must be at rest before the draft is removed.
@@ -138,6 +188,36 @@ async function stream(
   }
 }
 
+/** What an earlier pull left of the layer, then the registry's, which is kept for a later pull. */
+async function* batches(job: LayerJob, context: LayerContext, { what, part, state }: Streaming): AsyncGenerator<Batch> {
+  let from = 0
+  for await (const bytes of part?.read() ?? []) {
+    from += bytes.byteLength
+    state.pieces = 1
+    yield { bytes, release: () => {} }
+  }
+  const blob = readBlob(
+    {
+      ...context,
+      descriptor: job.descriptor,
+      what,
+      connections: state.whole ? 1 : context.connectionsPerLayer,
+      onTrouble: trouble(job, context),
+      onOpen: () => state.pieces++,
+    },
+    from,
+  )
+  for await (const batch of blob) {
+    await part?.append(batch.bytes)
+    yield batch
+  }
+}
+
+function trouble(job: LayerJob, context: LayerContext): (trouble: Trouble) => void {
+  return ({ error, retryInMs }) =>
+    context.onProgress({ type: 'trouble', layer: job.layer, code: error.code, why: error.message, retryInMs })
+}
+
 function requireDigest(what: string, part: string, actual: Digest, expected: Digest): void {
   if (actual === expected) return
   throw new UnverifiedError('ERR_DIGEST_MISMATCH', `${what}: its ${part} is ${actual}, expected ${expected}`, {
@@ -148,7 +228,7 @@ function requireDigest(what: string, part: string, actual: Digest, expected: Dig
 function report(
   job: LayerJob,
   context: LayerContext,
-  state: 'present' | 'fetching' | 'indexing' | 'done',
+  state: 'present' | 'fetching' | 'done',
   fetchedBytes: number,
   tarBytes: number,
 ): void {

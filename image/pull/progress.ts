@@ -16,8 +16,19 @@ export type PullProgress =
       /** 0 is the base. */
       readonly layer: number
       readonly digest: Digest
-      readonly state: 'present' | 'fetching' | 'indexing' | 'done'
+      readonly state: 'present' | 'fetching' | 'done'
       readonly fetchedBytes: number
       readonly compressedBytes: number
       readonly tarBytes: number
     }
+  /** Something goes wrong and is tried again, or is slow; `layer` is undefined before the layers. */
+  | {
+      readonly type: 'trouble'
+      readonly layer: number | undefined
+      readonly code: string
+      readonly why: string
+      /** 0: at once, or nothing had to be tried again. */
+      readonly retryInMs: number
+    }
+  /** All layers are there; their index is being made, or was there. */
+  | { readonly type: 'index'; readonly state: 'present' | 'indexing' | 'done' }

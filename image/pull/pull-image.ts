@@ -3,13 +3,14 @@
  * asked for by, and no layer is requested before the signature policy has admitted the manifest.
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
-import { MalformedError } from '#protocol/errors'
-import { type Digest, parseDigest } from '#protocol/oci/digest'
+import { MalformedError, UnavailableError } from '#protocol/errors'
+import { type Digest, digestHex, parseDigest } from '#protocol/oci/digest'
 import { CONFIG_TYPES } from '#protocol/oci/media-types'
 import { formatReference, type ImageReference, parseReference, withDigest } from '#protocol/oci/reference'
+import { chainId } from '../layer/chain-id.ts'
 import type { LayerEngine } from '../layer/engine.ts'
-import type { LayerIndexer } from '../layer/indexer.ts'
-import type { LayerStore, StoredLayer } from '../layer/store.ts'
+import type { ImageIndexer } from '../layer/indexer.ts'
+import type { LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
 import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
 import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
 import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
@@ -19,8 +20,16 @@ import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { signaturesIn } from '../signature/cosign.ts'
 import { TarBudget } from './budget.ts'
-import { fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
+import { Buffers, Slots } from './buffers.ts'
+import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
+import { type PatienceOptions, patiently } from './patience.ts'
 import type { PullProgress } from './progress.ts'
+import { BATCH_BYTES } from './read-blob.ts'
+
+const DEFAULT_CONNECTIONS = 4
+const DEFAULT_NO_PROGRESS_MS = 60_000
+/** Documents are small and come first: who waits for them wants to know soon that there is nobody. */
+const DOCUMENTS_NO_PROGRESS_MS = 10_000
 
 export interface PullOptions {
   /** Tag or digest; where there is a digest, the tag is not even looked at. */
@@ -33,11 +42,17 @@ export interface PullOptions {
   readonly crypto: CryptoProvider
   readonly store: LayerStore
   readonly engine: LayerEngine
-  readonly indexer: LayerIndexer
+  readonly indexer: ImageIndexer
+  /** Keys of encrypted layers. Default: none, and encrypted layers are refused. */
+  readonly decryptionOf?: DecryptionSource
   readonly platform?: WantedPlatform
   readonly limits?: Partial<ImageLimits>
   /** Layers at a time. Default 2. */
   readonly parallelLayers?: number
+  /** Connections to the registry, all layers together. Default 4. */
+  readonly connections?: number
+  /** The longest stretch without progress before the pull gives up, milliseconds. Default 60000. */
+  readonly noProgressMs?: number
   readonly onProgress?: (progress: PullProgress) => void
   readonly signal?: AbortSignal
 }
@@ -50,8 +65,12 @@ export interface PulledImage {
   readonly indexDigest: Digest | undefined
   readonly configDigest: Digest
   readonly config: ImageConfig
+  /** Manifest and configuration as they came, verified. */
+  readonly documents: { readonly manifest: Uint8Array; readonly config: Uint8Array }
   /** Base first; equal layers are the same object. */
   readonly layers: readonly StoredLayer[]
+  /** What the layers show, one upon the other. */
+  readonly index: StoredIndex
   /** Which rule of the signature policy admitted it. */
   readonly admittedBy: string
 }
@@ -60,6 +79,7 @@ export interface PulledImage {
 export interface ResolvedImage {
   readonly reference: ImageReference
   readonly manifest: ImageManifest
+  readonly manifestBytes: Uint8Array
   readonly manifestDigest: Digest
   readonly indexDigest: Digest | undefined
 }
@@ -74,7 +94,8 @@ export async function resolveImage(
   const top = await registry.fetchManifest(reference, signal)
   const document = parseManifest(top.bytes, name)
   if (document.kind === 'manifest') {
-    return { reference, manifest: document, manifestDigest: top.digest, indexDigest: undefined }
+    const { bytes: manifestBytes, digest: manifestDigest } = top
+    return { reference, manifest: document, manifestBytes, manifestDigest, indexDigest: undefined }
   }
   const chosen = selectPlatform(document, platform, name)
   const fetched = await registry.fetchManifest(withDigest(reference, chosen.digest), signal)
@@ -86,7 +107,8 @@ export async function resolveImage(
   if (manifest.kind === 'index') {
     throw new MalformedError('ERR_IMAGE_MEDIA_TYPE', `${what}: an index within an index`)
   }
-  return { reference, manifest, manifestDigest: chosen.digest, indexDigest: top.digest }
+  const { digest: manifestDigest } = chosen
+  return { reference, manifest, manifestBytes: fetched.bytes, manifestDigest, indexDigest: top.digest }
 }
 
 /** The configuration a manifest names, verified, for `platform`, with as many diff ids as there are layers. */
@@ -94,7 +116,7 @@ export async function fetchImageConfig(
   registry: RegistryClient,
   image: ResolvedImage,
   { platform, limits, signal }: { platform: WantedPlatform; limits: ImageLimits; signal?: AbortSignal | undefined },
-): Promise<ImageConfig> {
+): Promise<{ readonly config: ImageConfig; readonly bytes: Uint8Array }> {
   const { manifest, reference } = image
   const what = `configuration ${manifest.config.digest}`
   if (!CONFIG_TYPES.has(manifest.config.mediaType)) {
@@ -109,7 +131,7 @@ export async function fetchImageConfig(
       `${what}: ${config.diffIds.length} diff ids for ${manifest.layers.length} layers`,
     )
   }
-  return config
+  return { config, bytes }
 }
 
 export async function pullImage(options: PullOptions): Promise<PulledImage> {
@@ -117,48 +139,67 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
   const limits: ImageLimits = { ...DEFAULT_LIMITS, ...options.limits }
   const platform = options.platform ?? LINUX_AMD64
   const onProgress = options.onProgress ?? (() => {})
+  const { connections = DEFAULT_CONNECTIONS, noProgressMs = DEFAULT_NO_PROGRESS_MS } = options
+  const patience: PatienceOptions = {
+    noProgressMs: Math.min(noProgressMs, DOCUMENTS_NO_PROGRESS_MS),
+    signal: signal ?? new AbortController().signal,
+    onTrouble: ({ error, retryInMs }) =>
+      onProgress({ type: 'trouble', layer: undefined, code: error.code, why: error.message, retryInMs }),
+  }
   const reference =
     typeof options.reference === 'string' ? parseReference(options.reference, 'latest') : options.reference
 
-  const image = await resolveImage(registry, reference, { platform, signal })
+  const image = await patiently(patience, () => resolveImage(registry, reference, { platform, signal }))
   const { manifest, manifestDigest, indexDigest } = image
   checkSizes(manifest, limits)
   const compressedBytes = manifest.layers.reduce((sum, { size }) => sum + size, 0)
   onProgress({ type: 'resolved', manifestDigest, layers: manifest.layers.length, compressedBytes })
 
-  const { place } = await evaluateSignaturePolicy({
-    policy: options.signaturePolicy,
-    reference,
-    digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
-    signaturesOf: signaturesIn(registry, reference, { limits, signal }),
-    resolveKey: options.resolveKey ?? noKeys,
-    crypto,
-  })
+  const { place } = await patiently(patience, () =>
+    evaluateSignaturePolicy({
+      policy: options.signaturePolicy,
+      reference,
+      digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
+      signaturesOf: signaturesIn(registry, reference, { limits, signal }),
+      resolveKey: options.resolveKey ?? noKeys,
+      crypto,
+    }),
+  )
   onProgress({ type: 'judged', place })
 
-  const config = await fetchImageConfig(registry, image, { platform, limits, signal })
+  const { config, bytes: configBytes } = await patiently(patience, () =>
+    fetchImageConfig(registry, image, { platform, limits, signal }),
+  )
   const abort = new AbortController()
   const jobs = manifest.layers.map((descriptor, layer): LayerJob => {
     return { layer, descriptor, diffId: parseDigest(config.diffIds[layer], `diff id ${layer}`) }
   })
+  await checkRoom(jobs, options.store)
   const layers = await fetchLayers(jobs, options.parallelLayers ?? 2, abort, {
     registry,
     repository: reference,
     store: options.store,
     engine: options.engine,
-    indexer: options.indexer,
+    decryptionOf: options.decryptionOf,
     limits,
     budget: new TarBudget(limits.maxImageBytes),
+    buffers: new Buffers(BATCH_BYTES),
+    slots: new Slots(connections),
+    connectionsPerLayer: connections,
+    noProgressMs,
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
   })
+  const index = await indexLayers(layers, options, onProgress)
   return {
     reference,
     manifestDigest,
     indexDigest,
     configDigest: manifest.config.digest,
     config,
+    documents: { manifest: image.manifestBytes, config: configBytes },
     layers,
+    index,
     admittedBy: place,
   }
 }
@@ -188,6 +229,56 @@ async function fetchLayers(
   await Promise.allSettled(workers)
   await Promise.all(workers)
   return jobs.flatMap(({ diffId }) => stored.get(diffId) ?? [])
+}
+
+/** The index depends on the layers and nothing else: one that is there already is as good. */
+async function indexLayers(
+  layers: readonly StoredLayer[],
+  { crypto, store, engine, indexer, signal }: PullOptions,
+  onProgress: (progress: PullProgress) => void,
+): Promise<StoredIndex> {
+  const id = chainId(
+    crypto,
+    layers.map(({ diffId }) => diffId),
+  )
+  const present = await store.findIndex(id)
+  if (present !== undefined) {
+    onProgress({ type: 'index', state: 'present' })
+    return present
+  }
+  onProgress({ type: 'index', state: 'indexing' })
+  const draft = await store.beginIndex(id)
+  try {
+    const { indexPath } = draft
+    const cataloguePaths = layers.map(({ cataloguePath }) => cataloguePath)
+    const devices = await indexer.index({ cataloguePaths, indexPath, what: 'image' })
+    const verity = await engine.appendVerity(indexPath, digestHex(id), 'index of the image')
+    signal?.throwIfAborted()
+    const stored = await draft.commit({ verity, devices })
+    onProgress({ type: 'index', state: 'done' })
+    return stored
+  } catch (error) {
+    await draft.discard()
+    throw error
+  }
+}
+
+/**
+ * Before anything is fetched: what is missing takes at least as much room as it has in the registry. How much more it
+ * takes is not known, since a manifest says nothing of layers without their compression.
+ */
+async function checkRoom(jobs: readonly LayerJob[], store: LayerStore): Promise<void> {
+  const free = await store.freeBytes?.()
+  if (free === undefined) return
+  const present = await Promise.all(jobs.map(async ({ diffId }) => (await store.find(diffId)) !== undefined))
+  const missing = jobs.filter((_, position) => present[position] === false)
+  const needed = missing.reduce((sum, { descriptor }) => sum + descriptor.size, 0)
+  if (needed <= free) return
+  throw new UnavailableError(
+    'ERR_IMAGE_NO_ROOM',
+    `the image needs more than ${needed} bytes for ${missing.length} layers, ${free} are free`,
+    { hint: 'Make room, or give the pod a larger scratch disk: two to four times as much as the layers have.' },
+  )
 }
 
 function checkSizes(manifest: ImageManifest, limits: ImageLimits): void {

@@ -13,6 +13,8 @@ import { type ImageReference, repositoryName } from '#protocol/oci/reference'
 import { DEFAULT_LIMITS } from '../limits.ts'
 import { authorize, type CredentialSource } from './authorization.ts'
 import { declaredLength, discard, readBounded } from './body.ts'
+import { type ByteRange, checkContentRange, rangeHeader } from './content-range.ts'
+import { RegistryStatusError } from './status-error.ts'
 
 export interface RegistryClientOptions {
   readonly http: HttpTransport
@@ -35,8 +37,22 @@ export interface FetchedManifest {
 }
 
 export interface OpenBlob {
-  /** Ends with ERR_BLOB_SIZE unless exactly the described number of bytes arrives. The digest is the reader's to check. */
+  /**
+   * Ends with ERR_BLOB_SIZE when more, and with ERR_BLOB_SHORT when fewer bytes arrive than were asked for. The digest is
+   * the reader's to check.
+   */
   readonly body: AsyncIterable<Uint8Array>
+  /** Where in the blob the body begins and ends: the whole blob, when the registry ignores ranges. */
+  readonly range: ByteRange
+}
+
+export interface OpenBlobOptions {
+  readonly what: string
+  readonly signal?: AbortSignal | undefined
+  /** Default: all of it. */
+  readonly range?: ByteRange
+  /** See `HttpRequest`. */
+  readonly idleTimeoutMs?: number | undefined
 }
 
 const MANIFEST_ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST].join(', ')
@@ -53,6 +69,8 @@ export interface RegistryCall {
   /** Called again when the request has to be repeated with authorization. */
   readonly body?: () => Uint8Array | AsyncIterable<Uint8Array>
   readonly signal: AbortSignal | undefined
+  /** See `HttpRequest`. */
+  readonly idleTimeoutMs?: number | undefined
 }
 
 export class RegistryClient {
@@ -129,26 +147,35 @@ export class RegistryClient {
     return bytes
   }
 
+  /** Errors: those of `call`, ERR_REGISTRY_STATUS, ERR_REGISTRY_RANGE, ERR_BLOB_SIZE. */
   async openBlob(
     repository: ImageReference,
     descriptor: Descriptor,
-    { what, signal }: { what: string; signal?: AbortSignal | undefined },
+    { what, signal, range, idleTimeoutMs }: OpenBlobOptions,
   ): Promise<OpenBlob> {
+    const { size } = descriptor
+    const part = range !== undefined && (range.from > 0 || range.to < size) ? range : undefined
     const response = await this.call({
       method: 'GET',
       repository,
       path: `blobs/${descriptor.digest}`,
       actions: 'pull',
-      headers: { accept: '*/*' },
+      headers: { accept: '*/*', ...(part === undefined ? {} : { range: rangeHeader(part) }) },
       signal,
+      idleTimeoutMs,
     })
-    await expectStatus(response, 200, what)
-    const declared = declaredLength(response)
-    if (declared !== undefined && declared !== descriptor.size) {
+    const partial = part !== undefined && response.status === 206
+    await expectStatus(response, partial ? 206 : 200, what)
+    const { from, to } = partial ? part : { from: 0, to: size }
+    try {
+      if (partial) checkContentRange(response.headers['content-range'], part, size, what)
+      const declared = declaredLength(response)
+      if (declared !== undefined && declared !== to - from) throw wrongSize(what, declared, to - from)
+    } catch (error) {
       await discard(response)
-      throw wrongSize(what, declared, descriptor.size)
+      throw error
     }
-    return { body: exactly(response.body, descriptor.size, what) }
+    return { body: exactly(response.body, to - from, what), range: { from, to } }
   }
 
   /** One request with authorization and redirects settled; the answer may have any other status. */
@@ -194,6 +221,7 @@ export class RegistryClient {
         },
         ...(request.body === undefined ? {} : { body: request.body() }),
         ...(request.signal === undefined ? {} : { signal: request.signal }),
+        ...(request.idleTimeoutMs === undefined ? {} : { idleTimeoutMs: request.idleTimeoutMs }),
       })
       if (!REDIRECTS.has(response.status)) return response
       await discard(response)
@@ -236,9 +264,10 @@ export async function expectStatus(response: HttpResponse, status: number, what:
   const text = await readBounded(response, 16 * 1024, what)
     .then((bytes) => new TextDecoder().decode(bytes).slice(0, 300))
     .catch(() => '')
-  throw new UnavailableError(
-    'ERR_REGISTRY_STATUS',
+  throw new RegistryStatusError(
     `${what}: the registry answers ${response.status} ${JSON.stringify(text)}`,
+    response.status,
+    response.headers['retry-after'],
   )
 }
 
@@ -249,7 +278,11 @@ async function* exactly(body: AsyncIterable<Uint8Array>, size: number, what: str
     if (seen > size) throw wrongSize(what, seen, size)
     yield chunk
   }
-  if (seen !== size) throw wrongSize(what, seen, size)
+  if (seen < size) {
+    throw new UnavailableError('ERR_BLOB_SHORT', `${what}: the registry sends ${seen} bytes of ${size} and ends`, {
+      hint: 'What the registry keeps is cut short, or something between the two ends cuts it. Push the image again.',
+    })
+  }
 }
 
 function wrongSize(what: string, actual: number, described: number): UnverifiedError {

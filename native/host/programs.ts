@@ -10,3 +10,6 @@ export const CAISSON_POD: string = built('caisson-pod')
 
 /** Runs a tiny guest under KVM; see `probeKvm`. */
 export const CAISSON_KVM_PROBE: string = built('caisson-kvm-probe')
+
+/** What containerd starts for every pod; `caisson node install` puts it where containerd looks. */
+export const CAISSON_SHIM: string = built('containerd-shim-caisson-v2')

@@ -1,8 +1,9 @@
-// Exports: `Layer` (write, finish, cancel) and `appendVerity`. Arguments were checked by index.ts; everything that
+// Exports: `Layer` (write, finish, cancel), `appendVerity` and `verityRoot`. Arguments were checked by index.ts; everything that
 // computes or touches a file runs on libuv's worker threads. Results are plain objects with a numeric status.
 #include <napi.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,7 @@ class FinishJob final : public Job {
     auto object = Status(env, status_, *layer_);
     object.Set("compressedDigest", Copy(env, result_.compressed_digest));
     object.Set("compressedBytes", static_cast<double>(result_.compressed_bytes));
+    object.Set("plainDigest", Copy(env, result_.plain_digest));
     object.Set("diffId", Copy(env, result_.diff_id));
     object.Set("tarBytes", static_cast<double>(result_.tar_bytes));
     SetTree(env, object, result_.tree);
@@ -120,12 +122,13 @@ class FinishJob final : public Job {
 
 class VerityJob final : public Job {
  public:
-  VerityJob(Napi::Env env, std::string path, size_t data_block, std::vector<uint8_t> salt)
-      : Job(env), path_(std::move(path)), data_block_(data_block), salt_(std::move(salt)) {}
+  // Without `bytes` a tree is appended.
+  VerityJob(Napi::Env env, std::string path, size_t data_block, std::vector<uint8_t> salt, std::optional<uint64_t> bytes)
+      : Job(env), path_(std::move(path)), data_block_(data_block), salt_(std::move(salt)), bytes_(bytes) {}
 
   void Execute() override {
-    const std::atomic<bool> never{false};
-    status_ = caisson::AppendVerity(path_, data_block_, salt_, never, &tree_, &error_);
+    status_ = bytes_ ? caisson::VerityRoot(path_, *bytes_, data_block_, salt_, &tree_, &error_)
+                     : caisson::AppendVerity(path_, data_block_, salt_, &tree_, &error_);
   }
 
  protected:
@@ -139,6 +142,7 @@ class VerityJob final : public Job {
   std::string path_;
   size_t data_block_;
   std::vector<uint8_t> salt_;
+  std::optional<uint64_t> bytes_;
   caisson::VerityTree tree_;
   int error_ = 0;
   LayerStatus status_ = LayerStatus::kOk;
@@ -160,14 +164,19 @@ class LayerObject final : public Napi::ObjectWrap<LayerObject> {
       : Napi::ObjectWrap<LayerObject>(info), layer_(std::make_shared<caisson::Layer>()) {}
 
  private:
-  // (path, compression, salt, maxTarBytes, maxRatio): opens files only, so it may run on the main thread.
+  // (path, catalogue, compression, salt, maxTarBytes, maxRatio, key, nonce, hmac): opens files only, so it may run on the
+  // main thread. The last three may be empty.
   Napi::Value Begin(const Napi::CallbackInfo& info) {
     caisson::LayerOptions options;
     options.path = info[0].As<Napi::String>();
-    options.compression = info[1].As<Napi::String>();
-    options.salt = Bytes(info[2]);
-    options.max_tar_bytes = static_cast<uint64_t>(info[3].As<Napi::Number>().DoubleValue());
-    options.max_ratio = static_cast<uint64_t>(info[4].As<Napi::Number>().DoubleValue());
+    options.catalogue = info[1].As<Napi::String>();
+    options.compression = info[2].As<Napi::String>();
+    options.salt = Bytes(info[3]);
+    options.max_tar_bytes = static_cast<uint64_t>(info[4].As<Napi::Number>().DoubleValue());
+    options.max_ratio = static_cast<uint64_t>(info[5].As<Napi::Number>().DoubleValue());
+    options.key = Bytes(info[6]);
+    options.nonce = Bytes(info[7]);
+    options.hmac = Bytes(info[8]);
     const LayerStatus status = layer_->Begin(options);
     return Status(info.Env(), status, layer_->error());
   }
@@ -192,12 +201,20 @@ class LayerObject final : public Napi::ObjectWrap<LayerObject> {
 Napi::Value AppendVerity(const Napi::CallbackInfo& info) {
   const std::string path = info[0].As<Napi::String>();
   const auto data_block = static_cast<size_t>(info[1].As<Napi::Number>().Uint32Value());
-  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2])))->Start();
+  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2]), std::nullopt))->Start();
+}
+
+Napi::Value VerityRoot(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].As<Napi::String>();
+  const auto data_block = static_cast<size_t>(info[1].As<Napi::Number>().Uint32Value());
+  const auto bytes = static_cast<uint64_t>(info[3].As<Napi::Number>().DoubleValue());
+  return (new VerityJob(info.Env(), path, data_block, Bytes(info[2]), bytes))->Start();
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("Layer", LayerObject::Define(env));
   exports.Set("appendVerity", Napi::Function::New(env, AppendVerity));
+  exports.Set("verityRoot", Napi::Function::New(env, VerityRoot));
   return exports;
 }
 

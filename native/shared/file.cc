@@ -25,6 +25,11 @@ int File::OpenExisting(const std::string& path) {
   return fd_ < 0 ? errno : 0;
 }
 
+int File::OpenReadOnly(const std::string& path) {
+  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  return fd_ < 0 ? errno : 0;
+}
+
 int File::CreateAnonymous(const std::string& beside) {
   std::string name = beside + ".XXXXXX";
   fd_ = mkostemp(name.data(), O_CLOEXEC);

@@ -19,6 +19,7 @@ class File {
   // A new file; an existing one of that name, or a symbolic link, is an error.
   int Create(const std::string& path);
   int OpenExisting(const std::string& path);
+  int OpenReadOnly(const std::string& path);
   // A file without a name in the folder of `path`, gone when closed.
   int CreateAnonymous(const std::string& beside);
   int WriteAt(const uint8_t* bytes, size_t length, uint64_t offset);

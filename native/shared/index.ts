@@ -17,6 +17,7 @@ export type LayerStatus =
   | 'cancelled'
   | 'no-memory'
   | 'entry'
+  | 'unauthenticated'
 
 /** By the numbers of `LayerStatus` in layer.h. */
 const STATUS: readonly LayerStatus[] = [
@@ -30,6 +31,7 @@ const STATUS: readonly LayerStatus[] = [
   'cancelled',
   'no-memory',
   'entry',
+  'unauthenticated',
 ]
 
 export interface NativeTree {
@@ -42,6 +44,8 @@ export interface NativeTree {
 export interface NativeLayerResult extends NativeTree {
   readonly compressedDigest: Uint8Array
   readonly compressedBytes: number
+  /** Of the layer as it was before encryption; without encryption the same as `compressedDigest`. */
+  readonly plainDigest: Uint8Array
   readonly diffId: Uint8Array
   readonly tarBytes: number
 }
@@ -62,7 +66,17 @@ interface RawOutcome {
 }
 
 interface RawLayer {
-  begin(path: string, compression: string, salt: Uint8Array, maxTarBytes: number, maxRatio: number): RawOutcome
+  begin(
+    path: string,
+    catalogue: string,
+    compression: string,
+    salt: Uint8Array,
+    maxTarBytes: number,
+    maxRatio: number,
+    key: Uint8Array,
+    nonce: Uint8Array,
+    hmac: Uint8Array,
+  ): RawOutcome
   write(bytes: Uint8Array): Promise<RawOutcome & { tarBytes: number }>
   finish(): Promise<RawOutcome & NativeLayerResult>
   cancel(): void
@@ -71,20 +85,35 @@ interface RawLayer {
 interface Binding {
   readonly Layer: new () => RawLayer
   appendVerity(path: string, dataBlockSize: number, salt: Uint8Array): Promise<RawOutcome & NativeTree>
+  verityRoot(path: string, dataBlockSize: number, salt: Uint8Array, bytes: number): Promise<RawOutcome & NativeTree>
 }
 
 export interface NativeLayerOptions {
   /** Of the tar; must not exist. */
   readonly path: string
+  /** Of the catalogue of entries; must not exist. */
+  readonly catalogue: string
   readonly compression: 'none' | 'gzip' | 'zstd'
   /** dm-verity salt, at most 256 bytes. */
   readonly salt: Uint8Array
   readonly maxTarBytes: number
   /** Tar bytes per compressed byte, judged beyond 16 MiB of tar. */
   readonly maxRatio: number
+  readonly decryption?: NativeDecryption | undefined
+}
+
+/** AES-256-CTR over the whole blob, HMAC-SHA256 with the same key over the ciphertext; judged at the end. */
+export interface NativeDecryption {
+  /** 32 bytes */
+  readonly key: Uint8Array
+  /** 16 bytes: the first counter block */
+  readonly nonce: Uint8Array
+  /** 32 bytes */
+  readonly hmac: Uint8Array
 }
 
 const MAX_SALT = 256
+const EMPTY = new Uint8Array(0)
 
 /** One call at a time: `write` and `finish` must have settled before the next. */
 export class NativeLayer {
@@ -95,8 +124,13 @@ export class NativeLayer {
     checkSalt(options.salt)
     if (!(options.maxTarBytes > 0) || !(options.maxRatio >= 1)) throw new RangeError('limits must be positive')
     this.#layer = new (native().Layer)()
-    const { path, compression, salt, maxTarBytes, maxRatio } = options
-    this.#begun = outcome(this.#layer.begin(path, compression, salt, maxTarBytes, maxRatio))
+    const { path, catalogue, compression, salt, maxTarBytes, maxRatio, decryption } = options
+    const { key = EMPTY, nonce = EMPTY, hmac = EMPTY } = decryption ?? {}
+    const lengths = `${key.byteLength} ${nonce.byteLength} ${hmac.byteLength}`
+    if (decryption !== undefined && lengths !== '32 16 32') throw new RangeError('key, nonce or code of a wrong length')
+    this.#begun = outcome(
+      this.#layer.begin(path, catalogue, compression, salt, maxTarBytes, maxRatio, key, nonce, hmac),
+    )
   }
 
   /** `bytes` must not change until the promise settles. */
@@ -126,6 +160,18 @@ export async function appendVerity(
 ): Promise<{ outcome: Outcome; tree: NativeTree }> {
   checkSalt(salt)
   const raw = await native().appendVerity(path, dataBlockSize, salt)
+  return { outcome: outcome(raw), tree: raw }
+}
+
+/** The tree that the file's first `bytes` would have: what the kernel would say of them, without the kernel. Reads only. */
+export async function verityRoot(
+  path: string,
+  dataBlockSize: 512 | 4096,
+  salt: Uint8Array,
+  bytes: number,
+): Promise<{ outcome: Outcome; tree: NativeTree }> {
+  checkSalt(salt)
+  const raw = await native().verityRoot(path, dataBlockSize, salt, bytes)
   return { outcome: outcome(raw), tree: raw }
 }
 

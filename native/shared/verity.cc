@@ -63,26 +63,22 @@ int VerityBuilder::FlushLeaves() {
   return error;
 }
 
-int VerityBuilder::Finish(File& data, VerityTree* tree) {
-  const uint64_t hash_offset = RoundUp(std::max<uint64_t>(data_bytes_, data_block_), kHashBlock);
-  const std::vector<uint8_t> padding(static_cast<size_t>(hash_offset - data_bytes_), 0);
-  if (const int error = data.WriteAt(padding.data(), padding.size(), data_bytes_)) return error;
+// The lowest level, complete. A single block needs no tree: its digest is the root.
+int VerityBuilder::Leaves(VerityTree* tree, bool* has_tree) {
+  tree->hash_offset = RoundUp(std::max<uint64_t>(data_bytes_, data_block_), kHashBlock);
   if (!pending_.empty() || data_blocks_ == 0) {
     pending_.resize(data_block_, 0);
     HashBlock(pending_.data());
   }
-  if (data_blocks_ == 1) {
-    // One data block needs no tree: its digest is the root. The kernel still wants room for the device it maps.
-    std::copy_n(leaves_.begin(), kDigest, tree->root_hash.begin());
-    tree->data_blocks = 1;
-    tree->hash_offset = hash_offset;
-    const std::vector<uint8_t> room(kHashBlock, 0);
-    return data.WriteAt(room.data(), room.size(), hash_offset);
-  }
-  if (const int error = FlushLeaves()) return error;
+  tree->data_blocks = data_blocks_;
+  *has_tree = data_blocks_ > 1;
+  if (*has_tree) return FlushLeaves();
+  std::copy_n(leaves_.begin(), kDigest, tree->root_hash.begin());
+  return 0;
+}
 
-  // Levels above the lowest, bottom up; each is whole hash blocks. The root hash is the digest of the topmost block.
-  std::vector<std::vector<uint8_t>> upper;
+// Levels above the lowest, bottom up; each is whole hash blocks. The root hash is the digest of the topmost block.
+void VerityBuilder::Levels(VerityTree* tree, std::vector<std::vector<uint8_t>>* upper) {
   std::vector<uint8_t> digests = std::move(parents_);
   while (digests.size() > kDigest) {
     digests.resize(RoundUp(digests.size(), kHashBlock), 0);
@@ -90,15 +86,35 @@ int VerityBuilder::Finish(File& data, VerityTree* tree) {
     for (size_t block = 0; block * kHashBlock < digests.size(); block++) {
       salted_.DigestWithPrefix(digests.data() + block * kHashBlock, kHashBlock, next.data() + block * kDigest);
     }
-    upper.push_back(std::move(digests));
+    upper->push_back(std::move(digests));
     digests = std::move(next);
   }
   std::copy_n(digests.begin(), kDigest, tree->root_hash.begin());
-  tree->data_blocks = data_blocks_;
-  tree->hash_offset = hash_offset;
+}
+
+int VerityBuilder::FinishRoot(VerityTree* tree) {
+  bool has_tree = false;
+  if (const int error = Leaves(tree, &has_tree)) return error;
+  std::vector<std::vector<uint8_t>> upper;
+  if (has_tree) Levels(tree, &upper);
+  return 0;
+}
+
+int VerityBuilder::Finish(File& data, VerityTree* tree) {
+  bool has_tree = false;
+  if (const int error = Leaves(tree, &has_tree)) return error;
+  const std::vector<uint8_t> padding(static_cast<size_t>(tree->hash_offset - data_bytes_), 0);
+  if (const int error = data.WriteAt(padding.data(), padding.size(), data_bytes_)) return error;
+  if (!has_tree) {
+    // The kernel still wants room for the device it maps.
+    const std::vector<uint8_t> room(kHashBlock, 0);
+    return data.WriteAt(room.data(), room.size(), tree->hash_offset);
+  }
+  std::vector<std::vector<uint8_t>> upper;
+  Levels(tree, &upper);
 
   // On disk the top level comes first.
-  uint64_t at = hash_offset;
+  uint64_t at = tree->hash_offset;
   for (auto level = upper.rbegin(); level != upper.rend(); ++level) {
     if (const int error = data.WriteAt(level->data(), level->size(), at)) return error;
     at += level->size();

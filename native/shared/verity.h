@@ -33,9 +33,14 @@ class VerityBuilder {
   // Data without any byte counts as one block of zeros: the kernel has no empty verity device.
   int Finish(File& data, VerityTree* tree);
 
+  // The tree's root without a tree: what `Finish` would say, for data that have one already.
+  int FinishRoot(VerityTree* tree);
+
  private:
   void HashBlock(const uint8_t* block);
   int FlushLeaves();
+  void Levels(VerityTree* tree, std::vector<std::vector<uint8_t>>* upper);
+  int Leaves(VerityTree* tree, bool* has_tree);
 
   Sha256 salted_;
   size_t data_block_ = 0;

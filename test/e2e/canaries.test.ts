@@ -6,163 +6,22 @@
  * says: QEMU's memory, and mappings of guest RAM in other processes. On this platform the host can read guest memory;
  * the test shows that, too, because it proves that the canaries were there and that the search finds them.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import {
-  chmodSync,
-  linkSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import { connect } from 'node:net'
+import { linkSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { text } from 'node:stream/consumers'
+import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { writeImageLayout } from '#tools/nginx-image/layout'
-import { formsOf, isGuestMemory, mappingsOf, processesOf, programOf, Search } from './fixtures/search.ts'
-import { REGISTRY_NAME, Tenant, VCPUS, VERIFIER_NAME } from './fixtures/tenant.ts'
-
-const ROOT = new URL('../..', import.meta.url).pathname
-const QEMU = '/usr/bin/qemu-system-x86_64'
-const SECRET = 'default/canary/secret'
-const POD = 'canary'
-const PORT = 9000
+import { identifyProcess } from '#host-shim/pod/process-identity'
+import { caisson, canaryWorkload, Host, POD } from './fixtures/canary-host.ts'
+import { LoopbackCapture, sendOverLoopback } from './fixtures/loopback.ts'
+import { formsOf, isGuestMemory, mappingsOf, programOf, Search } from './fixtures/search.ts'
+import { REGISTRY_NAME, VERIFIER_NAME } from './fixtures/tenant.ts'
 
 /** Part of each canary of this run: whoever finds one finds this. Letters and digits, so that no encoding escapes them. */
 const tag = `Canary${randomBytes(12).toString('hex')}`
-
-/** The image: canaries in a layer that is not even compressed, and in its configuration. Answers with the reference. */
-async function pushWorkload(tenant: Tenant): Promise<string> {
-  const program = tenant.path('workload')
-  const masked = (name: string): string => [...Buffer.from(`${tag}${name}`)].map((byte) => byte ^ 0x5a).join(',')
-  const defines = ['memory', 'file', 'output'].map((name) => `-DCANARY_${name.toUpperCase()}=${masked(name)}`)
-  const source = join(ROOT, 'test/e2e/fixtures/canary-workload.c')
-  execFileSync('gcc', ['-static', '-O2', '-s', '-Wall', '-Werror', ...defines, '-o', program, source])
-  const layout = tenant.path('layout-canary')
-  writeImageLayout(layout, {
-    layers: [
-      {
-        compression: 'none',
-        entries: [
-          { path: 'data', type: 'directory', mode: 0o755 },
-          { path: 'data/layer', type: 'file', mode: 0o644, content: Buffer.from(`${tag}layer\n`.repeat(1000)) },
-        ],
-      },
-      {
-        compression: 'none',
-        entries: [
-          { path: 'run', type: 'directory', mode: 0o755 },
-          { path: 'workload', type: 'file', mode: 0o755, content: readFileSync(program) },
-        ],
-      },
-    ],
-    config: {
-      Cmd: ['/workload'],
-      Env: [`CANARY_CONFIG=${tag}environment`],
-      Labels: { 'test.canary': `${tag}label` },
-    },
-  })
-  return tenant.push(layout, 'canary', tenant.signingKey.privatePem)
-}
-
-/** The host's folder, with QEMU wrapped so that it records what its network device carries. */
-function hostFolder(t: ExecutionContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'caisson-host-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  for (const name of ['bin', 'tmp', 'state', 'kept']) mkdirSync(join(folder, name))
-  const wrapper = join(folder, 'bin/qemu-system-x86_64')
-  const filter = `filter-dump,id=capture,netdev=net,maxlen=65536,file=${folder}/network.pcap`
-  writeFileSync(wrapper, `#!/bin/sh\nexec ${QEMU} "$@" -object ${filter}\n`)
-  chmodSync(wrapper, 0o755)
-  return folder
-}
-
-class Host {
-  readonly folder: string
-  readonly tpmCa: string
-  readonly process: ChildProcess
-  readonly exited: Promise<number>
-  /** Port on this machine that reaches the workload. */
-  readonly port: Promise<number>
-
-  constructor(t: ExecutionContext, options: { folder: string; tpmCa: string; image: string }) {
-    const { folder, tpmCa, image } = options
-    this.folder = folder
-    this.tpmCa = tpmCa
-    const hosts = [VERIFIER_NAME, REGISTRY_NAME].flatMap((name) => ['--add-host', `${name}:host-gateway`])
-    this.process = this.#caisson([
-      ...['run', '--json', '--accel', 'tcg', '--cpus', String(VCPUS), '--scratch', '256', '--name', POD],
-      ...['--initdata', join(folder, 'initdata.toml'), '--state', join(folder, 'state'), '--tpm-ca', tpmCa, ...hosts],
-      ...['--publish', `127.0.0.1:0:${PORT}`, image],
-    ])
-    const { stdout, stderr } = this.process
-    if (stdout === null || stderr === null) throw new Error('no pipes')
-    const output = text(stdout)
-    this.exited = once(this.process, 'exit').then(async ([code]) => {
-      writeFileSync(join(folder, 'stdout'), await output)
-      return Number(code)
-    })
-    t.teardown(async () => {
-      // The first one asks the workload, which does not care; the next ones end the VM.
-      const again = setInterval(() => this.process.kill('SIGTERM'), 1000)
-      await this.exited
-      clearInterval(again)
-    })
-    const errors: string[] = []
-    const lines = createInterface({ input: stderr })
-    this.port = new Promise((resolve, reject) => {
-      lines.on('line', (line) => {
-        errors.push(line)
-        writeFileSync(join(folder, 'stderr'), errors.join('\n'))
-        const port = /"running":true.*"listen":(\d+)/.exec(line)?.[1]
-        if (port !== undefined) resolve(Number(port))
-      })
-      void this.exited.then((code) =>
-        reject(new Error(`caisson run ended with ${code}: ${errors.slice(-4).join('\n')}`)),
-      )
-    })
-    this.port.catch(() => undefined)
-  }
-
-  /** A command of the operator's on the running pod. */
-  async command(name: string, ...words: string[]): Promise<{ code: number; output: string }> {
-    const child = this.#caisson([name, '--state', join(this.folder, 'state'), POD, ...words])
-    if (child.stdout === null || child.stderr === null) throw new Error('no pipes')
-    const output = Promise.all([text(child.stdout), text(child.stderr)])
-    const [code] = await once(child, 'exit')
-    return { code: Number(code), output: (await output).join('') }
-  }
-
-  /** Sends one letter to the workload; answers with what comes back. */
-  async ask(word: string): Promise<string> {
-    const socket = connect({ host: '127.0.0.1', port: await this.port })
-    socket.write(word)
-    return text(socket)
-  }
-
-  get processes(): readonly number[] {
-    return processesOf(this.process.pid ?? 0, this.folder)
-  }
-
-  #caisson(words: readonly string[]): ChildProcess {
-    const env = { ...process.env, TMPDIR: join(this.folder, 'tmp'), PATH: `${this.folder}/bin:${process.env.PATH}` }
-    const argv = [join(ROOT, 'cli/main.ts'), ...words]
-    return spawn(process.execPath, argv, { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
-  }
-}
-
-/** The tenant's commands. */
-function caisson(...words: string[]): string {
-  return execFileSync(process.execPath, [join(ROOT, 'cli/main.ts'), ...words], { encoding: 'utf8' })
-}
 
 function only(pids: readonly number[], program: string): number {
   const [pid] = pids.filter((candidate) => programOf(candidate) === program)
@@ -224,34 +83,17 @@ test('the search finds a canary in each form, across chunks, in files, names, wo
   )
 })
 
-test('nothing that a workload keeps to itself is anywhere on its host', async (t) => {
+test.serial('nothing that a workload keeps to itself is anywhere on its host', async (t) => {
   const before = new Set(temporaryEntries())
-  const tenant = await Tenant.start()
-  t.teardown(() => tenant[Symbol.asyncDispose]())
-  const image = await pushWorkload(tenant)
+  const { tenant, image, folder, tenantKey } = await canaryWorkload(t, tag)
   const digest = image.slice(image.indexOf('sha256:'))
-  const folder = hostFolder(t)
-  const tenantKey = tenant.path('reasons')
-  caisson('initdata', 'keygen', '--output', tenantKey)
-  const initdata = tenant.initdata(
-    `apiVersion: caisson/v1
-kind: WorkloadPolicy
-containers:
-  - name: canary
-    image: ${image}
-    secrets: [{ resource: ${SECRET}, path: /run/secrets/canary, mode: "0400" }]
-    ports: [${PORT}]
-`,
-    readFileSync(`${tenantKey}.pub.jwk`, 'utf8').trim(),
-  )
-  writeFileSync(join(folder, 'initdata.toml'), initdata)
-  await tenant.expect(initdata)
-  await tenant.admin.putResource(SECRET, Buffer.from(`${tag}secret`))
-
   const canaries = new Search(formsOf(tag))
   t.deepEqual(canaries.file(tenant.path('workload')), [], 'the workload’s own canaries are masked in its program')
   t.true(canaries.folder(tenant.path('registry-data')).length >= 2, 'the registry has layer and configuration in plain')
 
+  const loopback = await LoopbackCapture.start(t, join(folder, 'loopback'))
+  const planted = `Planted${randomBytes(12).toString('hex')}`
+  await sendOverLoopback(planted)
   const host = new Host(t, { folder, tpmCa: tenant.path('tpm-ca'), image })
   t.is(await host.ask('r'), 'ready 111\n')
 
@@ -301,6 +143,8 @@ containers:
 
   t.is(await host.ask('e'), 'ready 111\n')
   t.is(await host.exited, 0)
+  const { packets, lost } = await loopback.stop()
+  t.is(lost, 0, 'every packet of the loopback interface was recorded')
 
   const scratch = lstatSync(join(folder, 'kept/scratch.img'))
   t.true(scratch.blocks * 512 > 1024 * 1024, 'the workload’s layers and files are on the scratch disk, encrypted')
@@ -316,10 +160,59 @@ containers:
     'names in TLS hellos',
   )
   t.true(lstatSync(capture).size > 500_000, 'the layers came over this device')
+  const published = await host.port
+  const answers = loopback.from(published).flatMap((file) => known(['ready 111']).file(file))
+  t.is(answers.length, 2, 'both answers came over the published port')
+  t.is(known([planted]).folder(loopback.folder).length, 1, 'what a test sends over the loopback interface is found')
+  for (const name of [VERIFIER_NAME, REGISTRY_NAME])
+    t.true(known([name]).folder(loopback.folder).length > 0, `QEMU’s connections to ${name} were recorded`)
   t.deepEqual(known([digest]).file(join(folder, 'kept/initdata.img')), [digest])
   t.deepEqual(known(['agent-ready']).file(join(folder, 'kept/console.log')), ['agent-ready'])
-  t.log(`${(canaries.bytes / 1024 ** 2).toFixed(0)} MiB searched, among them ${kept.length} files of the pod`)
+  t.log(
+    `${(canaries.bytes / 1024 ** 2).toFixed(0)} MiB searched, among them ${kept.length} files of the pod; ${packets} packets on loopback`,
+  )
 })
+
+test.serial('core dumps of the host’s processes hold nothing of the workload, and its VM leaves none', async (t) => {
+  coreDumpsInWorkingFolder(t)
+  const { tenant, image, folder } = await canaryWorkload(t, tag)
+  const prefix = ['prlimit', '--core=unlimited:unlimited']
+  const host = new Host(t, { folder, tpmCa: tenant.path('tpm-ca'), image, prefix })
+  t.is(await host.ask('r'), 'ready 111\n')
+  const pids = host.processes
+  for (const program of ['caisson-pod', 'qemu-system-x86_64']) {
+    const limits = readFileSync(`/proc/${only(pids, program)}/limits`, 'utf8')
+    t.regex(
+      limits,
+      /^Max core file size +1 +1 /m,
+      `${program} leaves no core, whoever started it and wherever cores go`,
+    )
+  }
+  const canaries = new Search(formsOf(tag))
+  for (const [name, pid, known] of [
+    ['swtpm', only(pids, 'swtpm'), folder],
+    ['caisson run', host.process.pid ?? 0, image.slice(image.indexOf('sha256:'))],
+  ] as const) {
+    process.kill(pid, 'SIGSEGV')
+    while ((await identifyProcess(pid)) !== undefined) await setTimeout(50)
+    const core = join(folder, readdirSync(folder).find((file) => file.startsWith('core')) ?? `core of ${name}`)
+    t.deepEqual(new Search(new Map([['known', Buffer.from(known)]])).file(core), ['known'], `a core dump of ${name}`)
+    t.deepEqual(canaries.file(core), [], name)
+    rmSync(core)
+  }
+  while (host.processes.length > 0) await setTimeout(50)
+  t.deepEqual(canaries.folder(folder), [])
+  t.log(`${(canaries.bytes / 1024 ** 2).toFixed(0)} MiB searched`)
+})
+
+/** Until the test ends, whatever this machine usually does with them. */
+function coreDumpsInWorkingFolder(t: ExecutionContext): void {
+  const pattern = '/proc/sys/kernel/core_pattern'
+  const before = readFileSync(pattern, 'utf8')
+  if (!/^[|/]/.test(before)) return
+  writeFileSync(pattern, 'core')
+  t.teardown(() => writeFileSync(pattern, before))
+}
 
 function memoryName(pid: number): string {
   return mappingsOf(pid).find(({ name }) => isGuestMemory(name))?.name ?? 'no guest RAM'

@@ -10,22 +10,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import anyTest, { type ExecutionContext, type TestFn } from 'ava'
-import { buildGuest } from '#guest/build/build'
+import anyTest, { type TestFn } from 'ava'
 import { AgentClient } from '#host-shim/pod/agent-client'
 import { openGuestStream } from '#host-shim/pod/guest-streams'
-import { type Pod, startPod } from '#host-shim/pod/pod'
+import type { Pod } from '#host-shim/pod/pod'
 import { connectVsock, redeemTicket } from '#host-shim/pod/vsock'
-import { CAISSON_POD } from '#native/host/index'
 import { AGENT_RPC_PORT, AGENT_STREAM_PORT } from '#protocol/agent-service'
 import { ContainerState, Stage, StreamKind } from '#protocol/gen/agent_pb'
-import { encodeInitdata } from '#protocol/initdata'
 import type { LayerSource } from '#tools/nginx-image/layout'
-import { USER_NETWORK } from '#vmm/qemu/command-line'
-import { shellLayers } from '../component/guest/shell-image.ts'
-import { file, filler, pushLayers } from '../component/image/fixtures/image.ts'
-import { startRegistry } from '../component/image/fixtures/registry.ts'
-import { attest, honestPlan, refusalOf } from './fixtures/host.ts'
+import { file, filler } from '../component/image/fixtures/image.ts'
+import { attest, boot, honestPlan, refusalOf } from './fixtures/host.ts'
+import { startGuest, startSandbox } from './fixtures/shell-guest.ts'
 import { Tenant } from './fixtures/tenant.ts'
 
 const SIGKILL = 9
@@ -37,59 +32,6 @@ interface Context {
 
 const test = anyTest as TestFn<Context>
 const cleanUp = new AsyncDisposableStack()
-
-/** Starts a guest of platform `none` whose policy is `rules`, and an image with a shell and `more` layers over it. */
-async function startGuest(
-  folder: string,
-  t: ExecutionContext,
-  options: { id: string; memoryMib: number; more: readonly LayerSource[]; rules: (image: string) => string },
-): Promise<{ pod: Pod; image: string }> {
-  const guest = await buildGuest()
-  const registry = await startRegistry(t, join(folder, 'registry'))
-  const { reference: image } = await pushLayers(registry, folder, {
-    layers: [...shellLayers(), ...options.more],
-    config: { Cmd: ['/bin/sh', '-c', 'cat; exit 7'] },
-  })
-  const policyYaml = `
-apiVersion: caisson/v1
-kind: WorkloadPolicy
-imagePolicy: { default: [ { type: insecureAcceptAnything } ] }
-containers:
-${options.rules(image)}`
-  const initdata = encodeInitdata({
-    verifier: undefined,
-    registryCaPem: [registry.caPem],
-    imagePolicyResource: undefined,
-    registryCredentialsResource: undefined,
-    policyYaml,
-    tenantKeyJwk: undefined,
-  })
-  const pod = await startPod(
-    {
-      id: options.id,
-      platform: 'none',
-      accelerator: 'tcg',
-      guest: { kernel: guest.kernelPath, root: guest.rootPath, commandLine: guest.manifest.cmdline.none },
-      vcpus: 2,
-      memoryMib: options.memoryMib,
-      scratchMib: 1024,
-      initdata,
-      network: 'user',
-    },
-    { stateRoot: folder, podProgram: CAISSON_POD },
-  )
-  t.teardown(() => pod.stop({ graceMs: 0 }))
-  return { pod, image }
-}
-
-async function startSandbox(pod: Pod): Promise<void> {
-  await pod.agent.startSandbox({
-    hostname: 'sandbox',
-    interfaces: [{ ...USER_NETWORK, addresses: [...USER_NETWORK.addresses], gateways: [...USER_NETWORK.gateways] }],
-    nameservers: [...USER_NETWORK.nameservers],
-    hosts: [{ name: 'registry.test', address: '10.0.2.2' }],
-  })
-}
 
 test.before(async (t) => {
   t.timeout(1_200_000)
@@ -240,30 +182,28 @@ test.serial(
   },
 )
 
-test.serial(
-  'a clock that the host set to 1970 is refused at the verifier’s certificate, with nothing released',
-  async (t) => {
-    const tenant = await Tenant.start()
-    t.teardown(() => tenant[Symbol.asyncDispose]())
-    const policy = `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n  - name: web\n    image: ${tenant.repository('web')}@sha256:${'ab'.repeat(32)}\n`
-    const initdata = tenant.initdata(policy)
-    await tenant.expect(initdata)
-    const qemuProgram = tenant.path('qemu-1970')
-    await writeFile(qemuProgram, '#!/bin/sh\nexec qemu-system-x86_64 "$@" -rtc base=1970-01-01T00:00:00\n')
-    await chmod(qemuProgram, 0o755)
-    const pod = await startPod(honestPlan(tenant, initdata), {
-      stateRoot: tenant.path('host'),
-      podProgram: CAISSON_POD,
-      qemuProgram,
-    })
-    t.teardown(() => pod.stop({ graceMs: 0 }))
-    const refusal = await refusalOf(attest(pod))
-    t.is(refusal.code, 'ERR_VERIFIER_TLS')
-    t.not(refusal.correlationId, '')
-    t.is((await pod.agent.getStatus()).stage, Stage.FAILED)
-    t.deepEqual(await tenant.admin.listAttestations({ limit: 1 }), [], 'the verifier was not even asked')
-  },
-)
+for (const year of [1970, 2099]) {
+  test.serial(
+    `a clock that the host set to ${year} is refused at the verifier’s certificate, with nothing released`,
+    async (t) => {
+      const tenant = await Tenant.start()
+      t.teardown(() => tenant[Symbol.asyncDispose]())
+      const policy = `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n  - name: web\n    image: ${tenant.repository('web')}@sha256:${'ab'.repeat(32)}\n`
+      const initdata = tenant.initdata(policy)
+      await tenant.expect(initdata)
+      const qemuProgram = tenant.path(`qemu-${year}`)
+      await writeFile(qemuProgram, `#!/bin/sh\nexec qemu-system-x86_64 "$@" -rtc base=${year}-01-01T00:00:00\n`)
+      await chmod(qemuProgram, 0o755)
+      const pod = await boot(t, tenant, honestPlan(tenant, initdata), { qemuProgram })
+      const refusal = await refusalOf(attest(pod))
+      t.is(refusal.code, 'ERR_VERIFIER_TLS')
+      t.not(refusal.correlationId, '')
+      t.is((await pod.agent.getStatus()).stage, Stage.FAILED)
+      t.deepEqual(await tenant.admin.listAttestations({ limit: 1 }), [], 'the verifier was not even asked')
+      t.deepEqual(await tenant.releases(), [])
+    },
+  )
+}
 
 const MIB = 1024 * 1024
 const BIG_MIB = 96

@@ -8,6 +8,8 @@ import { encodeTar, type TarEntry } from './tar.ts'
 export interface LayerSource {
   readonly compression: 'gzip' | 'zstd' | 'none'
   readonly entries: readonly TarEntry[]
+  /** In place of the entries: a tar that somebody else wrote. */
+  readonly tar?: Uint8Array
 }
 
 export interface ImageSource {
@@ -29,7 +31,7 @@ export function writeImageLayout(folder: string, image: ImageSource): string {
     writeFileSync(join(folder, 'blobs/sha256', hex), bytes)
     return { mediaType, digest: `sha256:${hex}`, size: bytes.byteLength }
   }
-  const tars = image.layers.map(({ entries }) => encodeTar(entries))
+  const tars = image.layers.map(({ entries, tar }) => tar ?? encodeTar(entries))
   const layers = image.layers.map(({ compression }, index) => {
     const tar = tars[index] ?? new Uint8Array()
     return blob(`application/vnd.oci.image.layer.v1.tar${SUFFIX[compression]}`, compress(tar, compression))

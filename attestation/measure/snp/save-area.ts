@@ -109,7 +109,10 @@ export function saveArea(state: StartState): Uint8Array {
   )
 }
 
-/** A vCPU in 32-bit protected mode with flat segments: what QEMU gives an SVSM. */
+/**
+ * A vCPU in 32-bit protected mode with flat segments: what QEMU gives an SVSM. KVM writes the floating-point control word here
+ * as everywhere (since Linux 6.9); a calculator that leaves it zero computes another digest.
+ */
 export function svsmSaveArea(state: StartState): Uint8Array {
   const data: Segment = { selector: 16, attributes: 0xc93, limit: 0xffff_ffff }
   return write(

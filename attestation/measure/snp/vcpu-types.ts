@@ -42,6 +42,6 @@ export function signatureOfVcpuType(name: string): number {
   const signature = SIGNATURES.get(name.toLowerCase())
   if (signature !== undefined) return signature
   throw new UsageError('ERR_SNP_VCPU_TYPE', `vCPU type ${JSON.stringify(name)} is not known`, {
-    hint: `Known are EPYC-IBPB and ${MODELS.map(([model, , versions]) => `${model}[-v1..${versions}]`).join(', ')}; give others by --vcpu-sig or --vcpu-family.`,
+    hint: `Known are EPYC-IBPB and ${MODELS.map(([model, , versions]) => `${model}[-v1..${versions}]`).join(', ')}; give others by their signature (--vcpu-sig).`,
   })
 }

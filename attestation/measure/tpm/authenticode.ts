@@ -13,10 +13,19 @@ const CHECKSUM_OFFSET = 64
 const CERTIFICATE_TABLE = 4
 const SECTION_HEADER_BYTES = 40
 
-/** SHA-256. Throws `MalformedError` ERR_PE_IMAGE or ERR_TRUNCATED. */
+/** Throws `MalformedError` ERR_PE_IMAGE or ERR_TRUNCATED. */
 export function authenticodeSha256(image: Uint8Array): Uint8Array {
+  return authenticode(image, 'sha256')
+}
+
+/** What TDs measure. Throws `MalformedError` ERR_PE_IMAGE or ERR_TRUNCATED. */
+export function authenticodeSha384(image: Uint8Array): Uint8Array {
+  return authenticode(image, 'sha384')
+}
+
+function authenticode(image: Uint8Array, algorithm: 'sha256' | 'sha384'): Uint8Array {
   const layout = readLayout(image)
-  const hash = createHash('sha256')
+  const hash = createHash(algorithm)
   hash.update(slice(image, 0, layout.checksum))
   if (layout.certificateEntry === undefined) {
     hash.update(slice(image, layout.checksum + 4, layout.headers))

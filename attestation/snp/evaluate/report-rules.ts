@@ -92,7 +92,8 @@ function policyFindings(report: SnpReport): Finding[] {
 function brokenPromises(report: SnpReport, policy: GuestPolicy): string[] {
   const platform = readPlatformInfo(report.platformInfo)
   const { major, minor } = report.currentVersion
-  const tooOld = policy.abiMajor > major || (policy.abiMajor === major && policy.abiMinor > minor)
+  const stated = versionNumber(report.currentVersion) !== 0 // early firmware leaves it out
+  const tooOld = stated && (policy.abiMajor > major || (policy.abiMajor === major && policy.abiMinor > minor))
   return [
     ...(tooOld ? [`ABI ${policy.abiMajor}.${policy.abiMinor}, the firmware has ${major}.${minor}`] : []),
     ...(platform.smt && !policy.smt ? ['no hyper-threading'] : []),

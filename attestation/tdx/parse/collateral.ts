@@ -66,10 +66,13 @@ class Found implements IntelDocuments {
   }
 }
 
+/** An answer of the service begins with one of these members. */
+const ANSWER = /^\s*\{\s*"(?:tcbInfo|enclaveIdentity|signature|headers|body)"/
+
 /** The signed object itself, in a string; not a whole answer, which has the signature within. */
 function signedText(value: string | undefined): string | undefined {
   const text = value === undefined ? undefined : objectText(value)
-  return text !== undefined && splitMembers(text).has('tcbLevels') ? text : undefined
+  return text === undefined || ANSWER.test(text) ? undefined : text
 }
 
 /** The object that a member is, or that its string holds. */

@@ -1,6 +1,7 @@
 /** ECDSA P-256 with SHA-256 over signatures of two big-endian numbers, as quotes and Intel's documents have them. */
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
-import { concatBytes } from '#protocol/encoding'
+import { concatBytes, equalBytes } from '#protocol/encoding'
+import type { ParsedCertificate } from '../../x509/certificate.ts'
 
 /** SubjectPublicKeyInfo of a P-256 key up to its coordinates: id-ecPublicKey, prime256v1, an uncompressed point. */
 const P256_PREFIX: Uint8Array = Buffer.from('3059301306072a8648ce3d020106082a8648ce3d03010703420004', 'hex')
@@ -14,9 +15,18 @@ export function p256Key(point: Uint8Array): KeyObject | undefined {
   }
 }
 
-/** @param signature R ‖ S. False as well for keys of another kind. */
+/** @param signature R ‖ S. False as well for certificates of other keys. */
+export function verifyByCertificate(
+  { publicKey, publicKeyInfo }: ParsedCertificate,
+  signed: Uint8Array | string,
+  signature: Uint8Array,
+): boolean {
+  const isP256 = equalBytes(publicKeyInfo.subarray(0, P256_PREFIX.length), P256_PREFIX)
+  return isP256 && verifyP256(publicKey, signed, signature)
+}
+
+/** @param key of the curve P-256, as `p256Key` makes them. @param signature R ‖ S */
 export function verifyP256(key: KeyObject, signed: Uint8Array | string, signature: Uint8Array): boolean {
-  if (key.asymmetricKeyDetails?.namedCurve !== 'prime256v1') return false
   const data = typeof signed === 'string' ? Buffer.from(signed, 'utf8') : signed
   return verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature)
 }

@@ -3,6 +3,7 @@
  * information for the platform and the identity of the quoting enclave. Everything here follows from certification data,
  * collateral, anchors and time alone, so it can be kept while they stay the same.
  */
+import { equalBytes } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import type { AppraisalContext } from '../../evidence/context.ts'
 import type { Finding } from '../../evidence/verdict.ts'
@@ -11,6 +12,7 @@ import { verifyCrl } from '../../x509/crl.ts'
 import { nameAttribute } from '../../x509/name.ts'
 import { describe, verifyPath } from '../../x509/path.ts'
 import { parsePem } from '../../x509/pem.ts'
+import { verifySignature } from '../../x509/signature.ts'
 import { distinctFindings, pathFindings } from '../findings.ts'
 import { INTEL_SGX_ROOT } from '../intel-root.ts'
 import { type IntelDocuments, parseIntelDocuments, type SignedDocument } from '../parse/collateral.ts'
@@ -45,13 +47,14 @@ const MAX_PCKS = 64
 /** Throws `MalformedError` where certification data or documents cannot be read. */
 export function endorse(quote: Quote, context: AppraisalContext): Endorsement {
   const { collateral, at } = context
-  const embedded = embeddedChain(quote)
   const anchors = [INTEL_SGX_ROOT, ...context.anchors]
+  const embedded = embeddedChain(quote, [...anchors, ...collateral.certificates])
   const certificates = [...embedded, ...collateral.certificates]
   const trust: TrustContext = { certificates, crls: collateral.crls, anchors, at }
   const documents = parseIntelDocuments(collateral.documents)
   const leaf = embedded[0] ?? findPck(quote, collateral.certificates)
-  const { pck, findings } = leaf === undefined ? { pck: undefined, findings: [noPck()] } : judgePck(leaf, trust)
+  const { pck, findings } =
+    leaf === undefined ? { pck: undefined, findings: [noPck()] } : judgePck(leaf, { trust, embedded })
   const verifier = new DocumentVerifier(trust)
   const tcbInfo = chooseTcbInfo({ quote, pck, documents, verifier })
   const identity = chooseIdentity({ quote, documents, verifier })
@@ -73,8 +76,11 @@ function boundariesOf({ certificates, anchors, crls }: TrustContext, documents: 
   ].map((date) => date.getTime())
 }
 
-/** Types 4 and 5 carry certificates in PEM, leaf first, as C programs write them: with a NUL at the end. */
-function embeddedChain({ certification }: Quote): ParsedCertificate[] {
+/**
+ * Types 4 and 5 carry certificates in PEM, leaf first, as C programs write them: with a NUL at the end.
+ * @param known certificates that need not be read again: the CAs are usually in the collateral too
+ */
+function embeddedChain({ certification }: Quote, known: readonly ParsedCertificate[]): ParsedCertificate[] {
   if (certification.type !== 4 && certification.type !== 5) return []
   const text = Buffer.from(certification.data).toString('latin1').replace(/\0+$/, '')
   const blocks = parsePem(text)
@@ -82,7 +88,7 @@ function embeddedChain({ certification }: Quote): ParsedCertificate[] {
   if (blocks.length === 0 || blocks.length > 8 || outside.trim() !== '') {
     throw new MalformedError('ERR_QUOTE', 'quote: its certification data is not a chain of certificates in PEM')
   }
-  return blocks.map(({ bytes }) => parseCertificate(bytes))
+  return blocks.map(({ bytes }) => known.find(({ der }) => equalBytes(der, bytes)) ?? parseCertificate(bytes))
 }
 
 /** The one of the collateral whose key signed the report of the quoting enclave. */
@@ -90,7 +96,7 @@ function findPck(quote: Quote, certificates: readonly ParsedCertificate[]): Pars
   return certificates
     .filter((certificate) => certificate.extension(SGX_EXTENSION_OID) !== undefined)
     .slice(0, MAX_PCKS)
-    .find(({ publicKey }) => verifyQeReport(quote, publicKey))
+    .find((certificate) => verifyQeReport(quote, certificate))
 }
 
 function noPck(): Finding {
@@ -102,7 +108,10 @@ function noPck(): Finding {
   }
 }
 
-function judgePck(leaf: ParsedCertificate, trust: TrustContext): { pck: Pck | undefined; findings: Finding[] } {
+function judgePck(
+  leaf: ParsedCertificate,
+  { trust, embedded }: { readonly trust: TrustContext; readonly embedded: readonly ParsedCertificate[] },
+): { pck: Pck | undefined; findings: Finding[] } {
   const { certificates, ...rest } = trust
   const { path, problems } = verifyPath({
     leaf,
@@ -113,6 +122,7 @@ function judgePck(leaf: ParsedCertificate, trust: TrustContext): { pck: Pck | un
     ...rest,
   })
   const findings = [...pathFindings(problems), ...revokedRoot(path.at(-1), trust)]
+  if (problems.length === 0) findings.push(...strayFindings(embedded, path))
   const content = leaf.extension(SGX_EXTENSION_OID)
   const name = nameAttribute(leaf.subject, COMMON_NAME) ?? ''
   if (content === undefined || !name.includes(PCK_NAME) || leaf.basicConstraints?.ca === true) {
@@ -133,6 +143,32 @@ function issuingCa({ issuer }: ParsedCertificate): Pck['ca'] {
   const name = nameAttribute(issuer, COMMON_NAME) ?? ''
   if (name.includes('Platform CA')) return 'platform'
   return name.includes('Processor CA') ? 'processor' : undefined
+}
+
+/**
+ * The chain of a quote must be the one that was verified: nobody signs it as a whole, so a certificate that was changed would
+ * otherwise go unnoticed wherever the collateral has the genuine one. A renewed root is that root.
+ */
+function strayFindings(embedded: readonly ParsedCertificate[], path: readonly ParsedCertificate[]): Finding[] {
+  const root = path.at(-1)
+  const belongs = (certificate: ParsedCertificate): boolean =>
+    path.some(({ der }) => equalBytes(der, certificate.der)) ||
+    (root !== undefined && equalBytes(root.publicKeyInfo, certificate.publicKeyInfo) && isSelfSigned(certificate))
+  const stray = embedded.find((certificate) => !belongs(certificate))
+  if (stray === undefined) return []
+  return [
+    {
+      severity: 'contraindicated',
+      code: 'chain_stray',
+      message: `the quote carries ${describe(stray)}, which is not part of its chain`,
+      expected: path.map((certificate) => describe(certificate)).join(', '),
+      remedy: 'The chain was changed or put together from several: ask for the evidence anew.',
+    },
+  ]
+}
+
+function isSelfSigned({ signed, algorithm, signature, publicKey }: ParsedCertificate): boolean {
+  return verifySignature(signed, algorithm, signature, publicKey)
 }
 
 /** Paths end at a trusted root; Intel could still withdraw it with its own last list. */

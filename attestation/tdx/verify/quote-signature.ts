@@ -1,8 +1,9 @@
 /** The three links within a quote: PCK key → report of the quoting enclave → attestation key → what is quoted. */
-import { createHash, type KeyObject } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { equalBytes } from '#protocol/encoding'
+import type { ParsedCertificate } from '../../x509/certificate.ts'
 import type { Quote } from '../parse/quote.ts'
-import { p256Key, verifyP256 } from './ecdsa.ts'
+import { p256Key, verifyByCertificate, verifyP256 } from './ecdsa.ts'
 
 const DIGEST_BYTES = 32
 
@@ -22,7 +23,7 @@ export function bindsAttestationKey({ attestationKey, qeAuthData, qeReport }: Qu
   )
 }
 
-/** The report was made on the platform whose provisioning certificate has this key. */
-export function verifyQeReport(quote: Quote, pckKey: KeyObject): boolean {
-  return verifyP256(pckKey, quote.qeReportBytes, quote.qeReportSignature)
+/** The report was made on the platform of this provisioning certificate. */
+export function verifyQeReport(quote: Quote, pck: ParsedCertificate): boolean {
+  return verifyByCertificate(pck, quote.qeReportBytes, quote.qeReportSignature)
 }

@@ -7,7 +7,7 @@ import { verifyPath } from '../../x509/path.ts'
 import { SIGNATURE_OID } from '../../x509/signature.ts'
 import { pathFindings } from '../findings.ts'
 import type { SignedDocument } from '../parse/collateral.ts'
-import { verifyP256 } from './ecdsa.ts'
+import { verifyByCertificate } from './ecdsa.ts'
 
 /** What chains of this TEE are judged with. */
 export interface TrustContext {
@@ -46,7 +46,9 @@ export class DocumentVerifier {
       const remedy = 'Add the issuer chain (TCB-Info-Issuer-Chain) to the collateral.'
       return { genuine: false, findings: [{ severity: 'warning', code: unchecked, message, remedy }] }
     }
-    const signer = this.#signers.find(({ publicKey }) => verifyP256(publicKey, document.signed, document.signature))
+    const signer = this.#signers.find((candidate) =>
+      verifyByCertificate(candidate, document.signed, document.signature),
+    )
     if (signer === undefined) {
       return {
         genuine: false,

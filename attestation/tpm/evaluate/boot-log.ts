@@ -11,7 +11,7 @@ import type { EventLog, TpmEvent } from '../parse/event-log.ts'
 import type { PcrValues } from '../parse/pcr-values.ts'
 import { grubText, measuredData } from '../verify/measured-data.ts'
 import { initialPcr, replayEventLog } from '../verify/replay.ts'
-import { secureBootState } from './secure-boot.ts'
+import { type SecureBootState, secureBootState } from './secure-boot.ts'
 
 export interface BootLogAppraisal {
   readonly claims: Claims
@@ -26,6 +26,8 @@ const SECURE_BOOT_PCR = 7
 const BOOT_PCR = 4
 const EXIT_PCR = 5
 const GRUB_PCR = 8
+/** One is enough to disbelieve a log; thousands would only hide the others. */
+const MAX_DATA_FINDINGS = 16
 const STRONGEST_FIRST: readonly HashAlgorithm[] = ['sha512', 'sha384', 'sha256', 'sha1']
 
 export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogAppraisal {
@@ -37,16 +39,20 @@ export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogApprai
   const replays = banks.map((bank) => replayBank(log, bank, quoted.get(bank) ?? new Map()))
   const heard = heardPcrs(replays)
   const data = checkData(log, heard)
+  const state = heard.has(SECURE_BOOT_PCR)
+    ? secureBootState(data.trusted.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
+    : undefined
   return {
     claims: {
       event_log: { ...about, replayed_pcrs: [...heard.keys()].toSorted((a, b) => a - b) },
       events: log.events.map(({ pcr, type, data: content }) => `${pcr} ${describeEvent(type, content)}`),
+      secure_boot: state?.known === true ? state.enabled : null,
       ...bootClaims(data, heard),
     },
     findings: [
       ...replays.flatMap((replay) => replay.findings),
       ...data.findings,
-      ...secureBootFindings(data.trusted, heard),
+      ...(state === undefined ? [] : secureBootFindings(state)),
     ],
   }
 }
@@ -131,8 +137,8 @@ function checkData(log: EventLog, heard: HeardPcrs): CheckedData {
   const trusted = log.events.filter((event) => {
     const bank = heard.get(event.pcr)
     if (bank === undefined) return false
-    const how = measuredData(nodeCrypto, event, bank)
-    if (how === 'other') findings.push(otherData(event, bank))
+    const how = measuredData(event, bank)
+    if (how === 'other' && findings.length < MAX_DATA_FINDINGS) findings.push(otherData(event, bank))
     if (how === 'error') findings.push(firmwareError(event))
     if (how === 'measured') measured.add(event)
     return how === 'measured' || how === 'comment'
@@ -142,10 +148,8 @@ function checkData(log: EventLog, heard: HeardPcrs): CheckedData {
 
 /** Types are not measured, and so decide nothing here: what counts is the PCR, the digest, and data that was measured. */
 function bootClaims({ trusted, measured }: CheckedData, heard: HeardPcrs): Claims {
-  const state = secureBootState(trusted.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
   const applications = trusted.filter((event) => event.pcr === BOOT_PCR && !measured.has(event))
   return {
-    secure_boot: heard.has(SECURE_BOOT_PCR) && state.known ? state.enabled : null,
     boot_applications: applications.map(({ digests }) =>
       toHex(digests[heard.get(BOOT_PCR) ?? 'sha256'] ?? new Uint8Array()),
     ),
@@ -161,9 +165,7 @@ function grubCommandLine(events: readonly TpmEvent[]): string | null {
   return lines.length === 0 ? null : lines.join('\n')
 }
 
-function secureBootFindings(events: readonly TpmEvent[], heard: HeardPcrs): Finding[] {
-  if (!heard.has(SECURE_BOOT_PCR)) return []
-  const state = secureBootState(events.filter(({ pcr }) => pcr === SECURE_BOOT_PCR))
+function secureBootFindings(state: SecureBootState): Finding[] {
   if (!state.known) {
     return [
       {

@@ -2,7 +2,7 @@
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { equalBytes, toHex } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
-import type { Claims, Finding } from '../../evidence/verdict.ts'
+import type { Claims, ClaimValue, Finding } from '../../evidence/verdict.ts'
 import type { QuoteAttest } from '../parse/attest.ts'
 import type { TpmQuoteEvidence } from '../parse/evidence.ts'
 import type { PcrValues } from '../parse/pcr-values.ts'
@@ -55,12 +55,7 @@ export function quoteClaims(quotes: readonly Pick<TpmQuoteEvidence, 'attest'>[],
   if (attest === undefined) return {}
   return {
     report_data: toHex(attest.extraData),
-    pcrs: Object.fromEntries(
-      [...pcrs].map(([bank, values]) => [
-        bank,
-        Object.fromEntries([...values].map(([pcr, value]) => [String(pcr), toHex(value)])),
-      ]),
-    ),
+    pcrs: pcrClaims(pcrs),
     pcr_selection: quotes.flatMap((quote) =>
       quote.attest.selections.map(({ bank, pcrs: selected }) => `${bank}:${selected.join(',')}`),
     ),
@@ -71,6 +66,16 @@ export function quoteClaims(quotes: readonly Pick<TpmQuoteEvidence, 'attest'>[],
     safe: attest.clockSafe,
     qualified_signer: toHex(attest.qualifiedSigner),
   }
+}
+
+/** By bank, and by number as text. */
+export function pcrClaims(pcrs: PcrValues): ClaimValue {
+  return Object.fromEntries(
+    [...pcrs].map(([bank, values]) => [
+      bank,
+      Object.fromEntries([...values].map(([pcr, value]) => [String(pcr), toHex(value)])),
+    ]),
+  )
 }
 
 function pcrsOf(quote: TpmQuoteEvidence, hash: HashAlgorithm): { pcrs: PcrValues; findings: Finding[] } {

@@ -24,6 +24,8 @@ export const MAX_EVENT_BYTES: number = 256 * 1024
 
 const PCR_COUNT = 24
 const EV_NO_ACTION = 3
+const EV_EFI_HCRTM_EVENT = 0x8000_0010
+const HCRTM_LOCALITY = 4
 const STARTUP_LOCALITY = 'StartupLocality\0'
 const SHA1_FIELD = 20
 /** Fewer bytes are a record that was cut: one for PCR 0 begins with four of them. */
@@ -45,7 +47,7 @@ export interface EventLog {
   readonly banks: readonly HashAlgorithm[]
   /** Without the header and other EV_NO_ACTION records, which extend nothing. */
   readonly events: readonly TpmEvent[]
-  /** Locality of TPM2_Startup: the last byte PCR 0 begins with. */
+  /** Locality of TPM2_Startup, 4 after a hardware measurement: the last byte PCR 0 begins with. */
   readonly startupLocality: number
   /** Unused bytes of the log's area behind the last event, all zero or all ff. */
   readonly padding: number
@@ -109,9 +111,14 @@ function readLog(reader: ByteReader, paddingAt: number): EventLog {
     format: agile ? 'crypto-agile' : 'sha1',
     banks: banks.flatMap(({ id }) => BANKS[id] ?? []),
     events,
-    startupLocality: startupLocality ?? 0,
+    startupLocality: startupLocality ?? (beganWithHcrtm(events) ? HCRTM_LOCALITY : 0),
     padding: reader.remaining,
   }
+}
+
+/** A hardware measurement before TPM2_Startup leaves PCR 0 as Startup at locality 4 does (TPM 2.0 part 1, section 34.3). */
+function beganWithHcrtm(events: readonly TpmEvent[]): boolean {
+  return events.find(({ pcr }) => pcr === 0)?.type === EV_EFI_HCRTM_EVENT
 }
 
 /**

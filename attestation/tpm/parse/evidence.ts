@@ -19,7 +19,7 @@ import { type ParsedCertificate, parseCertificate } from '../../x509/certificate
 import { parsePem } from '../../x509/pem.ts'
 import { parseQuoteAttest, type QuoteAttest } from './attest.ts'
 import { type EventLog, MAX_EVENT_LOG_BYTES, parseEventLog } from './event-log.ts'
-import { bytesOfJson } from './json-bytes.ts'
+import { bytesOfJson, bytesOfValue } from './json-bytes.ts'
 import { readPcrValues } from './json-pcrs.ts'
 import type { PcrValues } from './pcr-values.ts'
 import { parseQuoteKey, type QuoteKey } from './quote-key.ts'
@@ -58,7 +58,7 @@ const MAX_KEY = 8192
 const MAX_REPORT_DATA = 64
 const MAX_IMAGES = 256
 const MAX_CERTIFICATES = 16
-const MAX_CERTIFICATE = 16 * 1024
+const MAX_CERTIFICATE_BYTES: number = 64 * 1024
 const BANKS: Readonly<Record<string, HashAlgorithm>> = {
   SHA1: 'sha1',
   SHA256: 'sha256',
@@ -175,15 +175,13 @@ function readCertificates(fields: JsonFields, names: readonly string[]): ParsedC
   const found = names.flatMap((name) => {
     if (!fields.has(name)) return []
     const value = fields.json(name)
-    const count = Array.isArray(value) ? value.length : 1
-    if (count > MAX_CERTIFICATES)
-      throw fields.error(name, `${count} certificates, at most ${MAX_CERTIFICATES} are read`)
     const list = Array.isArray(value) && value.every((item) => typeof item !== 'number') ? value : [value]
-    return list.flatMap((item) =>
-      certificatesOf(
-        bytesOfJson(new JsonFields({ item }, `evidence.${name}`, CODE), 'item', MAX_CERTIFICATE * MAX_CERTIFICATES),
-      ),
-    )
+    if (list.length > MAX_CERTIFICATES) throw fields.error(name, `more than ${MAX_CERTIFICATES} certificates`)
+    return list.flatMap((item) => {
+      const bytes = bytesOfValue(item, MAX_CERTIFICATE_BYTES)
+      if (bytes === undefined) throw fields.error(name, 'neither PEM, nor DER in base64 or hexadecimal')
+      return certificatesOf(bytes)
+    })
   })
   if (found.length > MAX_CERTIFICATES) throw new MalformedError(CODE, `evidence: ${found.length} certificates`)
   return found

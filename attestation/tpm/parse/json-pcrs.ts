@@ -2,10 +2,11 @@
  * PCR values in JSON: a list with all PCRs of a bank or with those of the quote, an object by bank and number, or the bytes of
  * a file of tpm2-tools.
  */
+import type { JsonValue } from '#protocol/canonical-json'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
-import { JsonFields } from '#protocol/json-fields'
+import type { JsonFields } from '#protocol/json-fields'
 import { HASH_BYTES } from './algorithms.ts'
-import { bytesOfJson } from './json-bytes.ts'
+import { bytesOfJson, bytesOfValue } from './json-bytes.ts'
 import type { BankSelection } from './pcr-selection.ts'
 import { type PcrValues, parsePcrFile } from './pcr-values.ts'
 
@@ -46,22 +47,20 @@ export function readPcrValues(fields: JsonFields, context: PcrContext): PcrValue
 
 /** All 24, where what is not quoted may be empty, or exactly those that are quoted. */
 function listed(fields: JsonFields, name: string, selection: BankSelection): ReadonlyMap<number, Uint8Array> {
-  const list = fields.json(name)
-  const length = Array.isArray(list) ? list.length : 0
-  const items = new JsonFields(
-    Object.fromEntries(Object.entries(Array.isArray(list) ? list : [])),
-    `${fields.path}.${name}`,
-    'ERR_TPM_EVIDENCE',
-  )
-  if (length !== PCR_COUNT && length !== selection.pcrs.length) {
-    throw fields.error(name, `${length} values, ${PCR_COUNT} or the ${selection.pcrs.length} quoted are needed`)
+  const value = fields.json(name)
+  const list: readonly JsonValue[] = Array.isArray(value) ? value : []
+  if (list.length !== PCR_COUNT && list.length !== selection.pcrs.length) {
+    throw fields.error(name, `${list.length} values, ${PCR_COUNT} or the ${selection.pcrs.length} quoted are needed`)
   }
   const values = new Map<number, Uint8Array>()
-  for (let index = 0; index < length; index++) {
-    const pcr = length === PCR_COUNT ? index : (selection.pcrs[index] ?? index)
-    const item = items.json(String(index))
+  for (const [index, item] of list.entries()) {
     if (item === '' || (Array.isArray(item) && item.length === 0)) continue
-    values.set(pcr, digestOf(items, String(index), selection.bank))
+    const pcr = list.length === PCR_COUNT ? index : (selection.pcrs[index] ?? index)
+    const digest = bytesOfValue(item, MAX_VALUE)
+    if (digest?.length !== HASH_BYTES[selection.bank]) {
+      throw fields.error(name, `value ${index} is none of a PCR of ${selection.bank}`)
+    }
+    values.set(pcr, digest)
   }
   return values
 }

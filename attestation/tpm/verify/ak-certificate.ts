@@ -10,12 +10,14 @@ import { type PathProblem, verifyPath } from '../../x509/path.ts'
 import type { QuoteKey } from '../parse/quote-key.ts'
 
 /**
- * tcg-kp-AIKCertificate, Microsoft's purpose for the same, and tcg-kp-EKCertificate: Google's CA says the last of the signing
- * keys of its virtual TPMs. Any other certificate of a trusted CA, a web server's say, does not make its key a TPM's.
+ * tcg-kp-AIKCertificate, and Microsoft's purpose for the same. Any other certificate of a trusted CA, a web server's say, does not
+ * make its key a TPM's.
  */
-const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36', '2.23.133.8.1']
+const AK_USAGES: readonly string[] = ['2.23.133.8.3', '1.3.6.1.4.1.311.21.36']
+/** tcg-kp-EKCertificate: Google's CA says it of the signing keys of its virtual TPMs too, and then that they are for signing. */
 const EK_USAGE = '2.23.133.8.1'
 const MAX_DEPTH = 6
+const CRL_DISTRIBUTION = '2.5.29.31'
 
 export interface AkCertificateInput {
   readonly key: QuoteKey
@@ -27,7 +29,14 @@ export interface AkCertificateInput {
 }
 
 export type AkBinding =
-  | { readonly bound: true; readonly certificate: ParsedCertificate; readonly anchor: ParsedCertificate }
+  | {
+      readonly bound: true
+      readonly certificate: ParsedCertificate
+      /** Leaf first, anchor last. */
+      readonly path: readonly ParsedCertificate[]
+      /** Those that name a revocation list of their issuer which is not among the given. */
+      readonly unlisted: readonly ParsedCertificate[]
+    }
   /** No certificate names this key. */
   | { readonly bound: false; readonly certificate: undefined }
   | { readonly bound: false; readonly certificate: ParsedCertificate; readonly problems: readonly PathProblem[] }
@@ -51,8 +60,15 @@ function judge(certificate: ParsedCertificate, input: AkCertificateInput): AkBin
     at: input.at,
     maxDepth: MAX_DEPTH,
   })
-  const anchor = path.at(-1)
-  if (problems.length === 0 && anchor !== undefined) return { bound: true, certificate, anchor }
+  if (problems.length === 0) {
+    const unlisted = path.filter(
+      (link, index) =>
+        index < path.length - 1 &&
+        link.extension(CRL_DISTRIBUTION) !== undefined &&
+        !input.crls.some((crl) => equalBytes(crl.issuer, link.issuer)),
+    )
+    return { bound: true, certificate, path, unlisted }
+  }
   return { bound: false, certificate, problems }
 }
 
@@ -60,18 +76,9 @@ function judge(certificate: ParsedCertificate, input: AkCertificateInput): AkBin
 function whyUnsuitable({ basicConstraints, keyUsage, extendedKeyUsage }: ParsedCertificate): string | undefined {
   if (basicConstraints?.ca === true) return 'it is a CA’s'
   if (keyUsage !== undefined && !keyUsage.has('digitalSignature')) return 'its key is not for signatures'
-  if (extendedKeyUsage?.some((usage) => AK_USAGES.includes(usage)) !== true) {
-    return `its extended key usage names none of ${AK_USAGES.join(', ')}`
-  }
-  return undefined
-}
-
-/** The certificates of endorsement keys among these. */
-export function endorsementCertificates(certificates: readonly ParsedCertificate[]): readonly ParsedCertificate[] {
-  return certificates.filter(
-    ({ extendedKeyUsage, keyUsage }) =>
-      extendedKeyUsage?.includes(EK_USAGE) === true && keyUsage?.has('digitalSignature') !== true,
-  )
+  if (extendedKeyUsage?.some((usage) => AK_USAGES.includes(usage)) === true) return undefined
+  if (extendedKeyUsage?.includes(EK_USAGE) === true && keyUsage !== undefined) return undefined
+  return `its extended key usage names none of ${AK_USAGES.join(', ')}`
 }
 
 function spkiOf(key: ParsedCertificate['publicKey']): Uint8Array {

@@ -2,7 +2,8 @@
  * Whether the data of an event is what was measured. Digests that replay to quoted PCRs are genuine; what the log says beside
  * them is so only where it hashes to the digest (PC Client Platform Firmware Profile 1.06, section 10.4 and table 27).
  */
-import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
+import { hash } from 'node:crypto'
+import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { equalBytes } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import type { TpmEvent } from '../parse/event-log.ts'
@@ -53,27 +54,44 @@ export type MeasuredData =
   /** The type's data is only a comment. */
   | 'comment'
 
-export function measuredData(crypto: CryptoProvider, event: TpmEvent, bank: HashAlgorithm): MeasuredData {
-  const digest = event.digests[bank]
-  if (digest === undefined) return 'comment'
-  const hashesTo = (data: Uint8Array): boolean => {
-    const hash = crypto.createHash(bank)
-    hash.update(data)
-    return equalBytes(hash.digest(), digest)
-  }
+export function measuredData(event: TpmEvent, bank: HashAlgorithm): MeasuredData {
+  const measured = event.digests[bank]
+  if (measured === undefined) return 'comment'
+  const digest = Buffer.from(measured).toString('hex')
+  const marks = marksOf(bank)
   const name = eventTypeName(event.type)
   if (name === 'EV_SEPARATOR') {
-    if (hashesTo(SEPARATOR_ERROR)) return 'error'
-    return SEPARATORS.some((data) => equalBytes(data, event.data) && hashesTo(data)) ? 'measured' : 'other'
+    if (digest === marks.error) return 'error'
+    const known = SEPARATORS.findIndex((data) => equalBytes(data, event.data))
+    return known >= 0 && digest === marks.separators[known] ? 'measured' : 'other'
   }
   // Types are not measured: an event that hides as another one is known by its digest.
   if (MARKED_PCRS.includes(event.pcr)) {
-    if (SEPARATORS.some(hashesTo)) return 'other'
-    if (name !== 'EV_EFI_ACTION' && ACTIONS.some((text) => hashesTo(new TextEncoder().encode(text)))) return 'other'
+    if (marks.separators.includes(digest)) return 'other'
+    if (name !== 'EV_EFI_ACTION' && marks.actions.includes(digest)) return 'other'
   }
   const candidates = candidatesOf(event)
   if (candidates === undefined) return 'comment'
-  return candidates.some(hashesTo) ? 'measured' : 'other'
+  return candidates.some((data) => hash(bank, data) === digest) ? 'measured' : 'other'
+}
+
+interface Marks {
+  readonly error: string
+  readonly separators: readonly string[]
+  readonly actions: readonly string[]
+}
+
+/** Digests of what divides a boot into its parts, hex; made once for each bank. */
+const MARKS = new Map<HashAlgorithm, Marks>()
+
+function marksOf(bank: HashAlgorithm): Marks {
+  const made = MARKS.get(bank) ?? {
+    error: hash(bank, SEPARATOR_ERROR),
+    separators: SEPARATORS.map((data) => hash(bank, data)),
+    actions: ACTIONS.map((text) => hash(bank, text)),
+  }
+  MARKS.set(bank, made)
+  return made
 }
 
 /** The GRUB command or command line of an event in PCR 8, without what GRUB writes around it; undefined for other events. */

@@ -21,7 +21,7 @@ const FIELD_BYTES: Readonly<Record<string, number>> = { prime256v1: 32, secp384r
 const HASHES: readonly HashAlgorithm[] = ['sha1', 'sha256', 'sha384', 'sha512']
 
 /**
- * Undefined when it does not hold. A bare signature says nothing of its hash: that is the hash of the quote's PCR digest,
+ * Undefined when it does not hold. A bare one of ECDSA is DER, or R ‖ S where that is its length. A bare signature says nothing of its hash: that is the hash of the quote's PCR digest,
  * which TPMs make with the signature's (TPM 2.0 part 3, section 18.4).
  */
 export function quoteSignedWith(
@@ -35,10 +35,11 @@ export function quoteSignedWith(
   const hash = HASHES.find((name) => HASH_BYTES[name] === message.attest.pcrDigest.length)
   if (hash === undefined) return undefined
   const schemes: readonly QuoteScheme[] = key.key.asymmetricKeyType === 'ec' ? ['ecdsa'] : ['rsassa', 'rsapss']
+  const encoding = signature.bytes.length === 2 * fieldBytes(key.key) ? 'ieee-p1363' : 'der'
   const scheme = schemes.find(
     (candidate) =>
       allowed(key.area?.scheme, { scheme: candidate, hash }) &&
-      holds(key.key, message.bytes, { scheme: candidate, hash, bytes: signature.bytes, encoding: 'der' }),
+      holds(key.key, message.bytes, { scheme: candidate, hash, bytes: signature.bytes, encoding }),
   )
   return scheme === undefined ? undefined : { scheme, hash }
 }
@@ -52,10 +53,15 @@ export function tpmSignatureHolds(
   if (!allowed(key.area?.scheme, signature)) return false
   const { scheme, hash } = signature
   if (scheme !== 'ecdsa') return holds(key.key, message, { scheme, hash, bytes: signature.signature, encoding: 'der' })
-  const field = FIELD_BYTES[key.key.asymmetricKeyDetails?.namedCurve ?? ''] ?? 0
+  const field = fieldBytes(key.key)
   if (signature.r.length > field || signature.s.length > field) return false
   const bytes = concatBytes(pad(signature.r, field), pad(signature.s, field))
   return holds(key.key, message, { scheme, hash, bytes, encoding: 'ieee-p1363' })
+}
+
+/** Of a coordinate; 0 for RSA. */
+function fieldBytes(key: KeyObject): number {
+  return FIELD_BYTES[key.asymmetricKeyDetails?.namedCurve ?? ''] ?? 0
 }
 
 function holds(

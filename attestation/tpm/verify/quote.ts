@@ -3,13 +3,14 @@
  * (`../appraise.ts`).
  */
 import { createPublicKey } from 'node:crypto'
+import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { equalBytes, toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { parseQuoteAttest, type QuoteAttest } from '../parse/attest.ts'
 import type { BankSelection } from '../parse/pcr-selection.ts'
 import { objectName, type PublicArea, primaryQualifiedName } from '../parse/public-area.ts'
-import { parseTpmSignature } from '../parse/signature.ts'
+import { parseTpmSignature, type TpmSignature } from '../parse/signature.ts'
 import type { AttestationKey } from './attestation-key.ts'
 import { subjectPublicKeyInfo } from './public-key.ts'
 import { tpmSignatureHolds } from './quote-signature.ts'
@@ -46,7 +47,7 @@ export interface VerifiedQuote {
  */
 export function verifyQuote(input: QuoteInput): VerifiedQuote {
   const attest = parseQuoteAttest(input.message)
-  verifyQuoteSignature(input.key.publicArea, input.message, input.signature)
+  const { hash } = verifyQuoteSignature(input.key.publicArea, input.message, input.signature)
   if (!nodeCrypto.timingSafeEqual(attest.extraData, input.qualifyingData)) {
     throw new UnverifiedError('ERR_QUOTE_STALE', 'the quote is bound to another challenge or another key', {
       hint: 'The quote answers an earlier challenge, or the public key was exchanged on the way. Attest again.',
@@ -58,14 +59,14 @@ export function verifyQuote(input: QuoteInput): VerifiedQuote {
   if (!equalBytes(attest.qualifiedSigner, signer)) {
     throw new UnverifiedError('ERR_QUOTE_SIGNER', 'the quote’s key is not a primary key of the endorsement hierarchy')
   }
-  return { attest, pcrs: checkPcrDigest(attest, input) } as VerifiedQuote
+  return { attest, pcrs: checkPcrDigest({ attest, hash }, input) } as VerifiedQuote
 }
 
 /** The signature over TPMS_ATTEST by a key of any kind that TPMs sign quotes with. Throws as `verifyQuote`. */
-export function verifyQuoteSignature(area: PublicArea, message: Uint8Array, signature: Uint8Array): void {
+export function verifyQuoteSignature(area: PublicArea, message: Uint8Array, signature: Uint8Array): TpmSignature {
   const parsed = parseTpmSignature(signature)
   const key = createPublicKey({ key: Buffer.from(subjectPublicKeyInfo(area)), format: 'der', type: 'spki' })
-  if (tpmSignatureHolds({ key, area }, message, parsed)) return
+  if (tpmSignatureHolds({ key, area }, message, parsed)) return parsed
   throw new UnverifiedError('ERR_QUOTE_SIGNATURE', 'the quote’s signature does not verify under its key')
 }
 
@@ -81,21 +82,23 @@ function checkSelection(found: readonly BankSelection[], wanted: BankSelection):
   )
 }
 
-function checkPcrDigest(attest: QuoteAttest, input: QuoteInput): ReadonlyMap<number, Uint8Array> {
+function checkPcrDigest(
+  quote: { readonly attest: QuoteAttest; readonly hash: HashAlgorithm },
+  input: QuoteInput,
+): ReadonlyMap<number, Uint8Array> {
   const { bank, pcrs } = input.selection
-  const { hash } = parseTpmSignature(input.signature)
   const values = new Map(
     pcrs.flatMap((pcr) => {
       const value = input.pcrs[pcr]
       return value === undefined ? [] : [[pcr, value]]
     }),
   )
-  const result = quotedPcrs(nodeCrypto, { attest, hash }, new Map([[bank, values]]))
+  const result = quotedPcrs(nodeCrypto, quote, new Map([[bank, values]]))
   if (result.holds) return values
   throw new UnverifiedError(
     'ERR_QUOTE_PCRS',
     result.missing === undefined
-      ? `the PCR values delivered hash to ${toHex(result.digest)}, signed was ${toHex(attest.pcrDigest)}`
+      ? `the PCR values delivered hash to ${toHex(result.digest)}, signed was ${toHex(quote.attest.pcrDigest)}`
       : `the value of PCR ${result.missing} is missing`,
   )
 }

@@ -1,6 +1,6 @@
 /** Event log → PCR values (TPM 2.0 part 1, section 17.2). A log counts for those PCRs that it replays to as quoted. */
 import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
-import { concatBytes, equalBytes } from '#protocol/encoding'
+import { equalBytes } from '#protocol/encoding'
 import { HASH_BYTES } from '../parse/algorithms.ts'
 import { type EventLog, EventLogError } from '../parse/event-log.ts'
 
@@ -17,7 +17,7 @@ export interface ReplayMismatch {
 
 export function initialPcr(pcr: number, bank: HashAlgorithm, startupLocality = 0): Uint8Array {
   const value = new Uint8Array(HASH_BYTES[bank])
-  if (pcr >= FIRST_DRTM_PCR && pcr <= LAST_DRTM_PCR) value.fill(0xff)
+  if (isDynamic(pcr)) value.fill(0xff)
   if (pcr === 0) value[value.length - 1] = startupLocality
   return value
 }
@@ -28,7 +28,8 @@ export function extendPcr(
   extension: { readonly pcr: Uint8Array; readonly digest: Uint8Array },
 ): Uint8Array {
   const hash = crypto.createHash(bank)
-  hash.update(concatBytes(extension.pcr, extension.digest))
+  hash.update(extension.pcr)
+  hash.update(extension.digest)
   return hash.digest()
 }
 
@@ -42,10 +43,19 @@ export function replayEventLog(crypto: CryptoProvider, log: EventLog, bank: Hash
     const digest = event.digests[bank]
     // The parser wants a digest of every bank in every record; passing one over would make another log of this one.
     if (digest === undefined) throw new EventLogError('ERR_EVENT_LOG_BANK', `an event has no ${bank} digest`)
-    const pcr = pcrs.get(event.pcr) ?? initialPcr(event.pcr, bank, log.startupLocality)
+    const pcr = pcrs.get(event.pcr) ?? firstPcr(event.pcr, bank, log.startupLocality)
     pcrs.set(event.pcr, extendPcr(crypto, bank, { pcr, digest }))
   }
   return pcrs
+}
+
+/** What the first event extends: whoever measures into the PCRs of the dynamic root of trust has reset them to zeros before. */
+function firstPcr(pcr: number, bank: HashAlgorithm, startupLocality: number): Uint8Array {
+  return initialPcr(isDynamic(pcr) ? 0 : pcr, bank, isDynamic(pcr) ? 0 : startupLocality)
+}
+
+function isDynamic(pcr: number): boolean {
+  return pcr >= FIRST_DRTM_PCR && pcr <= LAST_DRTM_PCR
 }
 
 /**

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@ namespace {
 
 constexpr size_t kMaxAnswerBytes = 4096;
 constexpr int kRetryMs = 20;
+// For a daemon to listen, on a machine that is busy. Until then nobody starts another.
+constexpr int kStartMs = 60'000;
 
 int64_t NowMs() {
   timespec now;
@@ -66,8 +69,11 @@ std::string EncodeBlock(std::string_view verb, const Block& block) {
 void StartDaemon(const Settings& settings) {
   if (settings.daemon.empty()) return;
   // Held by the daemon's first moments only: a second daemon would find the first one's socket and end.
+  for (size_t slash = settings.socket.find('/', 1); slash != std::string::npos; slash = settings.socket.find('/', slash + 1)) {
+    mkdir(settings.socket.substr(0, slash).c_str(), 0700);
+  }
   const pod::UniqueFd lock(open((settings.socket + ".start").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  if (lock && flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
+  if (!lock || flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
   if (pod::ConnectUnix(settings.socket)) return;
   const pid_t child = fork();
   if (child == 0) {
@@ -76,8 +82,8 @@ void StartDaemon(const Settings& settings) {
     _exit(0);
   }
   if (child > 0) waitpid(child, nullptr, 0);
-  if (!lock) return;
-  for (int waited_ms = 0; waited_ms < 10'000 && !pod::ConnectUnix(settings.socket); waited_ms += kRetryMs) SleepMs(kRetryMs);
+  const int64_t deadline = NowMs() + kStartMs;
+  while (NowMs() < deadline && !pod::ConnectUnix(settings.socket)) SleepMs(kRetryMs);
 }
 
 pod::UniqueFd ConnectNode(const Settings& settings, int patience_ms) {

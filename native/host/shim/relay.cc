@@ -20,6 +20,8 @@ constexpr uint64_t kRetryMs = 50;
 // A daemon that is restarted comes back within this time by itself; after it we start one.
 constexpr int kFailuresBeforeStart = 20;
 constexpr size_t kMaxLineBytes = 16 * 1024;
+// For answers that are still on their way to containerd.
+constexpr uint64_t kEndMs = 5000;
 
 std::vector<std::string> Words(std::string_view line) {
   std::vector<std::string> words;
@@ -54,6 +56,7 @@ int Relay::Run() {
     Sweep();
     if (!ending_) continue;
     bool idle = true;
+    if (expired_) break;
     for (const auto& [number, link] : links_) idle = idle && (link->ended() || link->idle());
     if (idle) break;
   }
@@ -71,7 +74,13 @@ void Relay::OnReady(uint32_t) {
   ConnectMissing();
 }
 
-void Relay::OnTimer() { ConnectMissing(); }
+void Relay::OnTimer() {
+  if (ending_) {
+    expired_ = true;
+    return;
+  }
+  ConnectMissing();
+}
 
 // The daemon is needed by the control connection at all times, and by every link.
 void Relay::ConnectMissing() {
@@ -115,7 +124,7 @@ void Relay::OnBytes(Channel&, std::string_view bytes) {
 
 void Relay::OnEnd(Channel& channel) {
   channel.Close();
-  retry_.Arm(kRetryMs);
+  if (!ending_) retry_.Arm(kRetryMs);
 }
 
 void Relay::Take(std::string_view line) {
@@ -124,6 +133,7 @@ void Relay::Take(std::string_view line) {
   if (verb == "open" && words.size() == 6) return OpenStream(words);
   if (verb == "end") {
     ending_ = true;
+    retry_.Arm(kEndMs);
     return;
   }
   if (words.size() != 2) return;
@@ -164,7 +174,9 @@ void Relay::Sweep() {
     Say("ended\t" + stream->first);
     stream = streams_.erase(stream);
   }
-  if (daemon_missing && failures_ == 0) retry_.Arm(kRetryMs), failures_ = 1;
+  if (!daemon_missing || failures_ > 0 || ending_) return;
+  failures_ = 1;
+  retry_.Arm(kRetryMs);
 }
 
 }  // namespace caisson::shim

@@ -58,6 +58,7 @@ class Relay final : public pod::EventHandler, public Channel::Owner {
   uint64_t next_link_ = 1;
   int failures_ = 0;
   bool ending_ = false;
+  bool expired_ = false;
 };
 
 }  // namespace caisson::shim

@@ -15,7 +15,7 @@
 namespace {
 
 using caisson::Inflated;
-using caisson::TarScanner;
+using caisson::TarReader;
 using Bytes = std::vector<uint8_t>;
 
 // xorshift64*, so that a seed names a run on every machine.
@@ -87,7 +87,8 @@ struct Verdict {
   size_t produced = 0;
   std::string problem;
   std::string entry;
-  Bytes rest;
+  std::vector<std::string> entries;
+  Bytes appended;
   bool operator==(const Verdict&) const = default;
 };
 
@@ -101,7 +102,14 @@ Verdict Read(const Bytes& input, const char* format, Random& random) {
   constexpr size_t kMaxOutput = 8 * 1024 * 1024;
   Verdict verdict;
   const auto decompressor = caisson::MakeDecompressor(format);
-  TarScanner scanner;
+  TarReader reader({[&verdict](const caisson::LayerEntry& entry) {
+                      verdict.entries.push_back(entry.path + "\0" + entry.link + std::to_string(entry.size));
+                      return true;
+                    },
+                    [&verdict](const uint8_t* block) {
+                      verdict.appended.insert(verdict.appended.end(), block, block + 512);
+                      return true;
+                    }});
   Bytes held;
   for (size_t at = 0; at < input.size();) {
     // An allocation of its own, so that a read beyond it is seen.
@@ -123,15 +131,15 @@ Verdict Read(const Bytes& input, const char* format, Random& random) {
       held.insert(held.end(), output.begin(), output.begin() + static_cast<long>(produced));
       const size_t blocks = held.size() / 512;
       const Bytes whole(held.begin(), held.begin() + static_cast<long>(blocks * 512));
-      scanner.Blocks(whole.data(), blocks);
+      reader.Blocks(whole.data(), blocks);
       held.erase(held.begin(), held.begin() + static_cast<long>(blocks * 512));
       if (state == Inflated::kNeedInput) break;
     }
   }
   verdict.state = decompressor->AtEnd() ? 100 : 101;
-  verdict.rest = scanner.Finish(held.size());
-  verdict.problem = scanner.problem();
-  verdict.entry = scanner.problem_entry();
+  reader.Finish(held.size());
+  verdict.problem = reader.problem();
+  verdict.entry = reader.problem_entry();
   return verdict;
 }
 

@@ -205,7 +205,7 @@ test.serial('the firmware’s log that came with a quote is replayed to it and r
   t.deepEqual(codes(verdict), ['ak_unbound'])
   t.is(verdict.claims.secure_boot, false)
   t.like(verdict.claims.boot_applications, { length: 2 })
-  t.regex(String(verdict.claims.kernel_cmdline), /vmlinuz.*root=/)
+  t.regex(JSON.stringify(verdict.claims.kernel_cmdline), /vmlinuz.*root=/)
   const other = LOG.slice()
   other[200] = (other[200] ?? 0) ^ 1
   t.is(judge({ ...evidence, event_log: toBase64(other) }).verdict, 'contraindicated')

@@ -121,7 +121,7 @@ test('keys are rotated without invalidating what is out, and a second process kn
   const { http, verifier, startSecond } = await startSite(t)
   const get = async (url: string) => JSON.parse(await text((await http.request({ method: 'GET', url })).body))
   const { time } = await get(`${verifier.url}/kbs/v0/time`)
-  verifier.rotateTokenKey()
+  await verifier.rotateTokenKey()
   const second = await startSecond()
   const keys = await get(`${second}/.well-known/jwks.json`)
   t.is(keys.keys.length, 2)

@@ -2,16 +2,18 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { pushImage } from '#image/node/push'
 import { pullImage } from '#image/pull/pull-image'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { type LayerSource, writeImageLayout } from '#tools/nginx-image/layout'
-import type { TarEntry } from '#tools/nginx-image/tar'
+import { encodeTar, type TarEntry } from '#tools/nginx-image/tar'
+import { foreignLayers } from './fixtures/foreign-layers.ts'
 import { ACCEPT_ANYTHING, directory, file, filler } from './fixtures/image.ts'
 import { testIndexer } from './fixtures/indexer.ts'
 import { mountImage } from './fixtures/mount.ts'
 import { startRegistry } from './fixtures/registry.ts'
+import { storeImage } from './fixtures/stored.ts'
 import { listTree } from './fixtures/tree.ts'
 import { layerStore, nativeEngine, workspace } from './fixtures/workspace.ts'
 
@@ -63,11 +65,13 @@ const TOP: readonly TarEntry[] = [
   at(file(`long/${'x'.repeat(120)}/${'y'.repeat(200)}`, 'long')),
 ]
 
-test('the mounted layers are what umoci unpacks: owners, modes, times, links, attributes, whiteouts', async (t) => {
+/** The image as umoci unpacks it, and as it is mounted after a pull. */
+async function bothWays(
+  t: ExecutionContext,
+  layers: readonly LayerSource[],
+): Promise<{ ours: string; theirs: string }> {
   const folder = await workspace(t)
   const registry = await startRegistry(t, join(folder, 'registry'))
-  // Debian's umoci reads no zstd.
-  const layers: LayerSource[] = [BASE, MIDDLE, TOP].map((entries) => ({ compression: 'gzip', entries }))
   const layout = join(folder, 'layout')
   writeImageLayout(layout, { layers, config: {} })
   execFileSync('skopeo', ['copy', '-q', `oci:${layout}`, `oci:${folder}/tagged:t`])
@@ -85,55 +89,59 @@ test('the mounted layers are what umoci unpacks: owners, modes, times, links, at
     engine: nativeEngine,
     indexer: await testIndexer(),
   })
-  const mounted = mountImage(t, folder, image.layers)
-  const seen = listTree(mounted)
+  return { ours: mountImage(t, folder, image), theirs: join(folder, 'bundle/rootfs') }
+}
+
+// Debian's umoci reads no zstd.
+const gzip = (entries: LayerSource['entries']): LayerSource => ({ compression: 'gzip', entries })
+const gzipped = (tar: Uint8Array): LayerSource => ({ compression: 'gzip', entries: [], tar })
+
+test('the mounted layers are what umoci unpacks: owners, modes, times, links, attributes, whiteouts', async (t) => {
+  const { ours, theirs } = await bothWays(t, [BASE, MIDDLE, TOP].map(gzip))
+  const seen = listTree(ours)
   t.true(seen.length > 15)
-  t.deepEqual(seen, listTree(join(folder, 'bundle/rootfs')))
+  t.deepEqual(seen, listTree(theirs))
 })
+
+test('layers of other tools are what umoci unpacks: links and folders of lower layers, devices, set-id, duplicates', async (t) => {
+  const { base, top } = foreignLayers(await workspace(t))
+  const { ours, theirs } = await bothWays(t, [gzipped(base), gzipped(top)])
+  const seen = listTree(ours)
+  t.true(seen.length > 30)
+  t.deepEqual(seen, listTree(theirs))
+})
+
+test('sparse files of every format are what umoci unpacks, or GNU tar where umoci cannot', async (t) => {
+  const folder = await workspace(t)
+  for (const [format, tar] of foreignLayers(folder).sparse) {
+    const { ours, theirs } = format === 'gnu' ? await besideGnuTar(t, tar) : await bothWays(t, [gzipped(tar)])
+    const seen = listTree(ours)
+    t.is(seen.length, 5, format)
+    t.deepEqual(seen, listTree(theirs), format)
+  }
+})
+
+async function besideGnuTar(t: ExecutionContext, tar: Uint8Array): Promise<{ ours: string; theirs: string }> {
+  const folder = await workspace(t)
+  const theirs = join(folder, 'unpacked')
+  await mkdir(theirs)
+  execFileSync('tar', ['--numeric-owner', '-C', theirs, '-xf', '-'], { input: tar })
+  return { ours: mountImage(t, folder, await storeImage(folder, [tar])), theirs }
+}
 
 test('directories that a layer only implies belong to root and are writable for root alone', async (t) => {
   const folder = await workspace(t)
-  const path = join(folder, 'layer.tar')
-  const { encodeTar } = await import('#tools/nginx-image/tar')
   const deep = `${'d'.repeat(120)}/e`
-  const tar = encodeTar([file('a/b/c', 'x'), file(`${deep}/f`, 'y')])
-  const writer = nativeEngine.openLayer({
-    path,
-    compression: 'none',
-    salt: 'ab'.repeat(32),
-    maxTarBytes: 1_000_000,
-    maxRatio: 10,
-    what: 'layer',
-  })
-  await writer.write(tar)
-  const { diffId, tarBytes, verity } = await writer.finish()
-  const indexPath = join(folder, 'layer.erofs')
-  await (await testIndexer()).index({ tarPath: path, indexPath, tarBytes, what: 'layer' })
-  const layer = { diffId, tarBytes, tar: { path, verity }, index: { path: indexPath, verity } }
-  const lines = listTree(mountImage(t, folder, [layer])).filter((line) => line.includes(' 0o4'))
+  const image = await storeImage(folder, [encodeTar([file('a/b/c', 'x'), file(`${deep}/f`, 'y')])])
+  const lines = listTree(mountImage(t, folder, image)).filter((line) => line.includes(' 0o4'))
   t.is(lines.length, 5)
   for (const line of lines) t.regex(line, /^\S+ 0o40755 0 0 mtime=0/)
 })
 
 test('what the kernel reads through the index is what the tar holds', async (t) => {
   const folder = await workspace(t)
-  const path = join(folder, 'layer.tar')
-  const { encodeTar } = await import('#tools/nginx-image/tar')
   const sizes = [0, 1, 511, 512, 513, 4095, 4096, 4097, 100_000]
-  const tar = encodeTar(sizes.map((size) => file(`f${size}`, filler(size))))
-  const options = {
-    compression: 'none',
-    salt: '00'.repeat(32),
-    maxTarBytes: 1_000_000,
-    maxRatio: 10,
-    what: 'l',
-  } as const
-  const writer = nativeEngine.openLayer({ path, ...options })
-  await writer.write(tar)
-  const { diffId, tarBytes, verity } = await writer.finish()
-  const indexPath = join(folder, 'layer.erofs')
-  await (await testIndexer()).index({ tarPath: path, indexPath, tarBytes, what: 'layer' })
-  const layer = { diffId, tarBytes, tar: { path, verity }, index: { path: indexPath, verity } }
-  const mounted = mountImage(t, folder, [layer])
+  const image = await storeImage(folder, [encodeTar(sizes.map((size) => file(`f${size}`, filler(size))))])
+  const mounted = mountImage(t, folder, image)
   for (const size of sizes) t.deepEqual(new Uint8Array(readFileSync(join(mounted, `f${size}`))), filler(size))
 })

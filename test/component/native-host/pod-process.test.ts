@@ -1,8 +1,9 @@
 /** `caisson-pod` as a parent and as a program, with small commands in place of a VMM. */
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { CAISSON_POD } from '#native/host/index'
@@ -179,3 +180,22 @@ function isHeldOpenBy(pod: TestPod, clients: number): boolean {
   return Number(stdout) === LISTENERS_AND_STDIO + clients
 }
 const LISTENERS_AND_STDIO = 2 + 3
+
+test('neither the process nor the VMM leaves a core dump, however high the limit was', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'caisson-core-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const crash = (...command: string[]) =>
+    spawnSync('prlimit', ['--core=unlimited:unlimited', ...command], { cwd: folder })
+  const pod = (script: string) => [CAISSON_POD, '--state-dir', folder, '--', 'sh', '-c', script]
+  crash(...pod('echo crashed; kill -SEGV $$'))
+  crash(...pod('kill -SEGV $PPID; sleep 600'))
+  t.deepEqual(cores(folder), [])
+  crash('sh', '-c', 'kill -SEGV $$')
+  if (!/^[|/]/.test(readFileSync('/proc/sys/kernel/core_pattern', 'utf8'))) {
+    t.is(cores(folder).length, 1, 'others do, on this machine')
+  }
+})
+
+function cores(folder: string): readonly string[] {
+  return readdirSync(folder).filter((name) => name.startsWith('core'))
+}

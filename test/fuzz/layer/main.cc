@@ -42,7 +42,10 @@ Outcome Read(const char* format, const uint8_t* data, size_t size, size_t portio
   Outcome outcome;
   {
     Layer layer;
-    outcome.status = layer.Begin({path, format, std::vector<uint8_t>(32, 7), kMaxTar, 1100});
+    // An odd size is taken for encrypted: then only what nobody could have made is missing, the right code.
+    const std::vector<uint8_t> key(size % 2 == 0 ? 0 : 32, 9), nonce(size % 2 == 0 ? 0 : 16, 1);
+    outcome.status =
+        layer.Begin({path, path + ".entries", format, std::vector<uint8_t>(32, 7), kMaxTar, 1100, key, nonce, key});
     for (size_t at = 0; at < size && outcome.status == LayerStatus::kOk; at += portion) {
       const std::vector<uint8_t> bytes(data + at, data + at + std::min(portion, size - at));
       outcome.status = layer.Write(bytes.data(), bytes.size());
@@ -55,6 +58,7 @@ Outcome Read(const char* format, const uint8_t* data, size_t size, size_t portio
   struct stat stat;
   if (::stat(path.c_str(), &stat) == 0) outcome.file_bytes = static_cast<uint64_t>(stat.st_size);
   unlink(path.c_str());
+  unlink((path + ".entries").c_str());
   return outcome;
 }
 

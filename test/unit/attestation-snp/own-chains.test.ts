@@ -122,6 +122,12 @@ test('platform bits that nobody knows yet are told, and no fault', (t) => {
   t.is((verdict.claims.platform as Record<string, unknown>).unknown_bits, '0x40')
 })
 
+test('firmware that does not state its version is not held to be older than the policy demands', (t) => {
+  const policy = 0x3_0001n
+  t.is(judge({ report: { policy, current: [0, 0, 0], committed: [0, 0, 0] } }).verdict, 'affirming')
+  t.is(judge({ report: { policy, current: [1, 0, 0], committed: [0, 0, 0] } }).verdict, 'contraindicated')
+})
+
 test('firmware newer than what is committed is no fault, as long as nothing more than that is reported', (t) => {
   t.is(
     judge({ report: { currentTcb: Uint8Array.of(4, 1, 0, 0, 0, 0, 25, 220), current: [41, 55, 1] } }).verdict,
@@ -134,6 +140,26 @@ test('without the certificate of its key a report is only warned of, and says wh
   const verdict = judge({ certificate: null })
   t.is(verdict.verdict, 'warning')
   t.deepEqual(codes(verdict), ['unchecked_chain'])
+})
+
+test('what is missing is named with the address at which AMD hands it out', (t) => {
+  const remedy = (change: Case): string => judge(change).reasons[0]?.remedy ?? ''
+  const chip = Buffer.from(CHIP).toString('hex')
+  t.true(
+    remedy({ certificate: null }).includes(
+      `https://kdsintf.amd.com/vcek/v1/Milan/${chip}?blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=217 `,
+    ),
+  )
+  t.true(
+    remedy({ certificate: null, product: 'Turin' }).includes(
+      'https://kdsintf.amd.com/vcek/v1/Turin/0102030405060708?fmcSPL=01&blSPL=02&teeSPL=03&snpSPL=04&ucodeSPL=71 ',
+    ),
+  )
+  t.false(remedy({ certificate: null, vek: { kind: 'vlek' } }).includes('https:'))
+  t.false(remedy({ certificate: null, report: { chipId: new Uint8Array(64) } }).includes('https:'))
+  t.false(remedy({ certificate: null, report: { version: 2 } }).includes('https:'))
+  t.true(remedy({ crls: [], product: 'Genoa' }).includes('https://kdsintf.amd.com/vcek/v1/Genoa/crl '))
+  t.true(remedy({ crls: [], vek: { kind: 'vlek' } }).includes('https://kdsintf.amd.com/vlek/v1/Milan/crl '))
 })
 
 test('a root that nobody opted in to is not trusted, whatever it is called', (t) => {

@@ -1,4 +1,5 @@
 /** What event logs hold inside: older and confidential-computing logs, padding, and the structures of UEFI events. */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import test from 'ava'
 import fc from 'fast-check'
@@ -165,3 +166,22 @@ for (const [path, expected] of [
     )
   })
 }
+
+test('PCR 0 begins with the locality of a hardware measurement, and the dynamic PCRs with zeros once they are measured into', (t) => {
+  const header = ubuntu.slice(0, 32 + new DataView(ubuntu.buffer, ubuntu.byteOffset).getUint32(28, true))
+  const digests = (fill: number): Uint8Array =>
+    concatBytes(
+      ...[Uint8Array.of(3, 0, 0, 0, 4, 0), new Uint8Array(20).fill(fill), Uint8Array.of(0x0b, 0)],
+      ...[new Uint8Array(32).fill(fill), Uint8Array.of(0x0c, 0), new Uint8Array(48).fill(fill), new Uint8Array(4)],
+    )
+  const hcrtm = concatBytes(Uint8Array.of(0, 0, 0, 0, 0x10, 0, 0, 0x80), digests(1))
+  const dynamic = concatBytes(Uint8Array.of(17, 0, 0, 0, 0, 0, 0, 0x10), digests(2))
+  const log = parseEventLog(concatBytes(header, hcrtm, dynamic))
+  const pcrs = replayEventLog(nodeCrypto, log, 'sha256')
+  const start = new Uint8Array(32)
+  const extended = (from: Uint8Array, fill: number): string =>
+    createHash('sha256').update(from).update(new Uint8Array(32).fill(fill)).digest('hex')
+  t.is(toHex(pcrs.get(17) ?? start), extended(start, 2))
+  start[31] = 4
+  t.is(toHex(pcrs.get(0) ?? start), extended(start, 1))
+})

@@ -1,5 +1,5 @@
 /** A valid image configuration, an admitted container and a pulled image; a test changes what it is about. */
-import type { StoredLayer } from '#image/layer/store'
+import type { StoredIndex, StoredLayer } from '#image/layer/store'
 import type { ImageConfig } from '#image/manifest/config'
 import type { PulledImage } from '#image/pull/pull-image'
 import type { ContainerRule } from '#policies/container-rule'
@@ -66,8 +66,8 @@ export function admittedContainer(
   }
 }
 
-export function storedLayer(letter: string): StoredLayer {
-  const verity = {
+function verityOf(letter: string) {
+  return {
     dataBlockSize: 512,
     hashBlockSize: 4096,
     dataBlocks: 8,
@@ -75,12 +75,20 @@ export function storedLayer(letter: string): StoredLayer {
     rootHash: letter.repeat(64),
     salt: '00',
   } as const
+}
+
+export function storedLayer(letter: string): StoredLayer {
   return {
     diffId: `sha256:${letter.repeat(64)}`,
     tarBytes: 4096,
-    tar: { path: `/layers/${letter}.tar`, verity },
-    index: { path: `/layers/${letter}.erofs`, verity },
+    tar: { path: `/layers/${letter}.tar`, verity: verityOf(letter) },
+    cataloguePath: `/layers/${letter}.entries`,
   }
+}
+
+/** Of an image whose layers all have content. */
+export function storedIndex(letter: string, devices: readonly number[]): StoredIndex {
+  return { chainId: `sha256:${letter.repeat(64)}`, path: `/layers/${letter}.erofs`, verity: verityOf(letter), devices }
 }
 
 export function pulledImage(layers: readonly StoredLayer[] = [storedLayer('a'), storedLayer('b')]): PulledImage {
@@ -90,7 +98,12 @@ export function pulledImage(layers: readonly StoredLayer[] = [storedLayer('a'), 
     indexDigest: undefined,
     configDigest: `sha256:${'c'.repeat(64)}`,
     config: imageConfig(),
+    documents: { manifest: new Uint8Array(), config: new Uint8Array() },
     layers,
+    index: storedIndex(
+      'f',
+      layers.map((_, position) => position),
+    ),
     admittedBy: 'default',
   }
 }

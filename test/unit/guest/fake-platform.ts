@@ -101,6 +101,8 @@ export class FakePlatform implements Platform {
   readonly codes: string[] = []
   readonly configured: InterfaceConfig[] = []
   poweredOff = false
+  /** What programs print, by path. */
+  readonly printed: ReadonlyMap<string, string> = new Map([['/indexer', '{"devices":[],"inodes":1}']])
   /** A step whose name starts so fails. */
   failing: string | undefined
   #pids = 100
@@ -130,7 +132,8 @@ export class FakePlatform implements Platform {
   readonly processes: Platform['processes'] = {
     run: async (path) => {
       this.#step(`run ${path}`)
-      return { code: 0, stdout: new Uint8Array(), stderr: new Uint8Array() }
+      const stdout = new TextEncoder().encode(this.printed.get(path) ?? '')
+      return { code: 0, stdout, stderr: new Uint8Array() }
     },
   }
 

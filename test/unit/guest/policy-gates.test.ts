@@ -13,6 +13,7 @@ import { nodeCrypto } from '#protocol/node/crypto'
 import { computeDigest } from '#protocol/oci/digest'
 import { TtrpcClient } from '#protocol/ttrpc/client'
 import { TtrpcServer } from '#protocol/ttrpc/server'
+import { pulledImage } from './container-parts.ts'
 import { FakePlatform } from './fake-platform.ts'
 import { streamPair } from './stream-pair.ts'
 
@@ -78,9 +79,8 @@ async function setUp(t: ExecutionContext) {
   const tickets = new TicketOffice(platform.crypto, () => platform.clock.monotonicMs())
   const unused = () => t.fail() as never
   const imageTools = async () => ({
-    engine: { openLayer: unused, appendVerity: unused },
-    confine: '/confine',
-    mkfs: '/mkfs',
+    engine: { openLayer: unused, appendVerity: async () => pulledImage().index.verity },
+    indexer: '/indexer',
   })
   const sandboxParts = { platform, events, refusals, reasons, imageTools, createVerifier: unused }
   const sandbox = new Sandbox(sandboxParts)

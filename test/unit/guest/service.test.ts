@@ -14,6 +14,7 @@ import { openSealedReason } from '#protocol/sealed-reason'
 import { parseTenantIdentity, parseTenantKey } from '#protocol/tenant-key'
 import { TtrpcClient } from '#protocol/ttrpc/client'
 import { TtrpcServer } from '#protocol/ttrpc/server'
+import { pulledImage } from './container-parts.ts'
 import { FakePlatform } from './fake-platform.ts'
 import { streamPair } from './stream-pair.ts'
 
@@ -55,10 +56,9 @@ function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?:
     imageTools: async () => ({
       engine: {
         openLayer: () => t.fail() as never,
-        appendVerity: () => t.fail() as never,
+        appendVerity: async () => pulledImage().index.verity,
       },
-      confine: '/confine',
-      mkfs: '/mkfs',
+      indexer: '/indexer',
     }),
     createVerifier: async () => verifier ?? (t.fail() as never),
   })

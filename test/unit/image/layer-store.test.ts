@@ -28,12 +28,12 @@ function folder(t: ExecutionContext): string {
 async function draft(store: LayerStore): Promise<LayerDraft> {
   const begun = await store.begin(DIFF_ID)
   writeFileSync(begun.tarPath, 'tar')
-  writeFileSync(begun.indexPath, 'index')
+  writeFileSync(begun.cataloguePath, 'entries')
   return begun
 }
 
 async function commit(begun: LayerDraft): Promise<StoredLayer> {
-  return await begun.commit({ diffId: DIFF_ID, tarBytes: 3, tarVerity: VERITY, indexVerity: VERITY })
+  return await begun.commit({ tarBytes: 3, tarVerity: VERITY })
 }
 
 const STORES: readonly (readonly [string, (path: string) => LayerStore])[] = [
@@ -48,7 +48,7 @@ for (const [title, open] of STORES) {
     t.is(await store.find(DIFF_ID), undefined)
     const stored = await commit(begun)
     t.deepEqual(await store.find(DIFF_ID), stored)
-    t.true(existsSync(stored.tar.path) && existsSync(stored.index.path))
+    t.true(existsSync(stored.tar.path) && existsSync(stored.cataloguePath))
   })
 
   test(`a discarded layer leaves nothing (${title})`, async (t) => {
@@ -58,6 +58,24 @@ for (const [title, open] of STORES) {
     await (await store.begin(DIFF_ID)).discard()
     t.is(await store.find(DIFF_ID), undefined)
     t.deepEqual(readdirSync(path), [])
+  })
+
+  test(`an index is found once it is committed, whatever layer has the same name (${title})`, async (t) => {
+    const path = folder(t)
+    const store = open(path)
+    // The chain of one layer is named as the layer.
+    await commit(await draft(store))
+    t.is(await store.findIndex(DIFF_ID), undefined)
+    const begun = await store.beginIndex(DIFF_ID)
+    writeFileSync(begun.indexPath, 'index')
+    const stored = await begun.commit({ verity: VERITY, devices: [0] })
+    t.deepEqual(await store.findIndex(DIFF_ID), stored)
+    t.true(existsSync(stored.path))
+    const another = await store.beginIndex(sha256('chain'))
+    writeFileSync(another.indexPath, 'index')
+    await another.discard()
+    t.is(await store.findIndex(sha256('chain')), undefined)
+    t.is(readdirSync(path).filter((name) => name.endsWith('.erofs')).length, 1)
   })
 
   test(`the same layer committed twice is one layer (${title})`, async (t) => {
@@ -86,7 +104,9 @@ test('indexes can be kept apart from the tars, where nobody changes them before 
   const store = new FileLayerStore({ folder: tars, indexFolder: indexes, remove: (file) => rm(file, { force: true }) })
   const stored = await commit(await draft(store))
   t.true(stored.tar.path.startsWith(`${tars}/`))
-  t.true(stored.index.path.startsWith(`${indexes}/`))
+  t.true(stored.cataloguePath.startsWith(`${indexes}/`))
+  const index = await store.beginIndex(DIFF_ID)
+  t.true(index.indexPath.startsWith(`${indexes}/`))
   await (await draft(store)).discard()
   t.is(readdirSync(tars).length + readdirSync(indexes).length, 2)
 })

@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
@@ -8,11 +8,13 @@ import { parseSignatureBlob } from '#image/signature/blob'
 import { parseBundle } from '#image/signature/bundle'
 import { encodePayload, parsePayload } from '#image/signature/payload'
 import { parseSigningKey } from '#image/signature/public-key'
+import { lookasideFor, parseRegistriesD } from '#image/signature/registries-d'
 import { parseHashedRekord, parseRekorSet } from '#image/signature/rekor-set'
 import { isSource, parseStatement, provenanceOf } from '#image/signature/statement'
 import { parseTrustedRoot } from '#image/signature/trusted-root'
 import { parseCertificate } from '#image/signature/x509/certificate'
 import { parsePem, parsePemCertificates } from '#image/signature/x509/pem'
+import { parseReference } from '#protocol/oci/reference'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const PAYLOAD = { manifestDigest: `sha256:${'a'.repeat(64)}`, dockerReference: 'registry.example/app' } as const
@@ -142,3 +144,39 @@ test('a statement names its type, and provenance says builder and sources of SLS
   t.true(read.sources.every((source) => isSource(source, 'https://a/b')))
   refusesOrKeeps(t, damaged(good), (input) => provenanceOf(parseStatement(encode(input), 'statement')))
 })
+
+const REGISTRIES_D = join(FIXTURES, '../../docker/fixtures/registries.d')
+const IMAGE_RS = join(FIXTURES, '../../../image-rs/image-rs/test_data/signature/sigstore_config')
+const yaml = (folder: string) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith('.yaml'))
+    .map((name) => ({ name, text: readFileSync(join(folder, name), 'utf8') }))
+
+test('registries.d: the most specific scope that has a lookaside, over all files, or a refusal', (t) => {
+  const config = parseRegistriesD(yaml(REGISTRIES_D))
+  const base = (reference: string) => lookasideFor(config, parseReference(reference))
+  t.is(base('example.com/a:1'), 'https://lookaside.example.com')
+  t.is(base('registry.test.example.com:8888/a:1'), 'http://registry.test.example.com:8889/lookaside')
+  t.is(base('docker.io/centos/mybetaproduct:other'), 'http://localhost:9999/mybetaWIP/lookaside')
+  t.is(base('docker.io/centos/mybetaproduct:latest'), 'https://lookaside.centos.org/')
+  t.is(base('busybox:1'), 'file:///mnt/companywide/signatures/for/other/repositories')
+  const [good = { name: '', text: '' }] = yaml(REGISTRIES_D).filter(({ name }) => name.startsWith('internal'))
+  t.throws(
+    () => parseRegistriesD([good, { name: 'again.yaml', text: good.text.replace('//lookaside.', '//other.') }]),
+    { code: 'ERR_REGISTRIES_D' },
+  )
+  refusesOrKeeps(
+    t,
+    damaged(good.text),
+    (text) => parseRegistriesD([{ name: 'a.yaml', text }]),
+    ({ docker }) => [...docker.values()].every((url) => url !== ''),
+  )
+})
+
+for (const number of [1, 2, 3]) {
+  test(`registries.d of image-rs, case ${number}: files merge to what its own test states`, (t) => {
+    const merged = parseRegistriesD(yaml(join(IMAGE_RS, `test_case_${number}`)))
+    const result = join(IMAGE_RS, `merged_result/res${number}.yaml`)
+    t.deepEqual(merged, parseRegistriesD([{ name: 'result', text: readFileSync(result, 'utf8') }]))
+  })
+}

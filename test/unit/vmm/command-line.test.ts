@@ -48,8 +48,8 @@ test('disks come in the order of the plan, in fixed slots, found by their serial
   const argv = qemuCommandLine(plan)
   const devices = values(argv, '-device').filter((device) => device.startsWith('virtio-blk'))
   t.deepEqual(devices, [
-    'virtio-blk-pci,drive=root,serial=root,addr=0x4',
-    'virtio-blk-pci,drive=scratch,serial=scratch,addr=0x5',
+    'virtio-blk-pci,drive=root,serial=root,addr=0x4,disable-legacy=on,iommu_platform=on',
+    'virtio-blk-pci,drive=scratch,serial=scratch,addr=0x5,disable-legacy=on,iommu_platform=on',
   ])
   const [root, scratch] = values(argv, '-blockdev').map((text) => JSON.parse(text))
   t.like(root, { driver: 'raw', 'read-only': true, file: { filename: '/g/root.img', 'read-only': true } })

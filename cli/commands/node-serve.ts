@@ -1,0 +1,101 @@
+import { resolve } from 'node:path'
+import { buildGuest } from '#guest/build/build'
+import type { NodeConfig } from '#host-shim/node/node-config'
+import { NodeDaemon } from '#host-shim/node/node-daemon'
+import { DEFAULT_SCRATCH_MIB } from '#host-shim/pod/pod-plan'
+import { CAISSON_POD } from '#native/host/index'
+import { UsageError } from '#protocol/errors'
+import { chooseAccelerator } from '#vmm/qemu/accelerator'
+import { createTpmCa } from '#vmm/swtpm'
+import { buildProgress } from '../build-progress.ts'
+import type { CommandSpec, Invocation } from '../command.ts'
+import { untilStopped } from '../signals.ts'
+
+export const nodeServe: CommandSpec = {
+  path: 'node serve',
+  summary:
+    'Serves the pods of this node to containerd until it is stopped. Pods go on without it; requests wait for the next one.',
+  operands: '',
+  minOperands: 0,
+  maxOperands: 0,
+  options: {
+    state: { type: 'string', placeholder: 'DIR', help: 'records and machines of pods', default: '/run/caisson' },
+    socket: { type: 'string', placeholder: 'PATH', help: 'where shims connect (default: DIR/node.sock)' },
+    'shim-sockets': {
+      type: 'string',
+      placeholder: 'DIR',
+      help: 'where containerd finds the sockets of pods',
+      default: '/run/containerd/s',
+    },
+    platform: { type: 'string', placeholder: 'tpm|none', help: 'of pods that do not say', default: 'tpm' },
+    accel: { type: 'string', placeholder: 'auto|kvm|tcg', help: 'how the CPU is virtualised', default: 'auto' },
+    firmware: {
+      type: 'string',
+      placeholder: 'FILE',
+      help: 'firmware of platform tpm',
+      default: '/usr/share/ovmf/OVMF.fd',
+    },
+    'tpm-ca': {
+      type: 'string',
+      placeholder: 'DIR',
+      help: 'CA that signs software TPMs',
+      default: '/var/lib/caisson/tpm-ca',
+    },
+    scratch: {
+      type: 'string',
+      placeholder: 'MIB',
+      help: 'encrypted scratch disk of a pod',
+      default: String(DEFAULT_SCRATCH_MIB),
+    },
+  },
+  examples: ['caisson node serve --platform tpm'],
+  run: async (invocation) => {
+    const config = await nodeConfig(invocation)
+    const daemon = await NodeDaemon.start(config)
+    invocation.out.result({ socket: config.socket, pid: process.pid }, `serving pods on ${config.socket}`)
+    await untilStopped()
+    await daemon[Symbol.asyncDispose]()
+    // The pods' processes are children that go on, and nothing here is to wait for them.
+    process.exit(0)
+  },
+}
+
+async function nodeConfig(invocation: Invocation): Promise<NodeConfig> {
+  const { out } = invocation
+  const stateRoot = resolve(invocation.required('state'))
+  const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
+  out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
+  let guest: ReturnType<NodeConfig['guest']> | undefined
+  return {
+    stateRoot,
+    socket: invocation.string('socket') ?? `${stateRoot}/node.sock`,
+    shimSocketDir: invocation.required('shim-sockets'),
+    podProgram: CAISSON_POD,
+    platform: oneOf(invocation, 'platform', ['tpm', 'none']),
+    accelerator: choice.accelerator,
+    guest: () => {
+      guest ??= guestFiles(invocation)
+      return guest
+    },
+    tpmCa: () => createTpmCa(invocation.required('tpm-ca')),
+    scratchMib: invocation.integer('scratch', 64, 16 * 1024 * 1024),
+    log: (line) => out.progress(line),
+  }
+}
+
+async function guestFiles(invocation: Invocation): ReturnType<NodeConfig['guest']> {
+  const image = await buildGuest({ onProgress: buildProgress(invocation.out) })
+  return {
+    kernel: image.kernelPath,
+    root: image.rootPath,
+    commandLine: image.manifest.cmdline,
+    firmware: invocation.required('firmware'),
+  }
+}
+
+function oneOf<const T extends string>(invocation: Invocation, name: string, values: readonly T[]): T {
+  const text = invocation.required(name)
+  const value = values.find((candidate) => candidate === text)
+  if (value !== undefined) return value
+  throw new UsageError('ERR_USAGE', `--${name} is ${JSON.stringify(text)}`, { hint: `Allowed: ${values.join(', ')}.` })
+}

@@ -1,0 +1,79 @@
+/** What `ip -json` prints (ip(8)), as far as it is used. The kernel's names and addresses end up in command lines. */
+import { MalformedError } from '#protocol/errors'
+
+export interface LinkState {
+  readonly name: string
+  readonly mac: string
+  readonly mtu: number
+  readonly loopback: boolean
+  /** Global addresses with prefix: "10.1.2.3/24". */
+  readonly addresses: readonly string[]
+}
+
+const NAME = /^[A-Za-z0-9._-]{1,15}$/
+const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/
+const ADDRESS = /^[0-9a-f.:]{2,45}$/
+
+/** Answer of `ip -json address show`. @throws MalformedError ERR_IP_OUTPUT */
+export function parseLinks(text: string): readonly LinkState[] {
+  return listOf(text).map((entry) => {
+    const name = textOf(entry, 'ifname', NAME)
+    const loopback = entry.link_type === 'loopback'
+    const mac = loopback ? '00:00:00:00:00:00' : textOf(entry, 'address', MAC)
+    const mtu = entry.mtu
+    if (typeof mtu !== 'number' || !Number.isInteger(mtu) || mtu < 68 || mtu > 65_536) throw malformed('mtu')
+    const infos = Array.isArray(entry.addr_info) ? entry.addr_info : []
+    const addresses = infos.filter(isObject).flatMap((info) => {
+      if (info.scope !== 'global') return []
+      const prefix = info.prefixlen
+      if (typeof prefix !== 'number' || !Number.isInteger(prefix) || prefix < 0 || prefix > 128) {
+        throw malformed('prefixlen')
+      }
+      return [`${textOf(info, 'local', ADDRESS)}/${prefix}`]
+    })
+    return { name, mac, mtu, loopback, addresses }
+  })
+}
+
+export interface DefaultRoute {
+  readonly gateway: string
+  readonly device: string
+}
+
+/** Answer of `ip -json route show default`; routes without a gateway are left out. @throws MalformedError ERR_IP_OUTPUT */
+export function parseRoutes(text: string): readonly DefaultRoute[] {
+  return listOf(text).flatMap((entry) =>
+    entry.gateway === undefined
+      ? []
+      : [{ gateway: textOf(entry, 'gateway', ADDRESS), device: textOf(entry, 'dev', NAME) }],
+  )
+}
+
+function listOf(text: string): readonly Readonly<Record<string, unknown>>[] {
+  let value: unknown
+  try {
+    value = text.trim() === '' ? [] : JSON.parse(text)
+  } catch (cause) {
+    throw malformed('the whole', cause)
+  }
+  // Some versions of ip print an empty object for what a filter leaves out.
+  if (!Array.isArray(value) || !value.every(isObject)) throw malformed('the whole')
+  return value.filter((entry) => Object.keys(entry).length > 0)
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function textOf(entry: Readonly<Record<string, unknown>>, name: string, form: RegExp): string {
+  const value = entry[name]
+  if (typeof value !== 'string' || !form.test(value)) throw malformed(name)
+  return value
+}
+
+function malformed(what: string, cause?: unknown): MalformedError {
+  return new MalformedError('ERR_IP_OUTPUT', `what ip printed is not understood: ${what}`, {
+    hint: 'Install iproute2 5.10 or later',
+    ...(cause === undefined ? {} : { cause }),
+  })
+}

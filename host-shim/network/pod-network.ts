@@ -1,0 +1,102 @@
+/**
+ * A pod's network namespace, as CNI made it, joined to a VM: a tap device beside the interface, and everything that arrives
+ * at one of the two redirected to the other (tc-mirred(8)). The guest takes the interface's MAC and addresses, so nobody
+ * outside can tell.
+ */
+import { execFile } from 'node:child_process'
+import { UnavailableError } from '#protocol/errors'
+import type { TapNetwork } from '#vmm/types'
+import { type LinkState, parseLinks, parseRoutes } from './ip-json.ts'
+
+/** What the guest configures. */
+export interface GuestInterface {
+  mac: string
+  /** "10.1.2.3/24" */
+  addresses: string[]
+  gateways: string[]
+  mtu: number
+}
+
+const TAP = 'caisson0'
+const TIMEOUT_MS = 30_000
+
+/**
+ * Makes the tap device and the redirections; what an earlier attempt made is made anew. Undefined when the namespace has
+ * no interface but the loopback: a pod without a network.
+ * @param namespace path of the network namespace
+ * @throws UnavailableError ERR_POD_NETWORK
+ */
+export async function joinPodNetwork(namespace: string): Promise<TapNetwork | undefined> {
+  const link = await podLink(namespace)
+  if (link === undefined) return undefined
+  await leavePodNetwork(namespace)
+  await connect(namespace, link)
+  return { tap: TAP, mac: link.mac }
+}
+
+/** The interface of a pod, as CNI configured it. @throws UnavailableError ERR_POD_NETWORK */
+export async function describePodNetwork(namespace: string): Promise<GuestInterface | undefined> {
+  const link = await podLink(namespace)
+  if (link === undefined) return undefined
+  const routes = [
+    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-4', 'route', 'show', 'default'])),
+    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-6', 'route', 'show', 'default'])),
+  ]
+  const { mac, mtu, name } = link
+  const gateways = routes.filter(({ device }) => device === name).map(({ gateway }) => gateway)
+  return { mac, mtu, addresses: [...link.addresses], gateways }
+}
+
+async function podLink(namespace: string): Promise<LinkState | undefined> {
+  const links = parseLinks(await inNamespace(namespace, ['ip', '-json', 'address', 'show']))
+  return links.find(({ name, loopback }) => !loopback && name !== TAP)
+}
+
+/** Removes what `joinPodNetwork` made; a namespace that is gone has nothing left of it. */
+export async function leavePodNetwork(namespace: string): Promise<void> {
+  const links = await inNamespace(namespace, ['ip', '-json', 'address', 'show']).then(parseLinks, () => [])
+  if (!links.some(({ name }) => name === TAP)) return
+  const commands = [`link delete ${TAP}`]
+  await inNamespace(namespace, ['ip', '-batch', '-'], commands).catch(() => undefined)
+  for (const { name, loopback } of links) {
+    if (!loopback && name !== TAP) {
+      await inNamespace(namespace, ['tc', 'qdisc', 'delete', 'dev', name, 'ingress']).catch(() => undefined)
+    }
+  }
+}
+
+async function connect(namespace: string, link: LinkState): Promise<void> {
+  await inNamespace(
+    namespace,
+    ['ip', '-batch', '-'],
+    [`tuntap add dev ${TAP} mode tap vnet_hdr`, `link set dev ${TAP} mtu ${link.mtu} up`],
+  )
+  const redirect = (from: string, to: string): string[] => [
+    `qdisc add dev ${from} ingress`,
+    `filter add dev ${from} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ${to}`,
+  ]
+  await inNamespace(namespace, ['tc', '-batch', '-'], [...redirect(link.name, TAP), ...redirect(TAP, link.name)])
+}
+
+function inNamespace(namespace: string, command: readonly string[], lines: readonly string[] = []): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      'nsenter',
+      [`--net=${namespace}`, '--', ...command],
+      { timeout: TIMEOUT_MS, maxBuffer: 1024 * 1024 },
+      (error, stdout, stderr) => {
+        if (error === null) resolve(stdout)
+        else reject(failed(namespace, command, stderr.trim(), error))
+      },
+    )
+    child.stdin?.on('error', () => undefined)
+    child.stdin?.end(lines.map((line) => `${line}\n`).join(''))
+  })
+}
+
+function failed(namespace: string, command: readonly string[], stderr: string, cause: unknown): UnavailableError {
+  return new UnavailableError('ERR_POD_NETWORK', `${command.join(' ')} failed in ${namespace}: ${stderr}`, {
+    hint: 'The node needs iproute2, /dev/net/tun and the kernel modules tun, sch_ingress, cls_u32 and act_mirred; see caisson node check',
+    cause,
+  })
+}

@@ -1,0 +1,235 @@
+/**
+ * The node's daemon: it decides for all pods of a node, and keeps none of them alive. Shims ask it where a pod's socket
+ * shall be; relays bring it containerd's requests.
+ */
+import { createHash } from 'node:crypto'
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { dirname, join } from 'node:path'
+import { errorText, UnavailableError, UsageError } from '#protocol/errors'
+import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
+import { TtrpcServer } from '#protocol/ttrpc/server'
+import { Task } from '../containerd/gen/task_pb.ts'
+import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
+import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
+import { ANNOTATION } from './annotations.ts'
+import { type Block, field, readBlock } from './blocks.ts'
+import { readBundle } from './bundle.ts'
+import type { NodeConfig } from './node-config.ts'
+import { NodePod } from './node-pod.ts'
+import { type PodRecord, PodStore } from './pod-record.ts'
+import { RelayControl } from './relay-control.ts'
+import { taskStatus } from './task-errors.ts'
+import { taskService } from './task-service.ts'
+
+interface Served {
+  readonly pod: NodePod
+  readonly server: TtrpcServer
+}
+
+const KILLED = 137
+
+export class NodeDaemon implements AsyncDisposable {
+  readonly #config: NodeConfig
+  readonly #store: PodStore
+  readonly #pods = new Map<string, Served>()
+  readonly #server: Server
+  readonly #connections = new Set<Socket>()
+
+  private constructor(config: NodeConfig) {
+    this.#config = config
+    this.#store = new PodStore(config.stateRoot)
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
+  }
+
+  /** Takes over the pods of an earlier daemon and listens. @throws UnavailableError ERR_NODE_RUNNING */
+  static async start(config: NodeConfig): Promise<NodeDaemon> {
+    await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 })
+    await mkdir(config.stateRoot, { recursive: true, mode: 0o700 })
+    if (await answers(config.socket)) {
+      throw new UnavailableError('ERR_NODE_RUNNING', `another daemon serves ${config.socket}`, {
+        hint: 'One daemon per node is enough; stop the other one to start this one',
+      })
+    }
+    const daemon = new NodeDaemon(config)
+    await daemon.#adopt()
+    await rm(config.socket, { force: true })
+    await new Promise<void>((resolve, reject) => {
+      daemon.#server.once('error', reject)
+      daemon.#server.listen(config.socket, resolve)
+    })
+    await chmod(config.socket, 0o600)
+    return daemon
+  }
+
+  /** Ends this process's part; pods go on, and wait for the next daemon. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve))
+    for (const socket of this.#connections) socket.destroy()
+    await closed
+  }
+
+  async #adopt(): Promise<void> {
+    const records = this.#store.load((path, error) => this.#config.log(`${path}: ${errorText(error)}`))
+    for (const record of records) {
+      const { pod } = this.#serve(record)
+      // A relay that is gone took its pod along; what they left is removed here.
+      const alive = record.relay !== undefined && (await isSameProcess(record.relay))
+      if (!alive) await this.#end(pod)
+    }
+  }
+
+  async #take(socket: Socket): Promise<void> {
+    this.#connections.add(socket)
+    socket.once('close', () => this.#connections.delete(socket))
+    socket.on('error', () => undefined)
+    try {
+      const block = await readBlock(socket)
+      if (block === undefined) return void socket.destroy()
+      switch (block.verb) {
+        case 'start':
+          return await this.#start(block, socket)
+        case 'delete':
+          return await this.#delete(block, socket)
+        case 'pod':
+          return await this.#relay(block, socket)
+        case 'task':
+          return await this.#task(block, socket)
+        default:
+          socket.destroy()
+      }
+    } catch (error) {
+      this.#config.log(`a connection failed: ${errorText(error)}`)
+      socket.destroy()
+    }
+  }
+
+  /** A shim starts: for a sandbox it leaves a relay behind, a container joins the relay of its pod. */
+  async #start(block: Block, socket: Socket): Promise<void> {
+    try {
+      socket.end(`${await this.#role(block)}\n`)
+    } catch (error) {
+      socket.end(`error ${taskStatus(error).message.replaceAll('\n', ' ')}\n`)
+    }
+  }
+
+  async #role(block: Block): Promise<string> {
+    const id = field(block, 'id')
+    const namespace = field(block, 'namespace')
+    const bundle = field(block, 'bundle')
+    const { annotations } = await readBundle(bundle)
+    const type = annotations[ANNOTATION.containerType]
+    if (type !== 'sandbox' && type !== 'container') {
+      throw new UsageError('ERR_BUNDLE', `${bundle} belongs to no pod`, {
+        hint: 'The runtime serves pods that the CRI plugin makes; a single container is run with: caisson run',
+      })
+    }
+    const sandboxId = type === 'sandbox' ? id : (annotations[ANNOTATION.sandboxId] ?? '')
+    const known = this.#pods.get(keyOf(namespace, sandboxId))
+    if (known !== undefined) return `pod ${known.pod.record.socket}`
+    if (type === 'container') throw new UnavailableError('ERR_SANDBOX_UNKNOWN', `there is no pod ${sandboxId}`)
+    const grpc = field(block, 'address')
+    const socket = join(this.#config.shimSocketDir, socketName(grpc, namespace, id))
+    const record: PodRecord = {
+      version: 1,
+      sandboxId,
+      namespace,
+      bundle,
+      socket,
+      containerd: { grpc, ttrpc: block.fields.get('ttrpc') ?? `${grpc}.ttrpc` },
+      relay: undefined,
+      machine: undefined,
+      tasks: {},
+      events: [],
+      answers: [],
+      begun: [],
+    }
+    this.#serve(record).pod.save()
+    return `relay ${socket}`
+  }
+
+  /** containerd lost a task, or has deleted it: whatever is left of it goes. */
+  async #delete(block: Block, socket: Socket): Promise<void> {
+    const id = field(block, 'id')
+    const namespace = field(block, 'namespace')
+    const sandbox = this.#pods.get(keyOf(namespace, id))
+    const pods = [...this.#pods.values()].filter(({ pod }) => pod.record.namespace === namespace)
+    const task = pods.map(({ pod }) => pod.processes.find(id)).find((found) => found !== undefined)
+    if (sandbox !== undefined) await this.#end(sandbox.pod)
+    const stopped = task?.status === 'stopped' ? task : undefined
+    const atMs = stopped?.exitedAtMs ?? Date.now()
+    const seconds = Math.floor(atMs / 1000)
+    socket.end(`deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? KILLED} ${seconds} ${(atMs % 1000) * 1_000_000}\n`)
+  }
+
+  async #relay(block: Block, socket: Socket): Promise<void> {
+    const served = this.#find(block)
+    const pid = Number(field(block, 'pid'))
+    const identity = Number.isSafeInteger(pid) ? await identifyProcess(pid) : undefined
+    if (served === undefined || identity === undefined) {
+      // The pod was removed while the relay looked for a daemon.
+      socket.end('end\n')
+      return
+    }
+    const { pod } = served
+    pod.record.relay = identity
+    pod.save()
+    const relay = new RelayControl(socket, pid)
+    void relay.closed.then(async () => {
+      if (!(await isSameProcess(identity))) await this.#end(pod)
+    })
+    await pod.attachRelay(relay)
+  }
+
+  async #task(block: Block, socket: Socket): Promise<void> {
+    const served = this.#find(block)
+    if (served === undefined) {
+      socket.destroy()
+      return
+    }
+    await served.pod.resumed
+    await served.server.serve(byteStreamFromDuplex(socket))
+  }
+
+  #find(block: Block): Served | undefined {
+    return this.#pods.get(keyOf(field(block, 'namespace'), field(block, 'id')))
+  }
+
+  #serve(record: PodRecord): Served {
+    const pod = new NodePod(record, this.#config, this.#store)
+    const server = new TtrpcServer({ toStatus: taskStatus })
+    const impl = taskService(pod, () => void this.#end(pod))
+    server.register(Task, impl)
+    server.register(TaskV3, impl)
+    const served = { pod, server }
+    this.#pods.set(keyOf(record.namespace, record.sandboxId), served)
+    return served
+  }
+
+  async #end(pod: NodePod): Promise<void> {
+    await pod.end()
+    this.#pods.delete(keyOf(pod.record.namespace, pod.record.sandboxId))
+  }
+}
+
+function keyOf(namespace: string, sandboxId: string): string {
+  return `${namespace}/${sandboxId}`
+}
+
+/** The name that containerd's own shims give their sockets: SHA-256 over address, namespace and id. */
+function socketName(address: string, namespace: string, id: string): string {
+  return createHash('sha256')
+    .update(join(address, namespace, id))
+    .digest('hex')
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
+}

@@ -1,0 +1,266 @@
+/**
+ * One Kubernetes pod as its node's daemon knows it. Every change is in the record before anybody hears of it; what is
+ * not in the record can be found again in the guest, so a daemon that comes later goes on where this one stopped.
+ */
+import { readFile } from 'node:fs/promises'
+import { timestampFromMs } from '@bufbuild/protobuf/wkt'
+import { errorText } from '#protocol/errors'
+import { rpcStatus } from '#protocol/ttrpc/status'
+import { TaskDeleteSchema, TaskExitSchema, TaskOOMSchema } from '../containerd/gen/events_pb.ts'
+import { GrpcClient } from '../containerd/grpc.ts'
+import { describePodNetwork, joinPodNetwork, leavePodNetwork } from '../network/pod-network.ts'
+import { GuestRefusalError, type ProcessName } from '../pod/agent-client.ts'
+import { isSameProcess } from '../pod/process-identity.ts'
+import { podPaths, removePod } from '../pod/state-dir.ts'
+import { readBundle } from './bundle.ts'
+import { EventPublisher, eventRecord } from './event-publisher.ts'
+import { adoptMachine, bootMachine, type Machine } from './machine.ts'
+import type { NodeConfig } from './node-config.ts'
+import { type EventRecord, type PodRecord, type PodStore, podIdOf, type TaskRecord } from './pod-record.ts'
+import { planPod } from './pod-sizing.ts'
+import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
+import type { RelayControl } from './relay-control.ts'
+import { readResolvConf } from './resolv-conf.ts'
+
+const STOP_GRACE_MS = 5000
+/** Execs end with their container's first process; their ends are told first. */
+const EXEC_END_MS = 5000
+
+export class NodePod {
+  readonly record: PodRecord
+  readonly processes: Processes
+  readonly containerd: GrpcClient
+  readonly #config: NodeConfig
+  readonly #store: PodStore
+  readonly #publisher: EventPublisher
+  readonly #relay = Promise.withResolvers<RelayControl>()
+  readonly #resumed = Promise.withResolvers<void>()
+  #machine: Machine | undefined
+  /** Of what ends because the machine does. */
+  #exitWhenLost = UNKNOWN_EXIT
+  #ended: Promise<void> | undefined
+
+  constructor(record: PodRecord, config: NodeConfig, store: PodStore) {
+    this.record = record
+    this.processes = new Processes(record)
+    this.containerd = new GrpcClient(record.containerd.grpc)
+    this.#config = config
+    this.#store = store
+    const { namespace, events, containerd } = record
+    this.#publisher = new EventPublisher({ namespace, address: containerd.ttrpc, events, saved: () => this.save() })
+    this.#relay.promise.catch(() => undefined)
+    this.#resumed.promise.catch(() => undefined)
+  }
+
+  /** The relay, once it has connected. */
+  get relay(): Promise<RelayControl> {
+    return this.#relay.promise
+  }
+
+  /** Resolves when what an earlier daemon left has been taken over. */
+  get resumed(): Promise<void> {
+    return this.#resumed.promise
+  }
+
+  get machine(): Machine | undefined {
+    return this.#machine
+  }
+
+  save(): void {
+    if (this.#ended === undefined) this.#store.save(this.record)
+  }
+
+  /** Writes the state together with the event that tells of it. */
+  saveAnd(...events: readonly EventRecord[]): void {
+    this.record.events.push(...events)
+    this.save()
+    void this.#publisher.flush()
+  }
+
+  /** Called when the relay connects: of a new pod, or of one that an earlier daemon left. */
+  async attachRelay(relay: RelayControl): Promise<void> {
+    try {
+      await relay.ready
+      this.#relay.resolve(relay)
+      await this.#resume()
+    } catch (error) {
+      this.#config.log(`pod ${this.record.sandboxId}: ${errorText(error)}`)
+      this.#lose()
+    }
+    this.#resumed.resolve()
+    void this.#publisher.flush()
+  }
+
+  /** Boots the VM of the sandbox. */
+  async boot(): Promise<number> {
+    const { sandboxId, bundle: directory } = this.record
+    const relay = await this.relay
+    const bundle = await readBundle(directory)
+    const { networkNamespace } = bundle
+    const network = networkNamespace === undefined ? undefined : await joinPodNetwork(networkNamespace)
+    const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config)
+    const machine = await bootMachine(plan, relay, {
+      stateRoot: this.#config.stateRoot,
+      podProgram: this.#config.podProgram,
+      qemuProgram: this.#config.qemuProgram,
+      onStage: (stage, atMs) => this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`),
+    })
+    this.#use(machine)
+    return this.pid()
+  }
+
+  /** The machine. @throws RpcError failed precondition when it is gone */
+  guest(): Machine {
+    if (this.#machine === undefined) throw rpcStatus('failedPrecondition', 'the machine of the pod is not running')
+    return this.#machine
+  }
+
+  /** What containerd takes for the pid of every task of the pod: the machine's process on the host. */
+  pid(): number {
+    return this.guest().process.pid
+  }
+
+  /** Network, attestation, policy: afterwards the guest takes containers. */
+  async startSandbox(): Promise<void> {
+    const bundle = await readBundle(this.record.bundle)
+    const { networkNamespace } = bundle
+    const network = networkNamespace === undefined ? undefined : await describePodNetwork(networkNamespace)
+    const source = bundle.mounts.find(({ destination }) => destination === '/etc/resolv.conf')?.source
+    const resolv = source === undefined ? '' : await readFile(source, 'utf8').catch(() => '')
+    await this.guest().agent.startSandbox({
+      hostname: bundle.hostname,
+      interfaces: network === undefined ? [] : [network],
+      nameservers: [...readResolvConf(resolv).nameservers],
+      hosts: [],
+    })
+  }
+
+  /** Follows a process until it ends, however often the daemon changes. */
+  watch(process: Process): void {
+    void this.#follow(process)
+  }
+
+  /** The first process ended, or an exec: execs first, then the state, then who waits. */
+  async stopped({ task, execId, record }: Process, exitStatus: number): Promise<void> {
+    if (record.status === 'stopped') return
+    if (execId === '') await this.#execsEnd(task)
+    if (!this.processes.stop(record, exitStatus)) return
+    const exit = eventRecord('/tasks/exit', TaskExitSchema, {
+      containerId: task.id,
+      id: execId === '' ? task.id : execId,
+      pid: record.pid,
+      exitStatus,
+      exitedAt: timestampFromMs(record.exitedAtMs),
+    })
+    const oom =
+      task.oomKilled && execId === '' ? [eventRecord('/tasks/oom', TaskOOMSchema, { containerId: task.id })] : []
+    this.saveAnd(...oom, exit)
+    this.processes.tell(record)
+  }
+
+  /** Takes a stopped process off the record. */
+  forget({ task, execId, record }: Process): void {
+    if (execId === '') delete this.record.tasks[task.id]
+    else delete task.execs[execId]
+    const deleted = {
+      containerId: task.id,
+      pid: record.pid,
+      exitStatus: record.exitStatus,
+      exitedAt: timestampFromMs(record.exitedAtMs),
+      id: execId,
+    }
+    // Execs are deleted without an event, as containerd's own shim does.
+    this.saveAnd(...(execId === '' ? [eventRecord('/tasks/delete', TaskDeleteSchema, deleted)] : []))
+  }
+
+  /** Ends the VM; the tasks that still run end with it. `exitStatus` is theirs. */
+  async stopMachine(exitStatus: number, graceMs: number = STOP_GRACE_MS): Promise<void> {
+    this.#exitWhenLost = exitStatus
+    await this.#machine?.stop(graceMs)
+    await this.#clean()
+    // Also when there never was a machine.
+    this.#lose()
+  }
+
+  /** Removes the pod and everything it made. Idempotent. */
+  end(): Promise<void> {
+    this.#ended ??= this.#end()
+    return this.#ended
+  }
+
+  async #end(): Promise<void> {
+    await this.stopMachine(UNKNOWN_EXIT, 0)
+    for (const task of this.processes.tasks()) {
+      await this.stopped({ task, execId: '', record: task }, UNKNOWN_EXIT)
+    }
+    await Promise.race([this.#publisher.flush(), new Promise((resolve) => setTimeout(resolve, 5000))])
+    this.#publisher.close()
+    this.#store.remove(this.record.sandboxId)
+    this.containerd[Symbol.dispose]()
+    const relay = await Promise.race([this.relay.catch(() => undefined), Promise.resolve(undefined)])
+    relay?.end()
+  }
+
+  async #clean(): Promise<void> {
+    await removePod(podPaths(this.#config.stateRoot, podIdOf(this.record.sandboxId)))
+    const bundle = await readBundle(this.record.bundle).catch(() => undefined)
+    if (bundle?.networkNamespace !== undefined) await leavePodNetwork(bundle.networkNamespace).catch(() => undefined)
+  }
+
+  #use(machine: Machine): void {
+    this.#machine = machine
+    this.record.machine = machine.process
+    this.save()
+    void machine.exited.then(() => this.#lose())
+  }
+
+  /** Everything that ran in the machine has ended with it. */
+  #lose(): void {
+    this.#machine = undefined
+    const tasks = this.processes.tasks().toSorted((a, b) => Number(a.kind === 'sandbox') - Number(b.kind === 'sandbox'))
+    for (const task of tasks) {
+      if (task.status === 'creating') continue
+      void this.stopped({ task, execId: '', record: task }, this.#exitWhenLost)
+    }
+  }
+
+  async #resume(): Promise<void> {
+    const { machine, sandboxId } = this.record
+    if (machine === undefined) return
+    if (!(await isSameProcess(machine))) return this.#lose()
+    this.#use(await adoptMachine(this.#config.stateRoot, podIdOf(sandboxId), machine))
+    for (const task of this.processes.tasks()) {
+      if (task.kind === 'sandbox' || task.status === 'creating') continue
+      this.watch({ task, execId: '', record: task })
+      for (const [execId, record] of Object.entries(task.execs)) {
+        if (record.status === 'running') this.watch({ task, execId, record })
+      }
+    }
+  }
+
+  async #follow(process: Process): Promise<void> {
+    const { task, execId, record } = process
+    if (record.status === 'stopped') return
+    const machine = this.guest()
+    const name: ProcessName = execId === '' ? { containerId: task.id } : { containerId: task.id, execId }
+    try {
+      const { exitCode, oomKilled } = await machine.agent.wait(name)
+      if (execId === '') task.oomKilled = oomKilled
+      await this.stopped(process, exitCode)
+    } catch (error) {
+      // The machine is gone, and with it everything: told by whoever watches it. A guest that does not know the process
+      // any more has lost it.
+      if (error instanceof GuestRefusalError) await this.stopped(process, UNKNOWN_EXIT)
+    }
+  }
+
+  async #execsEnd(task: TaskRecord): Promise<void> {
+    const running = Object.entries(task.execs).filter(([, { status }]) => status === 'running')
+    if (running.length === 0) return
+    const ends = running.map(([execId, record]) => this.processes.ended({ task, execId, record }))
+    if (this.#machine !== undefined) {
+      await Promise.race([Promise.all(ends), new Promise((resolve) => setTimeout(resolve, EXEC_END_MS))])
+    }
+    for (const [execId, record] of running) await this.stopped({ task, execId, record }, UNKNOWN_EXIT)
+  }
+}

@@ -1,0 +1,329 @@
+/** The task service (shim v2): one function per RPC of containerd, for the tasks of one pod. */
+import { statfs } from 'node:fs/promises'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
+import { EmptySchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
+import type { ServiceImpl } from '#protocol/ttrpc/server'
+import { rpcStatus } from '#protocol/ttrpc/status'
+import {
+  TaskCreateSchema,
+  TaskExecAddedSchema,
+  TaskExecStartedSchema,
+  TaskStartSchema,
+} from '../containerd/gen/events_pb.ts'
+import { ProcessDetailsSchema } from '../containerd/gen/process-details_pb.ts'
+import {
+  CreateTaskResponseSchema,
+  DeleteResponseSchema,
+  StartResponseSchema,
+  type StateResponseSchema,
+  Status,
+  type Task,
+} from '../containerd/gen/task_pb.ts'
+import { readImageConfig } from '../containerd/image-config.ts'
+import { ANNOTATION } from './annotations.ts'
+import { Answers, REQUEST_MARK } from './answers.ts'
+import { packAny } from './any.ts'
+import { parseBundleProcess, readBundle } from './bundle.ts'
+import { containerRequest, execRequest } from './container-request.ts'
+import { eventRecord } from './event-publisher.ts'
+import { createInGuest, startInGuest } from './guest-steps.ts'
+import type { NodePod } from './node-pod.ts'
+import type { ProcessStatus, TaskRecord } from './pod-record.ts'
+import { newProcess, type Process } from './processes.ts'
+import { encodeStats, hostCgroupVersion } from './stats.ts'
+import { attach, closeInput, detach } from './stdio.ts'
+import { taskStatus } from './task-errors.ts'
+
+type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
+export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
+
+const SIGNAL_EXIT = 128
+const TMPFS_MAGIC = 0x01021994
+/** The year 1: how containerd's own language writes "not yet". */
+const NEVER = { seconds: -62_135_596_800n, nanos: 0 }
+
+const STATUS: Readonly<Record<ProcessStatus, Status>> = {
+  creating: Status.UNKNOWN,
+  created: Status.CREATED,
+  running: Status.RUNNING,
+  stopped: Status.STOPPED,
+}
+
+/** @param onEmpty called after a Shutdown that found no task left */
+export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
+  const { processes } = pod
+  const answers = new Answers(pod.record, () => pod.save(), taskStatus)
+  const markOf = (context: { readonly metadata: ReadonlyMap<string, readonly string[]> }): string | undefined =>
+    context.metadata.get(REQUEST_MARK)?.[0]
+
+  const service: TaskService = {
+    create: (request, context) =>
+      answers.once(markOf(context), CreateTaskResponseSchema, async (again) => {
+        const { id, bundle: directory, rootfs, terminal, stdin, stdout, stderr } = request
+        const known = processes.find(id)
+        if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
+        if (request.checkpoint !== '') throw rpcStatus('unimplemented', 'restoring from a checkpoint: not implemented')
+        const bundle = await readBundle(directory)
+        const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
+        const { env, cwd: workingDir, uid, gid } = bundle.process
+        const task: TaskRecord = {
+          ...newProcess({ terminal, stdin, stdout, stderr }),
+          status: 'creating',
+          id,
+          bundle: directory,
+          kind,
+          process: { env: [...env], user: `${uid}:${gid}`, workingDir },
+          oomKilled: false,
+          execs: {},
+        }
+        pod.record.tasks[id] = task
+        pod.save()
+        try {
+          const machine = kind === 'sandbox' ? await pod.boot() : await createContainer(pod, task, again)
+          task.pid = machine
+          task.status = 'created'
+        } catch (error) {
+          delete pod.record.tasks[id]
+          if (kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + 9, 0)
+          throw error
+        }
+        const io = { stdin, stdout, stderr, terminal }
+        const { pid } = task
+        pod.saveAnd(
+          eventRecord('/tasks/create', TaskCreateSchema, { containerId: id, bundle: directory, rootfs, io, pid }),
+        )
+        if (kind === 'container') pod.watch({ task, execId: '', record: task })
+        return { pid }
+      }),
+
+    start: ({ id, execId }, context) =>
+      answers.once(markOf(context), StartResponseSchema, async (again) => {
+        const process = processes.get(id, execId)
+        const { record, task } = process
+        if (record.status !== 'created') {
+          if (again && record.status !== 'creating') return { pid: record.pid }
+          throw rpcStatus('failedPrecondition', `process of task ${id} is ${record.status}, not created`)
+        }
+        if (execId === '' && task.kind === 'sandbox') await pod.startSandbox()
+        else await startProcess(pod, process, again)
+        record.pid = pod.pid()
+        // It may have ended while it was started: containerd hears of the start first all the same.
+        if (record.status === 'created') record.status = 'running'
+        const { pid } = record
+        pod.saveAnd(
+          execId === ''
+            ? eventRecord('/tasks/start', TaskStartSchema, { containerId: id, pid })
+            : eventRecord('/tasks/exec-started', TaskExecStartedSchema, { containerId: id, execId, pid }),
+        )
+        if (execId !== '') pod.watch(process)
+        return { pid }
+      }),
+
+    state: async ({ id, execId }) => stateOf(processes.get(id, execId)),
+
+    wait: async ({ id, execId }, { signal }) => {
+      const process = processes.get(id, execId)
+      await Promise.race([processes.ended(process), aborted(signal)])
+      const { exitStatus, exitedAtMs } = process.record
+      return { exitStatus, exitedAt: timestampFromMs(exitedAtMs) }
+    },
+
+    delete: ({ id, execId }, context) =>
+      answers.once(markOf(context), DeleteResponseSchema, async (again) => {
+        const process = processes.get(id, execId)
+        const { record, task } = process
+        if (record.status === 'running') {
+          throw rpcStatus('failedPrecondition', `cannot delete a running process: ${id} ${execId}`.trim())
+        }
+        if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + 9)
+        else await deleteInGuest(pod, process, again)
+        await detach(process, await pod.relay.catch(() => undefined))
+        const { pid, exitStatus, exitedAtMs } = record
+        pod.forget(process)
+        return { pid, exitStatus, exitedAt: exitedAtMs === 0 ? NEVER : timestampFromMs(exitedAtMs) }
+      }),
+
+    kill: ({ id, execId, signal, all }, context) =>
+      answers.once(markOf(context), EmptySchema, async () => {
+        const { record, task } = processes.get(id, execId)
+        if (record.status === 'stopped') throw rpcStatus('notFound', 'process already finished: not found')
+        if (execId === '' && task.kind === 'sandbox') {
+          // The sandbox has no process of its own: its end is the machine's.
+          void pod.stopMachine(SIGNAL_EXIT + signal)
+          return {}
+        }
+        await pod.guest().agent.signal({ containerId: id, ...(execId === '' ? {} : { execId }) }, signal, { all })
+        return {}
+      }),
+
+    exec: ({ id, execId, terminal, stdin, stdout, stderr, spec }, context) =>
+      answers.once(markOf(context), EmptySchema, async () => {
+        const task = processes.task(id)
+        if (Object.hasOwn(task.execs, execId)) throw rpcStatus('alreadyExists', `process ${execId}: already exists`)
+        if (task.kind === 'sandbox') throw rpcStatus('failedPrecondition', 'the sandbox has no processes to join')
+        if (task.status !== 'running')
+          throw rpcStatus('failedPrecondition', `task ${id} is ${task.status}, not running`)
+        const wish = execRequest(parseBundleProcess(spec?.value ?? new Uint8Array()), task.process)
+        const io = newProcess({ terminal, stdin, stdout, stderr })
+        task.execs[execId] = {
+          ...io,
+          args: [...wish.args],
+          env: [...wish.env],
+          user: wish.user,
+          workingDir: wish.workingDir,
+        }
+        pod.saveAnd(eventRecord('/tasks/exec-added', TaskExecAddedSchema, { containerId: id, execId }))
+        return {}
+      }),
+
+    pids: async ({ id }) => {
+      const task = processes.task(id)
+      const { pid } = task
+      if (task.kind === 'sandbox') return { processes: [{ pid }] }
+      const containers = await pod.guest().agent.listContainers()
+      const found = containers.find(({ containerId }) => containerId === id)
+      const inside = (name: string) => packAny(ProcessDetailsSchema, { execId: name })
+      const execs = Object.entries(task.execs).filter(([, { status }]) => status === 'running')
+      return {
+        processes: [
+          { pid, info: inside(`guest pid ${found?.guestPid ?? 0}`) },
+          ...execs.map(([execId, record]) => ({ pid: record.pid, info: inside(execId) })),
+        ],
+      }
+    },
+
+    stats: async ({ id }) => {
+      const task = processes.task(id)
+      const none = { cpuUsageUs: 0n, cpuUserUs: 0n, cpuSystemUs: 0n, memoryBytes: 0n, memoryLimitBytes: 0n, pids: 0n }
+      // The sandbox runs nothing: what the pod needs besides its containers is in the pod's own control group on the host.
+      const counters = task.kind === 'sandbox' ? none : await pod.guest().agent.getStats(id)
+      return { stats: encodeStats(counters, hostCgroupVersion()) }
+    },
+
+    resizePty: ({ id, execId, width, height }, context) =>
+      answers.once(markOf(context), EmptySchema, async () => {
+        const { record } = processes.get(id, execId)
+        if (!record.terminal) throw rpcStatus('failedPrecondition', `process of task ${id} has no terminal`)
+        if (execId !== '' && record.status === 'created') record.window = [width, height]
+        else await pod.guest().agent.resize({ containerId: id, ...(execId === '' ? {} : { execId }) }, width, height)
+        return {}
+      }),
+
+    closeIO: ({ id, execId, stdin }, context) =>
+      answers.once(markOf(context), EmptySchema, async () => {
+        const process = processes.get(id, execId)
+        if (stdin) closeInput(process, await pod.relay)
+        return {}
+      }),
+
+    connect: async ({ id }) => {
+      const { pid } = processes.task(id)
+      return { shimPid: (await pod.relay).pid, taskPid: pid, version: 'caisson' }
+    },
+
+    shutdown: async () => {
+      // Asked for every container that goes; the last one counts.
+      if (processes.tasks().length === 0) setImmediate(onEmpty)
+      return {}
+    },
+
+    pause: async ({ id }) => {
+      processes.task(id)
+      throw rpcStatus('unimplemented', 'pausing a task: not implemented')
+    },
+
+    resume: async ({ id }) => {
+      processes.task(id)
+      throw rpcStatus('unimplemented', 'resuming a task: not implemented')
+    },
+
+    update: async ({ id }) => {
+      processes.task(id)
+      throw rpcStatus('unimplemented', 'changing the resources of a task: not implemented')
+    },
+
+    // A guest's memory is what the host must not have.
+    checkpoint: async ({ id }) => {
+      processes.task(id)
+      throw rpcStatus('unimplemented', 'checkpointing a confidential container: not implemented')
+    },
+  }
+  return service
+}
+
+async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): Promise<number> {
+  const { containerd, record } = pod
+  const bundle = await readBundle(task.bundle)
+  const sandbox = await readBundle(record.bundle)
+  const image = await readImageConfig(containerd, record.namespace, bundle.annotations[ANNOTATION.imageName] ?? '')
+  const request = await containerRequest({
+    containerId: task.id,
+    bundle,
+    image,
+    hostname: sandbox.hostname,
+    terminal: task.terminal,
+    stdin: task.stdin !== '',
+    isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
+  })
+  await createInGuest(pod.guest().agent, request, again)
+  return pod.pid()
+}
+
+async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {
+  const { task, execId, record } = process
+  const guest = pod.guest()
+  const relay = await pod.relay
+  if (execId === '') {
+    // Streams first, so that a process that ends at once loses nothing.
+    if (record.streams.length === 0) await attach(process, guest, relay)
+    await startInGuest(guest.agent, task.id, again)
+    return
+  }
+  const { args, env, user, workingDir, terminal, stdin, window } = pod.processes.exec(task.id, execId)
+  const request = { containerId: task.id, execId, args, env, user, workingDir, terminal, stdin: stdin !== '' }
+  await guest.agent.exec(request).catch((error: unknown) => {
+    if (!again || !(error instanceof Error && 'code' in error && error.code === 'ERR_PROCESS_EXISTS')) throw error
+  })
+  // The guest keeps what is written before somebody reads it.
+  if (record.streams.length === 0) await attach(process, guest, relay)
+  if (window !== undefined) await guest.agent.resize({ containerId: task.id, execId }, window[0], window[1])
+}
+
+async function deleteInGuest(pod: NodePod, { task, execId, record }: Process, again: boolean): Promise<void> {
+  const { machine } = pod
+  // With the machine went everything in it; an exec that was never started is nothing the guest knows of.
+  if (machine === undefined || (execId !== '' && record.status === 'created')) return
+  try {
+    await machine.agent.delete(execId === '' ? { containerId: task.id } : { containerId: task.id, execId })
+  } catch (error) {
+    const unknown = taskStatus(error).code === 5
+    if (!unknown && pod.machine !== undefined) throw error
+    if (unknown && !again && execId === '' && record.status !== 'stopped') throw error
+  }
+}
+
+function stateOf({ task, execId, record }: Process): MessageInitShape<typeof StateResponseSchema> {
+  const { pid, status, stdin, stdout, stderr, terminal, exitStatus, exitedAtMs } = record
+  return {
+    id: task.id,
+    execId,
+    bundle: task.bundle,
+    pid,
+    status: STATUS[status],
+    stdin,
+    stdout,
+    stderr,
+    terminal,
+    exitStatus,
+    exitedAt: status === 'stopped' ? timestampFromMs(exitedAtMs) : NEVER,
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const stop = (): void => reject(rpcStatus('canceled', 'the caller is gone'))
+    if (signal.aborted) stop()
+    else signal.addEventListener('abort', stop, { once: true })
+  })
+}

@@ -1,0 +1,186 @@
+/**
+ * The bytes of a blob in order, whatever happens on the way: a connection that ends costs the bytes that are missing and
+ * no more. Large blobs come over several connections, each with a range of its own.
+ */
+import { CaissonError, UnavailableError } from '#protocol/errors'
+import type { Descriptor } from '#protocol/oci/descriptor'
+import type { ImageReference } from '#protocol/oci/reference'
+import type { RegistryClient } from '../registry/client.ts'
+import type { ByteRange } from '../registry/content-range.ts'
+import type { Buffers, Slots } from './buffers.ts'
+import { Patience, type Trouble } from './patience.ts'
+
+/** Of each buffer. Native calls are made for so many bytes at a time, and ranges are this long. */
+export const BATCH_BYTES: number = 1024 * 1024
+/** Blobs that are shorter are not worth a second connection. */
+const SHARED_BYTES = 16 * BATCH_BYTES
+/** Longest time without a single byte before a connection counts as dead. */
+const IDLE_MS = 30_000
+
+export interface BlobToRead {
+  readonly registry: RegistryClient
+  readonly repository: ImageReference
+  readonly descriptor: Descriptor
+  /** For messages. */
+  readonly what: string
+  readonly buffers: Buffers
+  /** Connections of the whole pull; one of them is held while a body is read. */
+  readonly slots: Slots
+  /** For this blob. */
+  readonly connections: number
+  readonly noProgressMs: number
+  readonly signal: AbortSignal
+  readonly onTrouble: (trouble: Trouble) => void
+  /** A response with bytes of it begins. */
+  readonly onOpen?: () => void
+}
+
+export interface Batch {
+  readonly bytes: Uint8Array
+  /** The bytes are not needed any more. */
+  readonly release: () => void
+}
+
+/** A registry that answers a range with the whole blob, or with another range. */
+class RangesIgnored extends UnavailableError {
+  constructor(what: string) {
+    super('ERR_REGISTRY_RANGE', `${what}: the registry does not serve ranges`)
+  }
+}
+
+/**
+ * From byte `from` on. Errors: those of `RegistryClient.openBlob` that do not pass, or still last after `noProgressMs`
+ * without progress; ERR_REGISTRY_SLOW.
+ */
+export async function* readBlob(blob: BlobToRead, from: number): AsyncGenerator<Batch> {
+  const patience = new Patience(blob)
+  const { size } = blob.descriptor
+  let at = from
+  if (blob.connections > 1 && size - from >= SHARED_BYTES) {
+    try {
+      for await (const batch of inRanges(blob, { from, to: size }, patience)) {
+        at += batch.bytes.byteLength
+        yield batch
+      }
+    } catch (error) {
+      if (!(error instanceof RangesIgnored)) throw error
+      blob.onTrouble({ error, retryInMs: 0 })
+    }
+  }
+  yield* inSequence(blob, { from: at, to: size }, patience)
+}
+
+async function* inSequence(blob: BlobToRead, { from, to }: ByteRange, patience: Patience): AsyncGenerator<Batch> {
+  let buffer = blob.buffers.take()
+  let filled = 0
+  try {
+    for await (const chunk of chunks(blob, { from, to }, patience, true)) {
+      for (let at = 0; at < chunk.byteLength; ) {
+        const taken = Math.min(chunk.byteLength - at, buffer.byteLength - filled)
+        buffer.set(chunk.subarray(at, at + taken), filled)
+        filled += taken
+        at += taken
+        if (filled < buffer.byteLength) continue
+        const full = buffer
+        buffer = blob.buffers.take()
+        filled = 0
+        yield { bytes: full, release: () => blob.buffers.give(full) }
+      }
+    }
+    if (filled === 0) return
+    const rest = buffer
+    buffer = blob.buffers.take()
+    yield { bytes: rest.subarray(0, filled), release: () => blob.buffers.give(rest) }
+  } finally {
+    blob.buffers.give(buffer)
+  }
+}
+
+/** As many ranges under way as there are connections; handed out in order. */
+async function* inRanges(blob: BlobToRead, { from, to }: ByteRange, patience: Patience): AsyncGenerator<Batch> {
+  const abort = new AbortController()
+  const within = { ...blob, signal: AbortSignal.any([blob.signal, abort.signal]) }
+  const running: Promise<Batch>[] = []
+  let next = from
+  const start = (): void => {
+    const range = { from: next, to: Math.min(next + BATCH_BYTES, to) }
+    next = range.to
+    const batch = fetchRange(within, range, patience)
+    // Its error is seen when its turn comes; until then it must not count as unhandled.
+    batch.catch(() => {})
+    running.push(batch)
+  }
+  try {
+    for (;;) {
+      while (running.length < blob.connections && next < to) start()
+      const first = running.shift()
+      if (first === undefined) return
+      yield await first
+    }
+  } finally {
+    abort.abort()
+    for (const result of await Promise.allSettled(running)) {
+      if (result.status === 'fulfilled') result.value.release()
+    }
+  }
+}
+
+async function fetchRange(blob: BlobToRead, range: ByteRange, patience: Patience): Promise<Batch> {
+  const buffer = blob.buffers.take()
+  const release = (): void => blob.buffers.give(buffer)
+  try {
+    let filled = 0
+    for await (const chunk of chunks(blob, range, patience, false)) {
+      buffer.set(chunk, filled)
+      filled += chunk.byteLength
+    }
+    patience.done()
+    return { bytes: buffer.subarray(0, filled), release }
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+/** Exactly the bytes of the range, over as many connections one after the other as it takes. */
+async function* chunks(
+  blob: BlobToRead,
+  { from, to }: ByteRange,
+  patience: Patience,
+  wholeWillDo: boolean,
+): AsyncGenerator<Uint8Array> {
+  const { registry, repository, descriptor, what, signal, slots, noProgressMs } = blob
+  const options = { what, signal, idleTimeoutMs: Math.min(IDLE_MS, noProgressMs) }
+  let at = from
+  let ranged = true
+  while (at < to) {
+    const leave = await slots.acquire(signal)
+    try {
+      const asked = ranged ? { range: { from: at, to } } : {}
+      const { body, range } = await registry.openBlob(repository, descriptor, { ...options, ...asked })
+      blob.onOpen?.()
+      if (!wholeWillDo && (range.from !== at || range.to !== to)) {
+        await body[Symbol.asyncIterator]().return?.()
+        throw new RangesIgnored(what)
+      }
+      let skip = at - range.from
+      for await (const chunk of body) {
+        const wanted = chunk.subarray(Math.min(skip, chunk.byteLength))
+        skip -= chunk.byteLength - wanted.byteLength
+        if (wanted.byteLength === 0) continue
+        at += wanted.byteLength
+        patience.received(wanted.byteLength)
+        yield wanted
+      }
+    } catch (error) {
+      leave()
+      const mishandled = error instanceof CaissonError && error.code === 'ERR_REGISTRY_RANGE'
+      if (mishandled && !wholeWillDo) throw new RangesIgnored(what)
+      // What is known already is skipped then.
+      if (mishandled) ranged = false
+      await patience.pause(error)
+    } finally {
+      leave()
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import test from 'ava'
+import { ImageMounts } from '#guest/agent/image-mounts'
+import { mountRootfs } from '#guest/agent/rootfs'
+import type { MountRequest, VerityDevice } from '#guest/platform/platform'
+import type { SealedFile } from '#image/layer/store'
+import { storedIndex, storedLayer } from './container-parts.ts'
+import { FakePlatform } from './fake-platform.ts'
+
+function setUp() {
+  const platform = new FakePlatform()
+  const mounts: MountRequest[] = []
+  const verity = new Map<string, VerityDevice>()
+  const storage: FakePlatform['storage'] = {
+    ...platform.storage,
+    mount: async (request) => {
+      mounts.push(request)
+    },
+    openVerity: async (name, device) => {
+      const path = `/dev/verity/${name}`
+      verity.set(path, device)
+      return path
+    },
+  }
+  return { storage, files: platform.files, mounts, verity }
+}
+
+const backing = (part: SealedFile) => ({
+  data: `/dev/loop:${part.path}`,
+  hash: `/dev/loop:${part.path}`,
+  ...part.verity,
+})
+
+const devicesOf = (mount: MountRequest | undefined) =>
+  (mount?.data ?? '').split(',').map((option) => option.replace('device=', ''))
+
+test('an image is mounted through dm-verity alone, index and tars, with the roots that the pull computed', async (t) => {
+  const { storage, files, mounts, verity } = setUp()
+  const layers = [storedLayer('a'), storedLayer('b'), storedLayer('c')]
+  // The second layer has no content that can still be seen.
+  const index = storedIndex('e', [0, 2])
+  await new ImageMounts({ storage, files }, '/l').acquire({ layers, index })
+  t.is(mounts.length, 1)
+  t.deepEqual(verity.get(mounts[0]?.source ?? ''), backing(index))
+  t.deepEqual(
+    devicesOf(mounts[0]).map((device) => verity.get(device)),
+    [backing(storedLayer('a').tar), backing(storedLayer('c').tar)],
+  )
+})
+
+test('two images that share a layer share its device, and the last one to go lets go of it', async (t) => {
+  const { storage, files, mounts } = setUp()
+  const closed: string[] = []
+  const platform = { storage: { ...storage, closeMapped: async (name: string) => void closed.push(name) }, files }
+  const images = new ImageMounts(platform, '/l')
+  const one = await images.acquire({ layers: [storedLayer('a'), storedLayer('b')], index: storedIndex('e', [0, 1]) })
+  const two = await images.acquire({ layers: [storedLayer('a')], index: storedIndex('f', [0]) })
+  t.is(devicesOf(mounts[0])[0], devicesOf(mounts[1])[0])
+  await one.release()
+  t.is(closed.length, 2)
+  await two.release()
+  t.is(closed.length, 4)
+})
+
+test('neither an image nor a container’s root can bring device nodes, and images stay read-only', async (t) => {
+  const { storage, files, mounts } = setUp()
+  await using undo = new AsyncDisposableStack()
+  const image = { layers: [storedLayer('a'), storedLayer('b')], index: storedIndex('e', [0, 1]) }
+  const platform = { storage, files }
+  await mountRootfs(platform, new ImageMounts(platform, '/l'), { image, writable: '/w', target: '/root' }, undo)
+  const erofs = mounts.filter(({ type }) => type === 'erofs')
+  t.is(erofs.length, 1)
+  for (const { flags } of erofs) t.deepEqual([...flags].sort(), ['nodev', 'nosuid', 'ro'])
+  const overlay = mounts.find(({ type }) => type === 'overlay')
+  t.true(overlay?.flags.includes('nodev'))
+  t.is(overlay?.data?.startsWith(`lowerdir=${erofs[0]?.target},upperdir=/w/upper,workdir=/w/work,`), true)
+})

@@ -1,0 +1,77 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { parseHostImageConfig } from '#host-shim/containerd/image-config'
+import { parseBlock } from '#host-shim/node/blocks'
+import { parseBundle, parseBundleProcess } from '#host-shim/node/bundle'
+import { damaged, refusesOrKeeps } from '../parser-property.ts'
+
+const PROCESS = {
+  terminal: true,
+  user: { uid: 33, gid: 44 },
+  args: ['/bin/sh'],
+  env: ['A=1'],
+  cwd: '/srv',
+}
+const CONFIG = JSON.stringify({
+  ociVersion: '1.0.2',
+  hostname: 'web',
+  process: PROCESS,
+  mounts: [{ destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid'] }],
+  annotations: { 'io.kubernetes.cri.container-type': 'sandbox' },
+  linux: {
+    resources: { memory: { limit: 1024 }, cpu: { quota: -1, period: 100_000, shares: 2 }, pids: { limit: 7 } },
+    namespaces: [{ type: 'pid' }, { type: 'network', path: '/run/netns/a' }],
+  },
+})
+
+test('a bundle says what a guest is told: process, mounts, annotations, limits and network', (t) => {
+  const bundle = parseBundle(CONFIG)
+  t.like(bundle, { hostname: 'web', networkNamespace: '/run/netns/a' })
+  t.deepEqual(bundle.process, { terminal: true, uid: 33, gid: 44, args: ['/bin/sh'], env: ['A=1'], cwd: '/srv' })
+  t.deepEqual(bundle.resources, { memoryBytes: 1024n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 2n, pids: 7n })
+})
+
+test('a bundle that is damaged is refused or has its form', (t) => {
+  refusesOrKeeps(
+    t,
+    damaged(CONFIG),
+    parseBundle,
+    ({ process, annotations, mounts }) =>
+      process.args.every((word) => typeof word === 'string') &&
+      Object.values(annotations).every((value) => typeof value === 'string') &&
+      mounts.every(({ options }) => Array.isArray(options)),
+  )
+})
+
+test('the process of an exec that is damaged is refused or has its form', (t) => {
+  refusesOrKeeps(
+    t,
+    damaged(JSON.stringify(PROCESS)).map((text) => new TextEncoder().encode(text)),
+    parseBundleProcess,
+    ({ args, uid }) => args.every((word) => typeof word === 'string') && Number.isInteger(uid),
+  )
+})
+
+test("containerd's copy of an image configuration that is damaged is refused or has its form", (t) => {
+  const good = { config: { Env: ['A=1'], Entrypoint: ['/a'], Cmd: ['b'], User: 'web', WorkingDir: '/srv' } }
+  t.deepEqual(parseHostImageConfig(good), {
+    env: ['A=1'],
+    entrypoint: ['/a'],
+    cmd: ['b'],
+    user: 'web',
+    workingDir: '/srv',
+  })
+  t.like(parseHostImageConfig({}), { user: '', env: [] })
+  refusesOrKeeps(t, fc.oneof(fc.jsonValue(), fc.record({ config: fc.jsonValue() })), parseHostImageConfig, ({ cmd }) =>
+    cmd.every((word) => typeof word === 'string'),
+  )
+})
+
+test('the first words of a connection to the daemon are a verb and names with values, or are refused', (t) => {
+  const good = 'start\nid abc\nnamespace k8s.io\nbundle /run/a b'
+  const { verb, fields } = parseBlock(good)
+  t.is(verb, 'start')
+  t.is(fields.get('bundle'), '/run/a b')
+  t.throws(() => parseBlock('start\nid a\nid b'), { code: 'ERR_NODE_BLOCK' })
+  refusesOrKeeps(t, damaged(good), parseBlock, (block) => /^[a-z-]+$/.test(block.verb))
+})

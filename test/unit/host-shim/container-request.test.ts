@@ -1,0 +1,96 @@
+import test from 'ava'
+import type { HostImageConfig } from '#host-shim/containerd/image-config'
+import type { Bundle } from '#host-shim/node/bundle'
+import { containerRequest, execRequest, UNRESOLVED_ID } from '#host-shim/node/container-request'
+
+const IMAGE: HostImageConfig = {
+  env: ['PATH=/bin', 'A=image'],
+  entrypoint: ['/bin/sh', '-c'],
+  cmd: ['echo'],
+  user: 'web',
+  workingDir: '/srv',
+}
+
+function bundle(changes: Partial<Bundle['process']> = {}, mounts: Bundle['mounts'] = []): Bundle {
+  return {
+    hostname: '',
+    process: {
+      args: ['/bin/sh', '-c', 'echo'],
+      env: ['PATH=/bin', 'A=image', 'HOSTNAME=pod'],
+      cwd: '/srv',
+      terminal: false,
+      uid: UNRESOLVED_ID,
+      gid: 0,
+      ...changes,
+    },
+    mounts,
+    annotations: { 'io.kubernetes.cri.container-name': 'web', 'io.kubernetes.cri.image-name': 'registry.test/web:1' },
+    resources: { memoryBytes: 5n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 0n, pids: 0n },
+    networkNamespace: undefined,
+  }
+}
+
+const wish = (given: Bundle, image = IMAGE) =>
+  containerRequest({
+    containerId: 'c1',
+    bundle: given,
+    image,
+    hostname: 'pod',
+    terminal: false,
+    stdin: false,
+    isTmpfs: async (path) => path.endsWith('/memory'),
+  })
+
+test('a container that is as its image says asks for nothing but its image', async (t) => {
+  const request = await wish(bundle())
+  t.like(request, { name: 'web', image: 'registry.test/web:1', env: [], user: '', workingDir: '', mounts: [] })
+  t.is(request.args, undefined)
+  t.like(request.resources, { memoryLimitBytes: 5n, cpuPeriodUs: 0n })
+})
+
+test('what a pod’s author adds is asked for: command, environment, user and directory', async (t) => {
+  const given = bundle({ args: ['/bin/id'], env: ['PATH=/bin', 'A=other', 'B=1'], cwd: '/tmp', uid: 1000, gid: 2000 })
+  const request = await wish(given)
+  t.deepEqual(request.args, { values: ['/bin/id'] })
+  t.deepEqual(request.env, ['A=other', 'B=1'])
+  t.is(request.user, '1000:2000')
+  t.is(request.workingDir, '/tmp')
+})
+
+test('a numeric user of the image is the image’s own, and runAsUser of a named one is not', async (t) => {
+  t.is((await wish(bundle({ uid: 33, gid: 0 }), { ...IMAGE, user: '33' })).user, '')
+  t.is((await wish(bundle({ uid: 33, gid: 0 }), IMAGE)).user, '33')
+  t.is((await wish(bundle({ uid: 0, gid: 0 }), { ...IMAGE, user: '' })).user, '')
+  t.is((await wish(bundle({ uid: 0, gid: 0 }), IMAGE)).user, '0')
+})
+
+test('an emptyDir becomes scratch or guest memory; kernel file systems, sandbox files and image volumes are the guest’s', async (t) => {
+  const mount = (destination: string, source: string, type = 'bind') => ({ destination, source, type, options: ['rw'] })
+  const pod = '/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir'
+  const { mounts } = await wish(
+    bundle({}, [
+      mount('/proc', 'proc', 'proc'),
+      mount('/etc/hosts', '/x/hosts'),
+      mount('/data', '/x/io.containerd.grpc.v1.cri/containers/0a/volumes/1'),
+      mount('/cache', `${pod}/cache`),
+      mount('/fast', `${pod}/memory`),
+    ]),
+  )
+  t.deepEqual(mounts, [
+    { kind: 'scratch', destination: '/cache', readOnly: false },
+    { kind: 'tmpfs', destination: '/fast', readOnly: false },
+  ])
+})
+
+test('a file or directory of the host is refused by name', async (t) => {
+  const hostPath = [{ destination: '/host', source: '/etc', type: 'bind', options: [] }]
+  const error = await t.throwsAsync(wish(bundle({}, hostPath)), { code: 'ERR_MOUNT_UNSUPPORTED' })
+  t.regex(error?.message ?? '', /\/etc on \/host/)
+})
+
+test('an exec asks for its arguments, and for more only when it differs from the first process', (t) => {
+  const first = { env: ['PATH=/bin'], user: '33:0', workingDir: '/srv' }
+  const process = { args: ['/bin/id'], env: ['PATH=/bin', 'TERM=xterm'], cwd: '/srv', terminal: true, uid: 33, gid: 0 }
+  t.deepEqual(execRequest(process, first), { args: ['/bin/id'], env: [], user: '', workingDir: '' })
+  t.like(execRequest({ ...process, uid: 0, env: ['X=1'] }, first), { env: ['X=1'], user: '0:0' })
+})

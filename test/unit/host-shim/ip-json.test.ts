@@ -1,0 +1,46 @@
+import test from 'ava'
+import { parseLinks, parseRoutes } from '#host-shim/network/ip-json'
+import { damaged, refusesOrKeeps } from '../parser-property.ts'
+
+const LINKS = JSON.stringify([
+  { ifname: 'lo', mtu: 65536, link_type: 'loopback', address: '00:00:00:00:00:00', addr_info: [] },
+  {
+    ifname: 'eth0',
+    mtu: 1450,
+    link_type: 'ether',
+    address: '5e:3a:2a:1a:bb:95',
+    addr_info: [
+      { family: 'inet', local: '10.88.0.5', prefixlen: 24, scope: 'global' },
+      { family: 'inet6', local: 'fd00::5', prefixlen: 64, scope: 'global' },
+      { family: 'inet6', local: 'fe80::1', prefixlen: 64, scope: 'link' },
+    ],
+  },
+])
+const ROUTES = JSON.stringify([{ dst: 'default', gateway: '10.88.0.1', dev: 'eth0', flags: [] }])
+
+test('an interface has its MAC, its MTU and its global addresses of both families', (t) => {
+  const [lo, eth0] = parseLinks(LINKS)
+  t.true(lo?.loopback)
+  t.deepEqual(eth0, {
+    name: 'eth0',
+    mac: '5e:3a:2a:1a:bb:95',
+    mtu: 1450,
+    loopback: false,
+    addresses: ['10.88.0.5/24', 'fd00::5/64'],
+  })
+})
+
+test('interfaces that are damaged are refused, or fit into a command', (t) => {
+  refusesOrKeeps(t, damaged(LINKS), parseLinks, (links) =>
+    links.every(({ name, mac }) => /^[A-Za-z0-9._-]{1,15}$/.test(name) && /^[0-9a-f:]{17}$/.test(mac)),
+  )
+})
+
+test('a default route has a gateway and a device; one that is damaged is refused', (t) => {
+  t.deepEqual(parseRoutes(ROUTES), [{ gateway: '10.88.0.1', device: 'eth0' }])
+  t.deepEqual(parseRoutes('[{}]'), [])
+  t.deepEqual(parseRoutes(''), [])
+  refusesOrKeeps(t, damaged(ROUTES), parseRoutes, (routes) =>
+    routes.every(({ gateway }) => /^[0-9a-f.:]+$/.test(gateway)),
+  )
+})
