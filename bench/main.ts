@@ -1,17 +1,33 @@
 /**
- * npm run bench [-- --rounds N]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|evidence]: prints each figure beside its peer of the same run, and writes
+ * bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { type BootFigures, benchBoot } from './boot.ts'
+import { benchEvidence, printEvidence } from './evidence.ts'
 
-const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' } } })
+const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
-const figures = await benchBoot(rounds, (line) => console.error(line))
-print(figures)
-const results = new URL('results/', import.meta.url)
-mkdirSync(results, { recursive: true })
-writeFileSync(new URL('boot.json', results), `${JSON.stringify(figures, null, 2)}\n`)
+const say = (line: string): void => console.error(line)
+const wanted = (part: string): boolean => values.only === undefined || values.only === part
+if (wanted('evidence')) {
+  // Short turns: many of them cost little.
+  const evidence = await benchEvidence(3 * rounds, say)
+  printEvidence(evidence)
+  write('evidence.json', evidence)
+}
+if (wanted('boot')) {
+  const boot = await benchBoot(rounds, say)
+  print(boot)
+  write('boot.json', boot)
+}
+
+function write(name: string, figures: unknown): void {
+  const results = new URL('results/', import.meta.url)
+  mkdirSync(results, { recursive: true })
+  writeFileSync(new URL(name, results), `${JSON.stringify(figures, null, 2)}\n`)
+}
 
 function print(boot: BootFigures): void {
   for (const [platform, stages] of Object.entries(boot.stages)) {

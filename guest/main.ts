@@ -24,7 +24,8 @@ runAgent({
   version: VERSION,
   imageTools: async () => {
     const { nativeEngine } = await import('#image/node/native-engine')
-    return { engine: nativeEngine, indexer: INDEXER }
+    const { nodeLayerCipher } = await import('#image/node/layer-cipher')
+    return { engine: nativeEngine, indexer: INDEXER, cipher: nodeLayerCipher }
   },
   createVerifier: async ({ url, caPem, hosts }) => {
     const { Attester } = await import('#attestation/client/attester')

@@ -51,7 +51,7 @@ const IDP_TAG = { distributionPoint: 0xa0, endEntities: 0x81, cas: 0x82 } as con
 
 /** DER, or PEM with one list. Throws `MalformedError` ERR_CRL, ERR_PEM, ERR_CERTIFICATE, ERR_SIGNATURE_ALGORITHM or ERR_DER. */
 export function parseCrl(crl: Uint8Array | string): ParsedCrl {
-  const der = typeof crl === 'string' ? onlyBlock(crl) : Uint8Array.from(crl)
+  const der = typeof crl === 'string' ? onlyBlock(crl) : new Uint8Array(crl)
   if (der.length > MAX_CRL_BYTES) throw malformed(`revocation list of ${der.length} bytes`)
   const [tbs, outer, bits, ...more] = readDer(readSingleDer(der, DER_TAG.sequence).content)
   if (tbs?.tag !== DER_TAG.sequence || outer === undefined || bits === undefined || more.length > 0) {

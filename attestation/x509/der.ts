@@ -35,7 +35,7 @@ export function readDer(bytes: Uint8Array): DerValue[] {
   for (let offset = 0; offset < bytes.length; ) {
     const value = readOne(bytes, offset)
     values.push(value)
-    offset += value.encoded.length
+    offset += value.size
   }
   return values
 }
@@ -206,10 +206,32 @@ export function readString(value: DerValue): string {
 
 /** Length of the DER value at the start of `bytes`, with its header; for data that may be padded behind it. */
 export function derLength(bytes: Uint8Array): number {
-  return readOne(bytes, 0).encoded.length
+  return readOne(bytes, 0).size
 }
 
-function readOne(bytes: Uint8Array, start: number): DerValue {
+/** Most values are looked at by content alone, so the view of the whole is made when it is asked for. */
+class ReadValue implements DerValue {
+  readonly tag: number
+  readonly content: Uint8Array
+  /** Of the whole, in bytes. */
+  readonly size: number
+  readonly #bytes: Uint8Array
+  readonly #start: number
+
+  constructor(bytes: Uint8Array, at: { tag: number; start: number; header: number; end: number }) {
+    this.tag = at.tag
+    this.content = bytes.subarray(at.start + at.header, at.end)
+    this.size = at.end - at.start
+    this.#bytes = bytes
+    this.#start = at.start
+  }
+
+  get encoded(): Uint8Array {
+    return this.#bytes.subarray(this.#start, this.#start + this.size)
+  }
+}
+
+function readOne(bytes: Uint8Array, start: number): ReadValue {
   const tag = bytes[start]
   const first = bytes[start + 1]
   if (tag === undefined || first === undefined || (tag & 0x1f) === 0x1f) throw malformed(`no value at byte ${start}`)
@@ -226,7 +248,7 @@ function readOne(bytes: Uint8Array, start: number): DerValue {
   }
   const end = start + header + length
   if (end > bytes.length) throw malformed(`value at byte ${start} needs ${length} bytes`)
-  return { tag, content: bytes.subarray(start + header, end), encoded: bytes.subarray(start, end) }
+  return new ReadValue(bytes, { tag, start, header, end })
 }
 
 function ascii(bytes: Uint8Array): string {

@@ -89,11 +89,28 @@ export function verifySignature(
   }
 }
 
-function suits(key: KeyObject, { kind }: SignatureScheme): boolean {
+interface KeyKind {
+  readonly type: string | undefined
+  readonly bits: number
+  readonly curve: string
+}
+
+/** Asking a key costs as much as a tenth of a verification, and the CAs are asked again and again. */
+const kinds = new WeakMap<KeyObject, KeyKind>()
+
+function kindOf(key: KeyObject): KeyKind {
+  const known = kinds.get(key)
+  if (known !== undefined) return known
   const { modulusLength = 0, namedCurve = '' } = key.asymmetricKeyDetails ?? {}
-  if (kind === 'ecdsa') return key.asymmetricKeyType === 'ec' && CURVES.has(namedCurve)
-  const rsa = key.asymmetricKeyType === 'rsa' || (kind === 'rsa-pss' && key.asymmetricKeyType === 'rsa-pss')
-  return rsa && modulusLength >= MIN_RSA_BITS
+  const kind = { type: key.asymmetricKeyType, bits: modulusLength, curve: namedCurve }
+  kinds.set(key, kind)
+  return kind
+}
+
+function suits(key: KeyObject, { kind }: SignatureScheme): boolean {
+  const { type, bits, curve } = kindOf(key)
+  if (kind === 'ecdsa') return type === 'ec' && CURVES.has(curve)
+  return (type === 'rsa' || (kind === 'rsa-pss' && type === 'rsa-pss')) && bits >= MIN_RSA_BITS
 }
 
 function readScheme(oid: string, parameters: DerValue | undefined): SignatureScheme | undefined {

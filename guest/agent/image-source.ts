@@ -1,9 +1,13 @@
 /** Images by digest: pulled once, verified under the tenant's image policy, kept on scratch, told about as they come. */
 
+import type { LayerCipher } from '#image/encryption/cipher'
+import { decryptionSource } from '#image/encryption/decryption-source'
+import { packetUnwrapper } from '#image/encryption/unwrap'
 import type { LayerEngine } from '#image/layer/engine'
 import { FileLayerStore } from '#image/layer/file-store'
 import { ConfinedIndexer, type ImageIndexer } from '#image/layer/indexer'
 import type { SignaturePolicy } from '#image/policy/policy'
+import type { SignatureEngines } from '#image/policy/requirement'
 import type { PullProgress } from '#image/pull/progress'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
 import type { CredentialSource } from '#image/registry/authorization'
@@ -16,6 +20,10 @@ export interface ImageTools {
   readonly engine: LayerEngine
   /** Path of caisson-index. */
   readonly indexer: string
+  /** Opens the keys of encrypted layers. */
+  readonly cipher: LayerCipher
+  /** OpenPGP and sigstore bundles, loaded when a policy asks for them. */
+  readonly engines?: SignatureEngines
 }
 
 export interface ImageSourceOptions {
@@ -72,7 +80,10 @@ export class ImageSource {
       reference,
       registry: this.#registry,
       signaturePolicy: policy,
-      resolveKey: async (path) => new TextDecoder().decode(await resource(resourcePath(path))),
+      resolveKey: (path) => resource(resourcePath(path)),
+      // The verifier releases keys to guests that it attested, and to those of this image's policy alone.
+      decryptionOf: decryptionSource([packetUnwrapper(tools.cipher, (uri) => resource(resourcePath(uri)))]),
+      ...(tools.engines === undefined ? {} : { engines: tools.engines }),
       crypto: platform.crypto,
       store: this.#store,
       engine: tools.engine,
@@ -86,11 +97,7 @@ export class ImageSource {
 function resourcePath(uri: string): string {
   const match = /^kbs:\/\/\/(.+)$/.exec(uri)
   if (match?.[1] !== undefined) return match[1]
-  throw new MalformedError(
-    'ERR_IMAGE_POLICY_KEY',
-    `the image policy names a key by ${JSON.stringify(uri.slice(0, 200))}`,
-    {
-      hint: 'Inside the guest there are no files of yours: use keyData, or a kbs:/// resource.',
-    },
-  )
+  throw new MalformedError('ERR_IMAGE_POLICY_KEY', `a key is named by ${JSON.stringify(uri.slice(0, 200))}`, {
+    hint: 'Inside the guest there are no files of yours: use keyData, or a kbs:/// resource.',
+  })
 }

@@ -15,7 +15,7 @@ import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
 import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
 import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
 import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/platform.ts'
-import { evaluateSignaturePolicy, type KeyResolver } from '../policy/evaluate.ts'
+import { evaluateSignaturePolicy, type KeyResolver, type SignatureEngines } from '../policy/evaluate.ts'
 import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { signaturesIn } from '../signature/cosign.ts'
@@ -39,6 +39,8 @@ export interface PullOptions {
   readonly signaturePolicy: SignaturePolicy | undefined
   /** Fetches keys that the policy names by path or `kbs:///` URI. Default: none can be had. */
   readonly resolveKey?: KeyResolver
+  /** Default: policies that ask for OpenPGP or sigstore bundles refuse. */
+  readonly engines?: SignatureEngines
   readonly crypto: CryptoProvider
   readonly store: LayerStore
   readonly engine: LayerEngine

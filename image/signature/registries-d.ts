@@ -82,7 +82,7 @@ function readSection(value: unknown, place: string): string | undefined {
 function readYaml(file: string, text: string): unknown {
   if (text.length > MAX_CHARACTERS) throw malformed(file, `longer than ${MAX_CHARACTERS} characters`)
   try {
-    return parseYaml(text, { uniqueKeys: true, maxAliasCount: 0, version: '1.2' }) ?? {}
+    return parseYaml(text, { uniqueKeys: true, maxAliasCount: 0, version: '1.2', logLevel: 'error' }) ?? {}
   } catch (cause) {
     throw malformed(file, errorText(cause), cause)
   }

@@ -31,8 +31,9 @@ export function findEndorsementKey(
 ): EndorsementKey | undefined {
   const candidates = certificates
     .flatMap((certificate) => {
-      const kind = vekKind(certificate) ?? (hasVekExtensions(certificate) ? kindOf(report) : undefined)
-      return kind === undefined ? [] : [{ certificate, kind, extensions: readExtensions(certificate) }]
+      const { named, extensions } = statementOf(certificate)
+      const kind = named ?? (extensions === undefined ? undefined : kindOf(report))
+      return kind === undefined || extensions === undefined ? [] : [{ certificate, kind, extensions }]
     })
     .map((candidate) => ({ ...candidate, fit: fitOf(report, candidate) + validity(candidate.certificate, at) }))
     .toSorted((a, b) => b.fit - a.fit)
@@ -47,6 +48,26 @@ export function findEndorsementKey(
 
 function kindOf(report: SnpReport): VekKind {
   return report.signingKey === 'vlek' ? 'vlek' : 'vcek'
+}
+
+interface Statement {
+  /** Kind of key by the certificate's name. */
+  readonly named: VekKind | undefined
+  /** Undefined: it has neither the name nor the extensions of an endorsement key's certificate. */
+  readonly extensions: VekExtensions | MalformedError | undefined
+}
+
+/** What a certificate says does not change, and a verifier asks the same ones for every report. */
+const statements = new WeakMap<ParsedCertificate, Statement>()
+
+function statementOf(certificate: ParsedCertificate): Statement {
+  const known = statements.get(certificate)
+  if (known !== undefined) return known
+  const named = vekKind(certificate)
+  const isVek = named !== undefined || hasVekExtensions(certificate)
+  const statement = { named, extensions: isVek ? readExtensions(certificate) : undefined }
+  statements.set(certificate, statement)
+  return statement
 }
 
 function readExtensions(certificate: ParsedCertificate): VekExtensions | MalformedError {

@@ -3,7 +3,7 @@
  * signature alone. A chain is found again only for the very same certificates, lists and roots, and only until the next
  * moment at which one of them begins or ends to be valid: in between, a fresh verification could not say anything else.
  */
-import { createHash } from 'node:crypto'
+import { fingerprint } from '../../x509/fingerprint.ts'
 import { amdAuthorities } from './amd-authorities.ts'
 import { type VekChain, type VekChainRequest, verifyVekChain } from './vek-chain.ts'
 
@@ -52,13 +52,10 @@ export class VekChainCache {
   }
 }
 
+/** Fingerprints have one length and no separators in them, so no two requests have the same spelling. */
 function keyOf({ vek, kind, certificates, crls, anchors }: VekChainRequest): string {
-  const digest = createHash('sha256').update(kind)
-  for (const [name, items] of Object.entries({ vek: [vek], certificates, crls, anchors })) {
-    digest.update(`${name} ${items.length} `)
-    for (const { der } of items) digest.update(`${der.length} `).update(der) // lengths keep neighbours apart
-  }
-  return digest.digest('base64')
+  const lists = [[vek], certificates, crls, anchors].map((items) => items.map(fingerprint).join(' '))
+  return [kind, ...lists].join('|')
 }
 
 /** Every moment at which anything that was looked at changes its mind. */

@@ -59,8 +59,8 @@ class Found implements IntelDocuments {
     }
     if (depth >= MAX_DEPTH) return
     for (const [member, value] of members) {
-      if (member === 'tcbInfo' || member === 'enclaveIdentity' || !OURS.test(value)) continue
-      const inner = objectText(value)
+      if (member === 'tcbInfo' || member === 'enclaveIdentity' || !/^"?(?:\s|\\[nrt])*\{/.test(value)) continue
+      const inner = OURS.test(value) ? objectText(value) : undefined
       if (inner !== undefined) this.read(name, inner, depth + 1)
     }
   }

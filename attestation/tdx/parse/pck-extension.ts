@@ -2,7 +2,7 @@
  * The SGX extension of PCK certificates (Intel SGX PCK Certificate and CRL Profile 1.5, section 1.3.5): which platform the
  * key belongs to, and at which security versions.
  */
-import { toHex } from '#protocol/encoding'
+import { concatBytes, equalBytes, toHex } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import {
   DER_TAG,
@@ -15,6 +15,11 @@ import {
 } from '../../x509/der.ts'
 
 export const SGX_EXTENSION_OID = '1.2.840.113741.1.13.1'
+
+/** The same name as DER has it, without tag and length. */
+const PREFIX: Uint8Array = Uint8Array.of(0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01)
+const TCB_PREFIX: Uint8Array = concatBytes(PREFIX, Uint8Array.of(2))
+const CONFIGURATION_PREFIX: Uint8Array = concatBytes(PREFIX, Uint8Array.of(7))
 
 export interface PckExtension {
   /** Hex, as all byte strings here. */
@@ -43,8 +48,8 @@ const SGX_TYPES = ['standard', 'scalable', 'scalable-with-integrity'] as const
 
 /** @param extension content of the extension. Throws `MalformedError` ERR_PCK_EXTENSION or ERR_DER. */
 export function parsePckExtension(extension: Uint8Array): PckExtension {
-  const fields = readPairs(readSingleDer(extension, DER_TAG.sequence), SGX_EXTENSION_OID)
-  const tcb = readPairs(needed(fields, 2), `${SGX_EXTENSION_OID}.2`)
+  const fields = readPairs(readSingleDer(extension, DER_TAG.sequence), PREFIX)
+  const tcb = readPairs(needed(fields, 2), TCB_PREFIX)
   const instance = fields.get(6)
   const configuration = fields.get(7)
   const sgxType = SGX_TYPES[readEnumerated(needed(fields, 5))]
@@ -63,7 +68,7 @@ export function parsePckExtension(extension: Uint8Array): PckExtension {
 }
 
 function readConfiguration(value: DerValue): PlatformConfiguration {
-  const flags = readPairs(value, `${SGX_EXTENSION_OID}.7`)
+  const flags = readPairs(value, CONFIGURATION_PREFIX)
   const flag = (number: number): boolean | undefined => {
     const found = flags.get(number)
     return found === undefined ? undefined : readBoolean(found)
@@ -72,16 +77,19 @@ function readConfiguration(value: DerValue): PlatformConfiguration {
 }
 
 /** A sequence of (name, value) whose names are `prefix` and one number. Numbers that are not known here are left to Intel. */
-function readPairs(sequence: DerValue, prefix: string): Map<number, DerValue> {
+function readPairs(sequence: DerValue, prefix: Uint8Array): Map<number, DerValue> {
   if (sequence.tag !== DER_TAG.sequence) throw malformed('a sequence of values is needed')
   const values = new Map<number, DerValue>()
   for (const pair of readDer(sequence.content)) {
     const [name, value, ...more] = pair.tag === DER_TAG.sequence ? readDer(pair.content) : []
     if (name === undefined || value === undefined || more.length > 0) throw malformed('a name and a value are needed')
-    const oid = readObjectId(name)
-    const number = oid.startsWith(`${prefix}.`) ? Number(oid.slice(prefix.length + 1)) : Number.NaN
-    if (!Number.isSafeInteger(number)) throw malformed(`value ${oid.slice(0, 64)} in ${prefix}`)
-    if (values.has(number)) throw malformed(`value ${oid} occurs twice`)
+    const { content } = name
+    const number = content[prefix.length] ?? 0x80
+    const known = name.tag === DER_TAG.objectId && equalBytes(content.subarray(0, prefix.length), prefix)
+    if (!known || content.length !== prefix.length + 1 || number >= 0x80) {
+      throw malformed(`value ${readObjectId(name).slice(0, 64)} where it does not belong`)
+    }
+    if (values.has(number)) throw malformed(`value ${readObjectId(name)} occurs twice`)
     values.set(number, value)
   }
   return values

@@ -12,6 +12,7 @@ import { bindsRuntimeClaims, boundReportData } from '#attestation/azure/verify/b
 import { NO_COLLATERAL } from '#attestation/evidence/collateral'
 import type { AppraisalContext } from '#attestation/evidence/context'
 import { type EvidenceVerdict, type Tee, verdictOf } from '#attestation/evidence/verdict'
+import { parseCrl } from '#attestation/x509/crl'
 import { concatBytes, toHex } from '#protocol/encoding'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
@@ -67,6 +68,15 @@ test('an SNP machine of Azure whose certificates are known lacks only the revoca
   t.deepEqual(codes(judge(v0)), ['unchecked_crl'])
   t.deepEqual(codes(judge(v1)), ['unchecked_crl'])
   t.is(judge(v1).verdict, 'warning')
+})
+
+test('with AMD’s revocation list both halves of an SNP machine are affirmed', (t) => {
+  const crl = parseCrl(Buffer.from(vector('snp/openpcc/sev_certificates/test_amd_milan_crl.pem')).toString())
+  const collateral = { ...NO_COLLATERAL, crls: [crl] }
+  for (const tee of ['snp', 'tpm'] as const) {
+    t.is(judge(v1, { collateral }, tee).verdict, 'affirming')
+    t.is(judge(v1, { collateral, nonce: Uint8Array.of(1) }, tee).verdict, 'contraindicated')
+  }
 })
 
 test('the quotes that came apart verify under the key that the report names, for the challenge', (t) => {

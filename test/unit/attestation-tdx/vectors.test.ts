@@ -249,3 +249,52 @@ for (const pair of expected.pairs) {
     )
   })
 }
+
+const TRUSTEE = 'tdx/trustee/deps/'
+
+interface TrusteeEvent {
+  readonly index: number
+  readonly event_type: string
+  readonly event: string
+  readonly digests: readonly { readonly digest: string }[]
+}
+
+for (const name of ['CCEL_data', 'CCEL_data_ovmf']) {
+  test(`the events of ${name} are those that CoCo’s reader lists`, (t) => {
+    const folder = `${TRUSTEE}eventlog/test_data/`
+    const out: { readonly uefi_event_logs: readonly TrusteeEvent[] } = JSON.parse(
+      readFileSync(new URL(`${folder}${name}_out.json`, VECTORS), 'utf8'),
+    )
+    const { events } = parseEventLog(bytesOf(folder + name))
+    // That list may begin with the header, which measures nothing.
+    const listed = out.uefi_event_logs.filter(({ event_type }) => event_type !== 'EV_NO_ACTION')
+    t.true(events.length > 0)
+    t.deepEqual(
+      events.map(({ pcr, digests, data }) => [
+        pcr,
+        toHex(digests.sha384 ?? new Uint8Array()),
+        Buffer.from(data).toString('base64'),
+      ]),
+      listed.map(({ index, digests, event }) => [index, digests[0]?.digest, event]),
+    )
+  })
+}
+
+test('the claims about a recorded quote are those that CoCo’s verifier makes', (t) => {
+  const folder = `${TRUSTEE}verifier/test_data/`
+  const { quote }: { readonly quote: { readonly body: Readonly<Record<string, string>> } } = JSON.parse(
+    readFileSync(new URL(`${folder}parse_tdx_claims_expected.json`, VECTORS), 'utf8'),
+  )
+  const context = { at: new Date('2024-12-01'), nonce: undefined, collateral: NO_COLLATERAL, anchors: [] }
+  const evidence = parseTdxEvidence(bytesOf(`${folder}tdx_quote_4.dat`))
+  const verdict = verdictOf(appraiseTdx(evidence, context))
+  const names: Readonly<Record<string, string>> = {
+    mr_td: 'mrtd',
+    mrsigner_seam: 'mr_signer_seam',
+    tcb_svn: 'tee_tcb_svn',
+    ...Object.fromEntries([0, 1, 2, 3].map((index) => [`rtmr_${index}`, `rtmr${index}`])),
+  }
+  for (const [name, value] of Object.entries(quote.body)) t.is(verdict.claims[names[name] ?? name], value, name)
+  t.is(verdict.verdict, 'contraindicated') // its TD is under debug
+  t.true(verdict.reasons.some(({ code }) => code === 'debug'))
+})

@@ -185,3 +185,15 @@ test('PCR 0 begins with the locality of a hardware measurement, and the dynamic 
   start[31] = 4
   t.is(toHex(pcrs.get(0) ?? start), extended(start, 1))
 })
+
+const expectations: { event_log_negatives: readonly { file: string; expect: string }[] } = JSON.parse(
+  Buffer.from(vector('tpm/_expected/quotes.json')).toString(),
+)
+for (const { file, expect } of expectations.event_log_negatives) {
+  const refused = expect.startsWith('reject')
+  test(`the odd log ${file.split('/').at(-1)} is ${refused ? 'refused' : 'read without harm'}`, (t) => {
+    const parse = (): unknown => parseEventLog(vector(`tpm/${file}`))
+    if (refused) t.throws(parse, { instanceOf: EventLogError })
+    else t.notThrows(parse)
+  })
+}

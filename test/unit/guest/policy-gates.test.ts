@@ -5,6 +5,7 @@ import { ReasonLog, Refusals } from '#guest/agent/reasons'
 import { Sandbox } from '#guest/agent/sandbox'
 import { agentService } from '#guest/agent/service'
 import { TicketOffice } from '#guest/agent/tickets'
+import { nodeLayerCipher } from '#image/node/layer-cipher'
 import { Agent, refusalOf } from '#protocol/agent-service'
 import { StreamKind } from '#protocol/gen/agent_pb'
 import type { HttpTransport } from '#protocol/http-transport'
@@ -81,6 +82,7 @@ async function setUp(t: ExecutionContext) {
   const imageTools = async () => ({
     engine: { openLayer: unused, appendVerity: async () => pulledImage().index.verity },
     indexer: '/indexer',
+    cipher: nodeLayerCipher,
   })
   const sandboxParts = { platform, events, refusals, reasons, imageTools, createVerifier: unused }
   const sandbox = new Sandbox(sandboxParts)

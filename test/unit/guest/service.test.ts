@@ -6,6 +6,7 @@ import { ReasonLog, Refusals } from '#guest/agent/reasons'
 import { Sandbox, type SandboxOptions } from '#guest/agent/sandbox'
 import { agentService } from '#guest/agent/service'
 import { TicketOffice } from '#guest/agent/tickets'
+import { nodeLayerCipher } from '#image/node/layer-cipher'
 import { AGENT_MAX_MESSAGE_BYTES, Agent, refusalOf } from '#protocol/agent-service'
 import { UnverifiedError } from '#protocol/errors'
 import { EventKind, Stage, StreamKind } from '#protocol/gen/agent_pb'
@@ -59,6 +60,7 @@ function setUp(t: ExecutionContext, options: { initdata?: Uint8Array; verifier?:
         appendVerity: async () => pulledImage().index.verity,
       },
       indexer: '/indexer',
+      cipher: nodeLayerCipher,
     }),
     createVerifier: async () => verifier ?? (t.fail() as never),
   })
