@@ -2,6 +2,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { type CommandSpec, parseInvocation } from '#cli/command'
 import { parseHosts } from '#cli/connections'
+import { parseMoment } from '#cli/moment'
 import { Output } from '#cli/output'
 import { parsePublish } from '#cli/run/published-port'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
@@ -53,5 +54,16 @@ test('a published port has a place to listen and a port that exists, or is refus
     damaged('127.0.0.1:8443:8443'),
     parsePublish,
     ({ listen, port }) => port >= 1 && port <= 65_535 && listen.includes(':'),
+  )
+})
+
+test('any text is a moment, or refused', (t) => {
+  const iso = fc.date({ noInvalidDate: true }).map((date) => date.toISOString())
+  const whole = /^\d{4}-.*T.*\.\d{3}Z$/
+  refusesOrKeeps(
+    t,
+    fc.oneof(iso, iso.chain(damaged), fc.nat().map(String), fc.string()),
+    parseMoment,
+    (moment, text) => !Number.isNaN(moment.getTime()) && (!whole.test(text) || moment.toISOString() === text),
   )
 })
