@@ -55,11 +55,12 @@ for (let bit = 0; bit < 64; bit++) {
     if (bit === 28 || bit === 30 || bit === 31 || bit === 63) return undefined
     return { code: 'reserved_bits', verdict: 'contraindicated' }
   })()
-  test(`bit ${bit} of TDATTRIBUTES ${wanted === undefined ? 'is accepted' : `makes the verdict ${wanted.verdict}`}`, (t) => {
+  const outcome = wanted?.verdict ?? 'affirming'
+  test(`with bit ${bit} of TDATTRIBUTES the verdict is ${outcome}`, (t) => {
     const tdAttributes = 0x10000000n | (1n << BigInt(bit))
     const verdict = judge({ evidence: quote({ td: { tdAttributes } }) })
     t.deepEqual(codes(verdict), wanted === undefined ? [] : [wanted.code])
-    t.is(verdict.verdict, wanted?.verdict ?? 'affirming')
+    t.is(verdict.verdict, outcome)
     t.is(verdict.claims.debug, bit === 0)
   })
 }
