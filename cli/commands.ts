@@ -118,6 +118,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'push an OCI layout folder to a registry',
     load: async () => (await import('./commands/image-push.ts')).imagePush,
   },
+  'image pull': {
+    summary: 'pull an image into a folder as the guest does',
+    load: async () => (await import('./commands/image-pull.ts')).imagePull,
+  },
+  'image mount': {
+    summary: 'mount a pulled image, verified',
+    load: async () => (await import('./commands/image-mount.ts')).imageMount,
+  },
   'image sign': {
     summary: 'sign an image in cosign’s format',
     load: async () => (await import('./commands/image-sign.ts')).imageSign,
