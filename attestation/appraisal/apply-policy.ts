@@ -24,10 +24,11 @@ export function applyPolicy(appraisal: Appraisal, policy: AppraisalPolicy): Appr
   return { ...appraisal, findings, trustworthiness: lowered(vector, measured) }
 }
 
-/** Only what a tenant may decide: that its guest is debugged, its TPM a program, its platform not up to date. */
-function isPermitted({ code }: Finding, { claims }: Appraisal, policy: AppraisalPolicy): boolean {
+/** Only what a tenant may decide: that its guest is debugged, its TPM a program, its platform not up to date, and what it lists. */
+function isPermitted({ code, severity }: Finding, { claims }: Appraisal, policy: AppraisalPolicy): boolean {
   if (code === 'debug') return policy.debug
   if (code === 'emulated') return policy.emulated
+  if (severity === 'warning' && policy.permit.includes(code)) return true
   const status = claims['tcb_status']
   return code === 'tcb_status' && typeof status === 'string' && policy.tdxMinimum?.statuses?.includes(status) === true
 }

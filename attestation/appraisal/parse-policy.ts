@@ -9,6 +9,7 @@ import { MEASURED_CLAIMS } from './claim-types.ts'
 import { type Condition, compileExpression } from './condition.ts'
 import {
   type AppraisalPolicy,
+  PERMITTED_FINDINGS,
   SNP_PRODUCTS,
   SNP_TCB_COMPONENTS,
   type SnpMinimum,
@@ -36,6 +37,7 @@ export function parseAppraisalPolicy(text: string): AppraisalPolicy {
     'tee',
     'debug',
     'emulated',
+    'permit',
     'anchors',
     'minimum',
     'measurements',
@@ -49,6 +51,7 @@ export function parseAppraisalPolicy(text: string): AppraisalPolicy {
     tees: readTees(fields.get('tee')),
     debug: fields.get('debug')?.boolean() ?? false,
     emulated: fields.get('emulated')?.boolean() ?? false,
+    permit: bounded(fields.get('permit'), MAX_ITEMS).map((item) => item.oneOf(PERMITTED_FINDINGS)),
     anchors: bounded(fields.get('anchors'), MAX_ANCHORS).flatMap(readAnchor),
     snpMinimum: readSnpMinimum(minimum?.get('snp')),
     tdxMinimum: readTdxMinimum(minimum?.get('tdx')),

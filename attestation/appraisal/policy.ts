@@ -23,6 +23,19 @@ export const TCB_STATUSES = [
   'TDRelaunchAdvisedConfigurationNeeded',
 ] as const
 
+/** Weaknesses that a tenant may decide to live with; docs/claims.md says what each is. Nothing that was disproven is among them. */
+export const PERMITTED_FINDINGS = [
+  'sept_ve',
+  'migratable',
+  'service_td',
+  'unjudged_attributes',
+  'host_requested',
+  'weak_hash',
+  'event_log_incomplete',
+  'secure_boot_undetermined',
+  'unchecked_crl',
+] as const
+
 export interface TdxMinimum {
   /** 16 bytes, compared one by one; undefined: whatever Intel's status says is enough. */
   readonly teeTcbSvn: Uint8Array | undefined
@@ -39,6 +52,8 @@ export interface AppraisalPolicy {
   readonly debug: boolean
   /** Whether a TPM is accepted that is a program of the host's. */
   readonly emulated: boolean
+  /** Codes of further warnings that are accepted, out of `PERMITTED_FINDINGS`. */
+  readonly permit: readonly string[]
   /** Roots besides those pinned in code. */
   readonly anchors: readonly ParsedCertificate[]
   /** By product; undefined: no minimum. A product that is not named is refused. */
@@ -56,6 +71,7 @@ export const STRICT_POLICY: AppraisalPolicy = {
   tees: undefined,
   debug: false,
   emulated: false,
+  permit: [],
   anchors: [],
   snpMinimum: undefined,
   tdxMinimum: undefined,

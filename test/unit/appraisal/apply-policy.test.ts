@@ -69,6 +69,24 @@ const cases: readonly [title: string, appraisal: Appraisal, document: object, ou
     { emulated: true },
     'affirming',
   ],
+  [
+    'a warning that is permitted is accepted',
+    { ...snp, findings: [finding('unchecked_crl', 'warning')] },
+    { permit: ['unchecked_crl'] },
+    'affirming',
+  ],
+  [
+    'permission of one warning leaves the others',
+    { ...snp, findings: [finding('unchecked_crl', 'warning'), finding('migratable', 'warning')] },
+    { permit: ['migratable'] },
+    'warning unchecked_crl',
+  ],
+  [
+    'what is disproven is not permitted under the name of a warning',
+    { ...snp, findings: [finding('service_td', 'contraindicated')] },
+    { permit: ['service_td'] },
+    'contraindicated service_td',
+  ],
   ['a TCB status that is listed is accepted', tdx, { minimum: { tdx: { tcb_status: ['OutOfDate'] } } }, 'affirming'],
   [
     'a TCB status that is not listed is refused',

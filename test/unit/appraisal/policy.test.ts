@@ -18,6 +18,7 @@ const FULL = {
   tee: ['snp', 'tdx'],
   debug: true,
   emulated: true,
+  permit: ['sept_ve', 'unchecked_crl'],
   anchors: [pem + pem, pem],
   minimum: {
     snp: { Milan: { boot_loader: 4, snp: 24, microcode: 219 }, Turin: { fmc: 1, tee: 0 } },
@@ -68,6 +69,8 @@ const refused: readonly [mistake: string, document: unknown][] = [
   ['another kind', { ...HEAD, kind: 'WorkloadPolicy' }],
   ['an unknown key', { ...HEAD, debugging: true }],
   ['a switch that is text', { ...HEAD, debug: 'true' }],
+  ['permission for what is disproven', { ...HEAD, permit: ['signature_invalid'] }],
+  ['permission for what nobody checked', { ...HEAD, permit: ['unchecked_chain'] }],
   ['an unknown TEE', { ...HEAD, tee: ['sgx'] }],
   ['an empty list of TEEs', { ...HEAD, tee: [] }],
   ['anchors that are no list', { ...HEAD, anchors: pem }],
