@@ -88,6 +88,7 @@ test('a folder is read with its folders, whatever its files are called', (t) => 
     writeFileSync(join(folder, 'deeper', 'y.txt'), crl)
     symlinkSync('nowhere', join(folder, 'broken'))
     t.deepEqual(counts(loadCollateral(folder)), [1, 1, 0, 0])
+    t.deepEqual(counts(loadCollateral(join(folder, 'x'))), [1, 0, 0, 0])
     t.throws(() => loadCollateral(join(folder, 'missing')), { instanceOf: UsageError, code: 'ERR_FILE_UNREADABLE' })
   } finally {
     rmSync(folder, { recursive: true })
