@@ -3,6 +3,7 @@ import { buildGuest } from '#guest/build/build'
 import type { NodeConfig } from '#host-shim/node/node-config'
 import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { DEFAULT_SCRATCH_MIB } from '#host-shim/pod/pod-plan'
+import { serveSnapshotter } from '#host-shim/snapshotter/serve'
 import { CAISSON_POD } from '#native/host/index'
 import { UsageError } from '#protocol/errors'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
@@ -47,11 +48,43 @@ export const nodeServe: CommandSpec = {
       help: 'encrypted scratch disk of a pod',
       default: String(DEFAULT_SCRATCH_MIB),
     },
+    'guest-image': {
+      type: 'string',
+      placeholder: 'REPOSITORY',
+      multiple: true,
+      help: 'images whose layers only guests fetch: a registry, a path or a repository; * for all',
+    },
+    snapshotter: {
+      type: 'string',
+      placeholder: 'PATH',
+      help: 'where containerd’s proxy plugin connects (default: DIR/snapshotter.sock)',
+    },
+    snapshots: {
+      type: 'string',
+      placeholder: 'DIR',
+      help: 'layers and snapshots of all other images',
+      default: '/var/lib/caisson/snapshots',
+    },
+    containerd: {
+      type: 'string',
+      placeholder: 'PATH',
+      help: 'containerd’s socket',
+      default: '/run/containerd/containerd.sock',
+    },
   },
-  examples: ['caisson node serve --platform tpm'],
+  examples: ['caisson node serve --platform tpm --guest-image registry.example/shop/'],
   run: async (invocation) => {
     const config = await nodeConfig(invocation)
     const daemon = await NodeDaemon.start(config)
+    const guestImages = invocation.strings('guest-image')
+    if (guestImages.length > 0) {
+      await serveSnapshotter({
+        socket: invocation.string('snapshotter') ?? `${config.stateRoot}/snapshotter.sock`,
+        directory: invocation.required('snapshots'),
+        containerd: invocation.required('containerd'),
+        guestImages,
+      })
+    }
     invocation.out.result({ socket: config.socket, pid: process.pid }, `serving pods on ${config.socket}`)
     await untilStopped()
     await daemon[Symbol.asyncDispose]()
