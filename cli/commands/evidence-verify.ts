@@ -11,6 +11,7 @@ import type { CommandSpec, Invocation } from '../command.ts'
 import { EXIT_NO, EXIT_YES } from '../exit-code.ts'
 import { readUserFile } from '../files.ts'
 import { parseMoment } from '../moment.ts'
+import { printable } from '../printable.ts'
 
 const TEES: readonly Tee[] = ['snp', 'tdx', 'tpm']
 const MAX_NONCE_BYTES = 64
@@ -138,7 +139,7 @@ function jsonOf(
 
 function textOf(judged: JudgedEvidence, { at, ignored }: Circumstances): string {
   const { verdict, tee, claims, reasons, format } = judged
-  return [
+  const lines = [
     `${verdict}: ${tee} evidence, read as ${format.shape} (${format.encoding}), judged as of ${at.toISOString()}`,
     ...reasons.flatMap(({ code, message, expected, found, remedy }) => [
       `- ${code}: ${message}`,
@@ -151,8 +152,8 @@ function textOf(judged: JudgedEvidence, { at, ignored }: Circumstances): string 
     ...(ignored.length === 0
       ? []
       : ['not used as collateral:', ...ignored.map(({ name, why }) => `  ${name}: ${why}`)]),
-    '',
-  ].join('\n')
+  ]
+  return `${lines.map(printable).join('\n')}\n`
 }
 
 /** Lists of words stay on one line; members of objects get lines of their own. */
