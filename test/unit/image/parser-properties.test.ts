@@ -1,8 +1,10 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
+import { openSecretbox, sealSecretbox } from '#image/node/secretbox'
+import { encryptSigningKey, parseCosignKey, readSigningKey } from '#image/node/signing-key'
 import { parseChallenges } from '#image/registry/challenge'
 import { parseSignatureBlob } from '#image/signature/blob'
 import { parseBundle } from '#image/signature/bundle'
@@ -180,3 +182,43 @@ for (const number of [1, 2, 3]) {
     t.deepEqual(merged, parseRegistriesD([{ name: 'result', text: readFileSync(result, 'utf8') }]))
   })
 }
+
+test('keys that cosign encrypted open with their password; their parameters are bounded', (t) => {
+  const folder = join(IMAGE_RS, '../cosign')
+  const pem = readFileSync(join(folder, 'cosign2.key'), 'utf8')
+  const opened = createPublicKey(readSigningKey(pem, ''))
+  t.is(
+    String(opened.export({ type: 'spki', format: 'pem' })).trim(),
+    readFileSync(join(folder, 'cosign2.pub'), 'utf8').trim(),
+  )
+  t.throws(() => readSigningKey(pem, 'wrong'), { code: 'ERR_SIGNING_KEY_PASSWORD' })
+  t.throws(() => readSigningKey(pem, undefined), { code: 'ERR_SIGNING_KEY_PASSWORD' })
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  t.true(readSigningKey(encryptSigningKey(privateKey, 'x'), 'x').equals(privateKey))
+  const [, body = ''] = /KEY-----\n([\s\S]+)-----END/.exec(pem) ?? []
+  const text = Buffer.from(body, 'base64').toString()
+  const wrap = (inner: string): string => pem.replace(body, `${Buffer.from(inner).toString('base64')}\n`)
+  t.is(parseCosignKey(wrap(text)).N, 32_768)
+  refusesOrKeeps(
+    t,
+    damaged(text),
+    (inner) => parseCosignKey(wrap(inner)),
+    ({ N, r, p }) => N <= 1 << 20 && r <= 16 && p <= 16,
+  )
+})
+
+test('a secretbox opens to what was sealed, and any changed bit closes it', (t) => {
+  const [key, nonce] = [randomBytes(32), randomBytes(24)]
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), (plain, at) => {
+      const box = sealSecretbox(key, nonce, plain)
+      const spoilt = box.with(at % box.length, (box[at % box.length] ?? 0) ^ 1)
+      return (
+        Buffer.compare(openSecretbox(key, nonce, box) ?? randomBytes(1), plain) === 0 &&
+        openSecretbox(key, nonce, spoilt) === undefined
+      )
+    }),
+    { numRuns: 100 },
+  )
+  t.pass()
+})
