@@ -82,13 +82,20 @@ function boundariesOf({ certificates, anchors, crls }: TrustContext, documents: 
  */
 function embeddedChain({ certification }: Quote, known: readonly ParsedCertificate[]): ParsedCertificate[] {
   if (certification.type !== 4 && certification.type !== 5) return []
-  const text = Buffer.from(certification.data).toString('latin1').replace(/\0+$/, '')
+  const text = Buffer.from(withoutZeros(certification.data)).toString('latin1')
   const blocks = parsePem(text)
   const outside = text.replaceAll(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g, '')
   if (blocks.length === 0 || blocks.length > 8 || outside.trim() !== '') {
     throw new MalformedError('ERR_QUOTE', 'quote: its certification data is not a chain of certificates in PEM')
   }
   return blocks.map(({ bytes }) => known.find(({ der }) => equalBytes(der, bytes)) ?? parseCertificate(bytes))
+}
+
+/** Without those at the end. */
+function withoutZeros(bytes: Uint8Array): Uint8Array {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return bytes.subarray(0, end)
 }
 
 /** The one of the collateral whose key signed the report of the quoting enclave. */
