@@ -164,6 +164,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
       digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
       signaturesOf: signaturesIn(registry, reference, { limits, signal }),
       resolveKey: options.resolveKey ?? noKeys,
+      engines: options.engines,
       crypto,
     }),
   )
