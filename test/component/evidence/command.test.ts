@@ -41,3 +41,18 @@ test('what is no evidence ends with 2, nothing on stdout, and an error with its 
   const { error } = JSON.parse(stderr) as { error: { code: string; message: string } }
   t.is(error.code, 'ERR_EVIDENCE')
 })
+
+/** Names every module on stderr as it is loaded. */
+const WATCH = `import { registerHooks } from 'node:module'
+registerHooks({ load(url, context, next) { console.error('loaded ' + url); return next(url, context) } })`
+
+test('judging a quote loads its own module, and neither policies nor other TEEs nor the protocol of guests', (t) => {
+  const words = ['--import', `data:text/javascript,${encodeURIComponent(WATCH)}`, join(ROOT, 'cli/main.ts'), ...verify]
+  const { stderr } = spawnSync(process.execPath, words, { encoding: 'utf8' })
+  const loaded = stderr.split('\n').filter((line) => line.startsWith('loaded file:'))
+  const has = (part: string): boolean => loaded.some((line) => line.includes(part))
+  t.true(has('/attestation/tdx/appraise.ts'))
+  for (const part of ['/snp/appraise.ts', '/tpm/appraise', '/azure/', '/node_modules/', '/parse-policy.ts', '/gen/']) {
+    t.false(has(part), part)
+  }
+})
