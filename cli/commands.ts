@@ -34,6 +34,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'take back what `node install` changed',
     load: async () => (await import('./commands/node-uninstall.ts')).nodeUninstall,
   },
+  'node gc': {
+    summary: 'remove what crashed pods left on this node',
+    load: async () => (await import('./commands/node-gc.ts')).nodeGc,
+  },
   'verifier serve': {
     summary: 'serve attestation and resources to guests',
     load: async () => (await import('./commands/verifier-serve.ts')).verifierServe,
