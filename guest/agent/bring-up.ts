@@ -1,6 +1,7 @@
 /**
  * From a configured network to a sandbox that can run containers: initdata, attestation, policy, image policy, scratch.
  */
+import { parseAuthFile } from '#image/auth/auth-file'
 import { parseSignaturePolicy } from '#image/policy/parse'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
@@ -14,7 +15,6 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
-import { parseRegistryCredentials } from './registry-credentials.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -108,7 +108,7 @@ async function imageSource(
     tools: await imageTools(),
     http: await platform.network.http(initdata.registryCaPem, input.hosts),
     policy: parseSignaturePolicy(policyBytes),
-    credentials: credentials === undefined ? undefined : parseRegistryCredentials(await resource(credentials)),
+    credentials: credentials === undefined ? undefined : parseAuthFile(await resource(credentials)),
     resource,
     folder: `${input.scratch}/layers`,
     indexFolder: INDEX_DIR,

@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { openSecretbox, sealSecretbox } from '#image/node/secretbox'
 import { encryptSigningKey, parseCosignKey, readSigningKey } from '#image/node/signing-key'
 import { parseChallenges } from '#image/registry/challenge'
+import { parseRegistriesConf, routeBy } from '#image/registry/registries-conf'
 import { parseSignatureBlob } from '#image/signature/blob'
 import { parseBundle } from '#image/signature/bundle'
 import { encodePayload, parsePayload } from '#image/signature/payload'
@@ -16,7 +17,7 @@ import { isSource, parseStatement, provenanceOf } from '#image/signature/stateme
 import { parseTrustedRoot } from '#image/signature/trusted-root'
 import { parseCertificate } from '#image/signature/x509/certificate'
 import { parsePem, parsePemCertificates } from '#image/signature/x509/pem'
-import { parseReference } from '#protocol/oci/reference'
+import { formatReference, parseReference } from '#protocol/oci/reference'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const PAYLOAD = { manifestDigest: `sha256:${'a'.repeat(64)}`, dockerReference: 'registry.example/app' } as const
@@ -221,4 +222,47 @@ test('a secretbox opens to what was sealed, and any changed bit closes it', (t) 
     { numRuns: 100 },
   )
   t.pass()
+})
+
+test('registries.conf: the longest prefix rewrites a name at its boundary, mirrors come first, blocks refuse', (t) => {
+  const good = readFileSync(join(FIXTURES, '../../../image-rs/image-rs/test_data/registry-configuration.toml'), 'utf8')
+  const more = `
+[[registry]]
+prefix = "*.wild.example/team"
+location = "home.example/wild"
+[[registry]]
+prefix = "deep.example/a/b"
+location = "home.example"
+[[registry.mirror]]
+location = "tags.example"
+pull-from-mirror = "tag-only"
+[[registry]]
+prefix = "deep.example/a"
+location = "wrong.example"
+`
+  const route = routeBy(parseRegistriesConf(good + more))
+  const places = (name: string, byDigest = true) =>
+    route(parseReference(name), byDigest).map(({ repository, plainHttp }) => [formatReference(repository), plainHttp])
+  t.deepEqual(places('mirror-test.com/a/b:1'), [
+    ['127.0.0.1:5000/a/b:1', true],
+    ['mirror-test.com/a/b:1', false],
+  ])
+  t.deepEqual(places('remapping-test.com/a:1'), [['127.0.0.1:5000/a:1', true]])
+  t.deepEqual(places('other.example/a:1'), [['other.example/a:1', false]])
+  t.deepEqual(places('x.y.wild.example/team/app:1'), [['home.example/wild/app:1', false]])
+  t.deepEqual(places('wild.example/team/app:1'), [['wild.example/team/app:1', false]])
+  t.deepEqual(places('deep.example/a/b/c:1'), [['home.example/c:1', false]])
+  t.deepEqual(places('deep.example/a/b/c:1', false), [
+    ['tags.example/c:1', false],
+    ['home.example/c:1', false],
+  ])
+  t.deepEqual(places('deep.example/a/bc:1'), [['wrong.example/bc:1', false]])
+  t.throws(() => places('example.com/banned/app:1'), { code: 'ERR_REGISTRY_BLOCKED' })
+  t.notThrows(() => places('example.com/bannedless:1'))
+  t.throws(() => parseRegistriesConf('[registries.search]\nregistries = ["docker.io"]'), {
+    code: 'ERR_REGISTRIES_CONF',
+  })
+  refusesOrKeeps(t, damaged(good + more), parseRegistriesConf, ({ registries }) =>
+    registries.every(({ prefix, mirrors }) => prefix !== '' && mirrors.every(({ location }) => location !== '')),
+  )
 })
