@@ -29,8 +29,7 @@ const NODES: readonly { readonly release: Release; readonly form: 2 | 3; readonl
   {
     release: '2',
     form: 2,
-    title:
-      'containerd 2 with a configuration of version 2 runs with what node install wrote, and reports runtime and snapshotter',
+    title: 'containerd 2 with a file of version 2 runs with what node install wrote',
   },
 ]
 
