@@ -258,7 +258,7 @@ export function printEvidence({ rounds, tdx, snp, tpm, coldStartMs }: EvidenceFi
   const rate = ({ perSecond }: Rate): string => `${perSecond.toFixed(0)}/s`
   const { tampered } = tdx
   console.log(
-    `TDX verdicts (median of ${rounds} turns): ${rate(tdx.anew)} with everything verified anew, ${rate(tdx.warm)} with chain and ` +
+    `TDX verdicts (median of ${rounds} turns): ${rate(tdx.anew)} with everything verified anew (authorities’ certificates are read once), ${rate(tdx.warm)} with chain and ` +
       `collateral already verified; @phala/dcap-qvl ${rate(tdx.peer)}`,
   )
   console.log(

@@ -26,6 +26,18 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'serve the pods of this node to containerd',
     load: async () => (await import('./commands/node-serve.ts')).nodeServe,
   },
+  'node install': {
+    summary: 'make this machine a node for confidential pods',
+    load: async () => (await import('./commands/node-install.ts')).nodeInstall,
+  },
+  'node uninstall': {
+    summary: 'take back what `node install` changed',
+    load: async () => (await import('./commands/node-uninstall.ts')).nodeUninstall,
+  },
+  'node gc': {
+    summary: 'remove what crashed pods left on this node',
+    load: async () => (await import('./commands/node-gc.ts')).nodeGc,
+  },
   'verifier serve': {
     summary: 'serve attestation and resources to guests',
     load: async () => (await import('./commands/verifier-serve.ts')).verifierServe,
@@ -49,6 +61,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'verifier tenant': {
     summary: 'create, change, list and remove tenants of a verifier',
     load: async () => (await import('./commands/verifier-tenant.ts')).verifierTenant,
+  },
+  'verifier backup': {
+    summary: 'write all that a verifier’s store holds to a file',
+    load: async () => (await import('./commands/verifier-backup.ts')).verifierBackup,
+  },
+  'verifier restore': {
+    summary: 'fill an empty store from a backup',
+    load: async () => (await import('./commands/verifier-backup.ts')).verifierRestore,
   },
   'verifier rekey': {
     summary: 'give the verifier’s store another key',

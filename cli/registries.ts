@@ -1,5 +1,8 @@
 /** A registry client from command-line options. */
+import { parseAuthFile } from '#image/auth/auth-file'
+import type { CredentialSource } from '#image/registry/authorization'
 import { RegistryClient } from '#image/registry/client'
+import { parseRegistriesConf, routeBy } from '#image/registry/registries-conf'
 import { UsageError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import { nodeCrypto } from '#protocol/node/crypto'
@@ -10,6 +13,8 @@ import { readUserFile } from './files.ts'
 export const REGISTRY_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   ...SERVER_OPTIONS,
   credentials: { type: 'string', placeholder: 'FILE', help: 'file with one line USER:PASSWORD for the registry' },
+  'auth-file': { type: 'string', placeholder: 'FILE', help: 'auth.json with credentials per repository instead' },
+  'registries-conf': { type: 'string', placeholder: 'FILE', help: 'mirrors, locations and blocks (version 2)' },
 }
 
 /** Runs `work` with a client and closes its connections. */
@@ -17,14 +22,27 @@ export async function withRegistry(
   invocation: Invocation,
   work: (registry: RegistryClient, http: HttpTransport) => Promise<number>,
 ): Promise<number> {
-  const login = readCredentials(invocation.string('credentials'))
+  const credentials = credentialsOf(invocation)
+  const conf = invocation.string('registries-conf')
+  const route =
+    conf === undefined
+      ? {}
+      : { route: routeBy(parseRegistriesConf(readUserFile(conf, 'registries.conf').toString('utf8'))) }
   const http = transportOf(invocation)
   try {
-    const credentials = login === undefined ? {} : { credentials: () => login }
-    return await work(new RegistryClient({ http, crypto: nodeCrypto, ...credentials }), http)
+    return await work(new RegistryClient({ http, crypto: nodeCrypto, ...credentials, ...route }), http)
   } finally {
     await http.close()
   }
+}
+
+function credentialsOf(invocation: Invocation): { credentials?: CredentialSource } {
+  const [login, authFile] = [readCredentials(invocation.string('credentials')), invocation.string('auth-file')]
+  if (login !== undefined && authFile !== undefined) {
+    throw new UsageError('ERR_USAGE', '--credentials and --auth-file exclude each other')
+  }
+  if (login !== undefined) return { credentials: () => login }
+  return authFile === undefined ? {} : { credentials: parseAuthFile(readUserFile(authFile, 'auth file')) }
 }
 
 /** A file, because words of a command line are visible to every user of the machine. */

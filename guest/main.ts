@@ -25,7 +25,8 @@ runAgent({
   imageTools: async () => {
     const { nativeEngine } = await import('#image/node/native-engine')
     const { nodeLayerCipher } = await import('#image/node/layer-cipher')
-    return { engine: nativeEngine, indexer: INDEXER, cipher: nodeLayerCipher }
+    const { lazySignatureEngines } = await import('./platform/node/signature-engines.ts')
+    return { engine: nativeEngine, indexer: INDEXER, cipher: nodeLayerCipher, engines: lazySignatureEngines() }
   },
   createVerifier: async ({ url, caPem, hosts }) => {
     const { Attester } = await import('#attestation/client/attester')

@@ -64,17 +64,20 @@ function readStep(node: PolicyNode): ScenarioStep {
   if (action === undefined || value === undefined || given.length > 1) {
     throw node.fail('must have one action', `Actions: ${ACTIONS.join(', ')}.`)
   }
-  const request = action === 'create' ? readContainer(value) : undefined
+  const common = { line: node.line, denied: fields.get('denied')?.string() }
+  const name = fields.get('name')?.string()
+  if (action !== 'create')
+    return { ...common, name: name ?? action, run: readAction(action, value), request: undefined }
+  const request = readContainer(value)
   return {
-    name: fields.get('name')?.string() ?? `${action} ${request?.containerId ?? ''}`.trim(),
-    line: node.line,
-    denied: fields.get('denied')?.string(),
-    run: request === undefined ? readAction(action, value) : (engine) => engine.admitContainer(request),
+    ...common,
+    name: name ?? `create ${request.containerId}`,
+    run: (engine) => void engine.admitContainer(request),
     request,
   }
 }
 
-function readAction(action: (typeof ACTIONS)[number], value: PolicyNode): ScenarioStep['run'] {
+function readAction(action: Exclude<(typeof ACTIONS)[number], 'create'>, value: PolicyNode): ScenarioStep['run'] {
   switch (action) {
     case 'exec': {
       const request = readExec(value)
@@ -95,16 +98,20 @@ function readAction(action: (typeof ACTIONS)[number], value: PolicyNode): Scenar
       const code = fields.get('code')?.integer(0, 255) ?? 0
       return (engine) => engine.ended(id, code)
     }
-    default: {
-      const id = value.string()
-      return (engine) => {
-        if (action === 'started') engine.started(id)
-        if (action === 'removed') engine.release(id)
-        if (action === 'logs') engine.admitOutput(id, false)
-        if (action === 'stdin') engine.admitStdin(id)
-      }
-    }
+    case 'started':
+      return withId(value, (engine, id) => engine.started(id))
+    case 'removed':
+      return withId(value, (engine, id) => engine.release(id))
+    case 'logs':
+      return withId(value, (engine, id) => engine.admitOutput(id, false))
+    case 'stdin':
+      return withId(value, (engine, id) => engine.admitStdin(id))
   }
+}
+
+function withId(value: PolicyNode, run: (engine: PolicyEngine, id: string) => void): ScenarioStep['run'] {
+  const id = value.string()
+  return (engine) => run(engine, id)
 }
 
 const CONTAINER_KEYS = [

@@ -20,6 +20,10 @@ export interface Initdata {
   readonly imagePolicyResource: string | undefined
   /** repository/type/tag of the registry credentials resource. */
   readonly registryCredentialsResource: string | undefined
+  /** repository/type/tag of a registries.d file: where OpenPGP signatures are kept. */
+  readonly signatureStorageResource?: string | undefined
+  /** repository/type/tag of a registries.conf: mirrors, locations and blocks. */
+  readonly registriesConfResource?: string | undefined
   /** Text of the workload policy. */
   readonly policyYaml: string
   /** Public JWK to which refusal reasons are sealed. */
@@ -45,6 +49,8 @@ export function parseInitdata(bytes: Uint8Array): Initdata {
     registryCaPem: image.roots,
     imagePolicyResource: image.policy,
     registryCredentialsResource: image.credentials,
+    ...(image.storage === undefined ? {} : { signatureStorageResource: image.storage }),
+    ...(image.registries === undefined ? {} : { registriesConfResource: image.registries }),
     policyYaml: requiredString(data['policy.yaml'], 'data."policy.yaml"'),
     tenantKeyJwk: parseKey(optionalString(data['tenant-key.jwk'], 'data."tenant-key.jwk"')),
   }
@@ -63,6 +69,12 @@ export function encodeInitdata(initdata: Initdata): Uint8Array {
   }
   if (initdata.registryCredentialsResource !== undefined) {
     image.authenticated_registry_credentials_uri = `kbs:///${initdata.registryCredentialsResource}`
+  }
+  if (initdata.signatureStorageResource !== undefined) {
+    image.sigstore_config_uri = `kbs:///${initdata.signatureStorageResource}`
+  }
+  if (initdata.registriesConfResource !== undefined) {
+    image.registry_configuration_uri = `kbs:///${initdata.registriesConfResource}`
   }
   if (initdata.registryCaPem.length > 0) image.extra_root_certificates = [...initdata.registryCaPem]
   if (Object.keys(image).length > 0) data['cdh.toml'] = stringify({ image })
@@ -92,14 +104,24 @@ function parseDataHub(text: string | undefined): {
   roots: readonly string[]
   policy: string | undefined
   credentials: string | undefined
+  storage: string | undefined
+  registries: string | undefined
 } {
-  if (text === undefined) return { roots: [], policy: undefined, credentials: undefined }
+  if (text === undefined) {
+    return { roots: [], policy: undefined, credentials: undefined, storage: undefined, registries: undefined }
+  }
   const document = parseToml(text, 'cdh.toml')
   onlyKeys(document, ['image'], 'cdh.toml')
   const image = table(document.image, 'cdh.toml image')
   onlyKeys(
     image,
-    ['image_security_policy_uri', 'authenticated_registry_credentials_uri', 'extra_root_certificates'],
+    [
+      'image_security_policy_uri',
+      'authenticated_registry_credentials_uri',
+      'sigstore_config_uri',
+      'registry_configuration_uri',
+      'extra_root_certificates',
+    ],
     'cdh.toml image',
   )
   const roots = image.extra_root_certificates ?? []
@@ -110,6 +132,8 @@ function parseDataHub(text: string | undefined): {
     roots: roots.map((root) => requiredString(root, 'cdh.toml image.extra_root_certificates[]')),
     policy: resourceOf(image.image_security_policy_uri, 'image_security_policy_uri'),
     credentials: resourceOf(image.authenticated_registry_credentials_uri, 'authenticated_registry_credentials_uri'),
+    storage: resourceOf(image.sigstore_config_uri, 'sigstore_config_uri'),
+    registries: resourceOf(image.registry_configuration_uri, 'registry_configuration_uri'),
   }
 }
 

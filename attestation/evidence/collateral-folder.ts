@@ -1,6 +1,6 @@
-/** The files of a folder that the user names as collateral. */
+/** The files of a folder, or the one file, that the user names as collateral. */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { MalformedError, UsageError } from '#protocol/errors'
 import { COLLATERAL_LIMITS, type Collateral, type CollateralFile, readCollateral } from './collateral.ts'
 
@@ -8,7 +8,8 @@ import { COLLATERAL_LIMITS, type Collateral, type CollateralFile, readCollateral
 const MAX_DEPTH = 32
 
 /**
- * All files of the folder and of those in it, in order of their names. Files too large to be collateral are reported.
+ * All files of the folder and of those in it, in order of their names; or the one file that is named. Files too large to be
+ * collateral are reported.
  *
  * Throws `UsageError` ERR_FILE_UNREADABLE, `MalformedError` ERR_COLLATERAL.
  */
@@ -16,8 +17,9 @@ export function loadCollateral(folder: string): Collateral {
   try {
     const ignored: { name: string; why: string }[] = []
     const files: CollateralFile[] = []
-    for (const path of filesOf(folder, 0)) {
-      const name = relative(folder, path)
+    const single = statSync(folder).isFile()
+    for (const path of single ? [folder] : filesOf(folder, 0)) {
+      const name = single ? basename(path) : relative(folder, path)
       const { size } = statSync(path)
       if (size <= COLLATERAL_LIMITS.fileBytes) files.push({ name, bytes: new Uint8Array(readFileSync(path)) })
       else ignored.push({ name, why: `${size} bytes are more than collateral has` })

@@ -3,6 +3,7 @@
  * revocation lists and documents. Nothing is trusted for being here; what is not recognised is reported.
  */
 import { CaissonError, MalformedError } from '#protocol/errors'
+import { parseCertificateTable } from '../snp/parse/certificate-table.ts'
 import { type ParsedCertificate, parseCertificate } from '../x509/certificate.ts'
 import { type ParsedCrl, parseCrl } from '../x509/crl.ts'
 import { DER_TAG, derLength } from '../x509/der.ts'
@@ -47,7 +48,7 @@ const SEQUENCE = 0x30
 
 /**
  * Recognises PEM (all blocks, also when URL-encoded as in headers of Intel's service), DER (also several in a row), JSON
- * (and the certificates and lists in its strings), and hex or base64 of these.
+ * (and the certificates and lists in its strings), a host's table of certificates for SNP guests, and hex or base64 of DER.
  *
  * Throws `MalformedError` ERR_COLLATERAL for more than `COLLATERAL_LIMITS` allows; a file that means nothing is `ignored`.
  */
@@ -93,8 +94,19 @@ class CollateralReader {
       return
     } else {
       const text = utf8Text(bytes)
-      if (text === undefined) this.#ignore(name, 'neither DER nor text')
-      else this.#text(name, text.trim())
+      if (text !== undefined) this.#text(name, text.trim())
+      else if (!this.#table(bytes)) this.#ignore(name, 'neither DER, text, nor a table of certificates')
+    }
+  }
+
+  /** What a host hands to SNP guests beside their reports. */
+  #table(bytes: Uint8Array): boolean {
+    try {
+      const entries = parseCertificateTable(bytes).filter(({ kind }) => kind !== undefined)
+      return entries.filter((entry) => this.#der(entry.bytes)).length > 0
+    } catch (error) {
+      if (error instanceof MalformedError && error.code !== 'ERR_COLLATERAL') return false
+      throw error
     }
   }
 

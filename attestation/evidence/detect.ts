@@ -42,6 +42,13 @@ export function detectEvidence(bytes: Uint8Array): DetectedEvidence {
   return { encoding: decoded.encoding, input: { form: 'bytes', bytes: decoded.bytes } }
 }
 
+/** A document inside of another one. Throws `MalformedError` ERR_EVIDENCE unless it is an object. */
+export function readEvidenceJson(text: string): EvidenceInput {
+  const { input } = readJson(text)
+  if (input.form !== 'json') throw malformed('an object is needed')
+  return input
+}
+
 function readJson(text: string): DetectedEvidence {
   let value: unknown
   try {

@@ -9,6 +9,7 @@ import type { AppraisalPolicy } from '../appraisal/policy.ts'
 import type { Collateral } from './collateral.ts'
 import type { AppraisalContext } from './context.ts'
 import { detectEvidence, type EvidenceEncoding, type EvidenceInput } from './detect.ts'
+import { type EnvelopeKind, openEnvelope } from './envelope.ts'
 import { type Appraisal, type EvidenceVerdict, type Tee, verdictOf } from './verdict.ts'
 
 export interface EvidenceRequest {
@@ -27,6 +28,8 @@ export interface EvidenceFormat {
   readonly encoding: EvidenceEncoding
   /** "snp-report", "tdx-quote", "coco-snp", "az-snp-vtpm", … */
   readonly shape: string
+  /** The message around it, absent when there is none. */
+  readonly envelope?: EnvelopeKind
 }
 
 export interface JudgedEvidence extends EvidenceVerdict {
@@ -43,11 +46,15 @@ interface Judgement {
  * ERR_NONCE for a nonce that such evidence cannot hold. Everything else is a verdict.
  */
 export async function verifyEvidence(request: EvidenceRequest): Promise<JudgedEvidence> {
-  const { encoding, input } = detectEvidence(request.evidence)
+  const { encoding, input: outer } = detectEvidence(request.evidence)
+  const { input, envelope } = openEnvelope(outer)
   const { at, nonce, collateral, policy } = request
   const context: AppraisalContext = { at, nonce, collateral, anchors: policy.anchors }
   const { shape, appraisal } = await judge(input, request.tee, context)
-  return { ...verdictOf(applyPolicy(appraisal, policy)), format: { encoding, shape } }
+  return {
+    ...verdictOf(applyPolicy(appraisal, policy)),
+    format: { encoding, shape, ...(envelope === undefined ? {} : { envelope }) },
+  }
 }
 
 async function judge(input: EvidenceInput, tee: Tee, context: AppraisalContext): Promise<Judgement> {

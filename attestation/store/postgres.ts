@@ -40,8 +40,10 @@ export class PostgresDatabase implements Database {
       idle_in_transaction_session_timeout: 2 * STATEMENT_TIMEOUT_MS,
       keepAlive: true,
     })
-    // Connections that break while idle are replaced when they are needed next.
+    // A connection that breaks, idle or in use, fails the statement that is on it or is replaced when needed next; the
+    // event itself would end the process.
     pool.on('error', () => {})
+    pool.on('connect', (client) => void client.on('error', () => {}))
     const store = new PostgresDatabase(pool)
     try {
       await store.transaction(migrate)

@@ -7,7 +7,7 @@ import { UsageError } from '#protocol/errors'
 import type { AppraisalContext } from '../evidence/context.ts'
 import type { Appraisal, Finding } from '../evidence/verdict.ts'
 import { claimsOf } from './claims.ts'
-import { eventLogFindings } from './evaluate/event-log.ts'
+import { eventLogFindings, runtimeLogFindings } from './evaluate/event-log.ts'
 import { evaluateQe } from './evaluate/qe-identity.ts'
 import { evaluateTcb, moduleIdentity, type TcbEvaluation } from './evaluate/tcb-status.ts'
 import { attributeFindings, moduleFindings, xfamFindings } from './evaluate/td-attributes.ts'
@@ -33,7 +33,7 @@ const REPORT_DATA_BYTES = 64
  * @param cache what was verified before; the verdict is the same without it
  */
 export function appraiseTdx(evidence: TdxEvidence, context: AppraisalContext, cache?: EndorsementCache): Appraisal {
-  const { quote, eventLog } = evidence
+  const { quote, eventLog, runtimeLog } = evidence
   const { body } = quote
   if (body.tee !== 'tdx') {
     throw new QuoteError('ERR_QUOTE_UNSUPPORTED', 'quote: it is of an SGX enclave, not of a TD', {
@@ -49,7 +49,8 @@ export function appraiseTdx(evidence: TdxEvidence, context: AppraisalContext, ca
     ...attributeFindings(report),
     ...xfamFindings(report),
     ...nonceFindings(report, context.nonce),
-    ...(eventLog === undefined ? [] : eventLogFindings(eventLog, report)),
+    ...(eventLog === undefined ? [] : eventLogFindings(eventLog, report, runtimeLog !== undefined)),
+    ...(runtimeLog === undefined ? [] : runtimeLogFindings(runtimeLog, eventLog, report)),
   ])
   return {
     tee: 'tdx',

@@ -65,9 +65,29 @@ const MAX_CERTIFICATE_BYTES = 64 * 1024
 /** RFC 5280 4.1.2.2: 20 octets, and a sign. */
 const MAX_SERIAL_BYTES = 21
 
+/**
+ * What was read last, by its bytes: the same authorities come with every piece of evidence. Reading is all that is
+ * remembered; signatures, times and revocation are judged anew each time.
+ */
+const recent = new Map<string, ParsedCertificate>()
+const MAX_RECENT = 64
+
 /** DER or PEM. Throws `MalformedError` ERR_CERTIFICATE, ERR_SIGNATURE_ALGORITHM or ERR_DER. */
 export function parseCertificate(certificate: Uint8Array | string): ParsedCertificate {
   if (certificate.length > 2 * MAX_CERTIFICATE_BYTES) throw malformed(`certificate of ${certificate.length} bytes`)
+  if (typeof certificate === 'string') return readCertificate(certificate)
+  const { buffer, byteOffset, byteLength } = certificate
+  const key = Buffer.from(buffer, byteOffset, byteLength).toString('latin1')
+  const known = recent.get(key)
+  const parsed = known ?? readCertificate(certificate)
+  if (known !== undefined) recent.delete(key)
+  recent.set(key, parsed)
+  const [oldest] = recent.size > MAX_RECENT ? recent.keys() : []
+  if (oldest !== undefined) recent.delete(oldest)
+  return parsed
+}
+
+function readCertificate(certificate: Uint8Array | string): ParsedCertificate {
   let x509: X509Certificate
   let publicKey: KeyObject
   try {

@@ -1,15 +1,17 @@
 /** caisson evidence verify: a file of evidence, judged. */
 import { type AppraisalPolicy, STRICT_POLICY } from '#attestation/appraisal/policy'
-import { type Collateral, mergeCollateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
+import { type Collateral, NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { loadCollateral } from '#attestation/evidence/collateral-folder'
+import type { OnlineVerdict } from '#attestation/evidence/online/verify-online'
 import type { ClaimValue, Tee } from '#attestation/evidence/verdict'
-import { type JudgedEvidence, verifyEvidence } from '#attestation/evidence/verify-evidence'
+import { type EvidenceRequest, type JudgedEvidence, verifyEvidence } from '#attestation/evidence/verify-evidence'
 import { fromHex } from '#protocol/encoding'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { EXIT_NO, EXIT_YES } from '../exit-code.ts'
 import { readUserFile } from '../files.ts'
 import { parseMoment } from '../moment.ts'
+import { printable } from '../printable.ts'
 
 const TEES: readonly Tee[] = ['snp', 'tdx', 'tpm']
 const MAX_NONCE_BYTES = 64
@@ -57,21 +59,22 @@ export const evidenceVerify: CommandSpec = {
       at,
       nonce: nonceOption(invocation),
     }
-    const offline = await verifyEvidence(request)
-    const fetched = invocation.flag('online') ? await fetchMissing(offline) : undefined
-    const collateral = fetched === undefined ? request.collateral : mergeCollateral(request.collateral, fetched)
-    const judged = fetched === undefined ? offline : await verifyEvidence({ ...request, collateral })
+    const { judged, collateral } = invocation.flag('online')
+      ? await verifyOnline(request)
+      : await verifyOffline(request)
     const { ignored } = collateral
     invocation.out.result(jsonOf(judged, { at, ignored }), textOf(judged, { at, ignored }))
     return judged.verdict === 'affirming' ? EXIT_YES : EXIT_NO
   },
 }
 
-/** What the first verdict found unchecked; when nothing is, nothing is asked for. */
-async function fetchMissing({ claims, reasons }: JudgedEvidence): Promise<Collateral> {
-  if (!reasons.some(({ code }) => code.startsWith('unchecked_'))) return NO_COLLATERAL
-  const { fetchCollateral } = await import('#attestation/evidence/online/fetch-collateral')
-  return fetchCollateral(claims)
+async function verifyOffline(request: EvidenceRequest): Promise<OnlineVerdict> {
+  return { judged: await verifyEvidence(request), collateral: request.collateral }
+}
+
+async function verifyOnline(request: EvidenceRequest): Promise<OnlineVerdict> {
+  const { verifyEvidenceOnline } = await import('#attestation/evidence/online/verify-online')
+  return verifyEvidenceOnline(request)
 }
 
 function teeOption(invocation: Invocation): Tee {
@@ -136,7 +139,7 @@ function jsonOf(
 
 function textOf(judged: JudgedEvidence, { at, ignored }: Circumstances): string {
   const { verdict, tee, claims, reasons, format } = judged
-  return [
+  const lines = [
     `${verdict}: ${tee} evidence, read as ${format.shape} (${format.encoding}), judged as of ${at.toISOString()}`,
     ...reasons.flatMap(({ code, message, expected, found, remedy }) => [
       `- ${code}: ${message}`,
@@ -149,8 +152,8 @@ function textOf(judged: JudgedEvidence, { at, ignored }: Circumstances): string 
     ...(ignored.length === 0
       ? []
       : ['not used as collateral:', ...ignored.map(({ name, why }) => `  ${name}: ${why}`)]),
-    '',
-  ].join('\n')
+  ]
+  return `${lines.map(printable).join('\n')}\n`
 }
 
 /** Lists of words stay on one line; members of objects get lines of their own. */

@@ -24,6 +24,16 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: 'RESOURCE',
     help: 'repository/type/tag of the registry credentials at the verifier',
   },
+  'signature-storage': {
+    type: 'string',
+    placeholder: 'RESOURCE',
+    help: 'repository/type/tag of a registries.d file: where OpenPGP signatures are kept',
+  },
+  'registries-conf': {
+    type: 'string',
+    placeholder: 'RESOURCE',
+    help: 'repository/type/tag of a registries.conf: mirrors, locations and blocks',
+  },
   'tenant-key': {
     type: 'string',
     placeholder: 'FILE',
@@ -52,6 +62,8 @@ export function initdataWith(invocation: Invocation, policyYaml: string): Uint8A
       .map((path) => readUserFile(path, 'CA certificate').toString('utf8')),
     imagePolicyResource: invocation.string('image-policy'),
     registryCredentialsResource: invocation.string('registry-credentials'),
+    signatureStorageResource: invocation.string('signature-storage'),
+    registriesConfResource: invocation.string('registries-conf'),
     policyYaml,
     tenantKeyJwk: tenantKey === undefined ? undefined : readUserFile(tenantKey, 'tenant key').toString('utf8').trim(),
   })

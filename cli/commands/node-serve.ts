@@ -3,12 +3,14 @@ import { buildGuest } from '#guest/build/build'
 import type { NodeConfig } from '#host-shim/node/node-config'
 import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { DEFAULT_SCRATCH_MIB } from '#host-shim/pod/pod-plan'
+import { serveSnapshotter } from '#host-shim/snapshotter/serve'
 import { CAISSON_POD } from '#native/host/index'
 import { UsageError } from '#protocol/errors'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
 import { createTpmCa } from '#vmm/swtpm'
 import { buildProgress } from '../build-progress.ts'
 import type { CommandSpec, Invocation } from '../command.ts'
+import { NODE_OPTIONS, type NodePaths, nodePaths } from '../node-paths.ts'
 import { untilStopped } from '../signals.ts'
 
 export const nodeServe: CommandSpec = {
@@ -19,8 +21,7 @@ export const nodeServe: CommandSpec = {
   minOperands: 0,
   maxOperands: 0,
   options: {
-    state: { type: 'string', placeholder: 'DIR', help: 'records and machines of pods', default: '/run/caisson' },
-    socket: { type: 'string', placeholder: 'PATH', help: 'where shims connect (default: DIR/node.sock)' },
+    ...NODE_OPTIONS,
     'shim-sockets': {
       type: 'string',
       placeholder: 'DIR',
@@ -47,11 +48,27 @@ export const nodeServe: CommandSpec = {
       help: 'encrypted scratch disk of a pod',
       default: String(DEFAULT_SCRATCH_MIB),
     },
+    'guest-image': {
+      type: 'string',
+      placeholder: 'REPOSITORY',
+      multiple: true,
+      help: 'images whose layers only guests fetch: a registry, a path or a repository; * for all',
+    },
   },
-  examples: ['caisson node serve --platform tpm'],
+  examples: ['caisson node serve --platform tpm --guest-image registry.example/shop/'],
   run: async (invocation) => {
-    const config = await nodeConfig(invocation)
+    const paths = nodePaths(invocation)
+    const config = await nodeConfig(invocation, paths)
     const daemon = await NodeDaemon.start(config)
+    const guestImages = invocation.strings('guest-image')
+    if (guestImages.length > 0) {
+      await serveSnapshotter({
+        socket: paths.snapshotter,
+        directory: paths.snapshots,
+        containerd: paths.containerd,
+        guestImages,
+      })
+    }
     invocation.out.result({ socket: config.socket, pid: process.pid }, `serving pods on ${config.socket}`)
     await untilStopped()
     await daemon[Symbol.asyncDispose]()
@@ -60,15 +77,14 @@ export const nodeServe: CommandSpec = {
   },
 }
 
-async function nodeConfig(invocation: Invocation): Promise<NodeConfig> {
+async function nodeConfig(invocation: Invocation, paths: NodePaths): Promise<NodeConfig> {
   const { out } = invocation
-  const stateRoot = resolve(invocation.required('state'))
   const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
   out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
   let guest: ReturnType<NodeConfig['guest']> | undefined
   return {
-    stateRoot,
-    socket: invocation.string('socket') ?? `${stateRoot}/node.sock`,
+    stateRoot: resolve(paths.stateRoot),
+    socket: paths.socket,
     shimSocketDir: invocation.required('shim-sockets'),
     podProgram: CAISSON_POD,
     platform: oneOf(invocation, 'platform', ['tpm', 'none']),

@@ -54,7 +54,13 @@ export async function runPod(options: {
   if (removed.length > 0) out.progress(`removed what earlier runs left: ${removed.join(', ')}`, { removed })
 
   const interrupted = new AbortController()
-  using interrupts = new Interrupts(() => interrupted.abort(new UnavailableError('ERR_INTERRUPTED', 'interrupted')))
+  using interrupts = new Interrupts(() =>
+    interrupted.abort(
+      new UnavailableError('ERR_INTERRUPTED', 'interrupted before the container ran', {
+        hint: 'What was made has been removed; run it again',
+      }),
+    ),
+  )
   const started = performance.now()
   const atMs = (): number => Math.round(performance.now() - started)
   await using pod = await startPod(plan, {

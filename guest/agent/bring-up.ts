@@ -1,7 +1,10 @@
 /**
  * From a configured network to a sandbox that can run containers: initdata, attestation, policy, image policy, scratch.
  */
+import { parseAuthFile } from '#image/auth/auth-file'
 import { parseSignaturePolicy } from '#image/policy/parse'
+import type { RegistryRoute } from '#image/registry/registries-conf'
+import type { LookasideConfig } from '#image/signature/registries-d'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
@@ -14,7 +17,6 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
-import { parseRegistryCredentials } from './registry-credentials.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -108,11 +110,28 @@ async function imageSource(
     tools: await imageTools(),
     http: await platform.network.http(initdata.registryCaPem, input.hosts),
     policy: parseSignaturePolicy(policyBytes),
-    credentials: credentials === undefined ? undefined : parseRegistryCredentials(await resource(credentials)),
+    credentials: credentials === undefined ? undefined : parseAuthFile(await resource(credentials)),
+    lookaside: await readLookaside(initdata.signatureStorageResource, resource),
+    route: await readRoute(initdata.registriesConfResource, resource),
     resource,
     folder: `${input.scratch}/layers`,
     indexFolder: INDEX_DIR,
   })
+}
+
+type ResourceReader = (path: string) => Promise<Uint8Array>
+
+/** The YAML reader is loaded for tenants who keep signatures so. */
+async function readLookaside(path: string | undefined, resource: ResourceReader): Promise<LookasideConfig | undefined> {
+  if (path === undefined) return undefined
+  const { parseRegistriesD } = await import('#image/signature/registries-d')
+  return parseRegistriesD([{ name: path, text: new TextDecoder().decode(await resource(path)) }])
+}
+
+async function readRoute(path: string | undefined, resource: ResourceReader): Promise<RegistryRoute | undefined> {
+  if (path === undefined) return undefined
+  const { parseRegistriesConf, routeBy } = await import('#image/registry/registries-conf')
+  return routeBy(parseRegistriesConf(new TextDecoder().decode(await resource(path))))
 }
 
 function noResources(path: string): Promise<Uint8Array> {

@@ -13,7 +13,7 @@ import { installTool } from '#tools/debian/tool'
 import { buildNative } from '../../native/build.mjs'
 import { NATIVE_FILES, type NativeFile, type RootSources, rootEntries, stripVersion } from '../rootfs/contents.ts'
 import { DEBIAN_FILES } from '../rootfs/debian-files.ts'
-import { type AgentBundle, bundleAgent } from './bundle.ts'
+import { type AgentBundle, bundleAgent, bundleSignatureEngines } from './bundle.ts'
 import { compileAgent } from './code-cache.ts'
 import { commandLine } from './command-line.ts'
 import { writeRootImage } from './erofs.ts'
@@ -46,13 +46,14 @@ const AGENT = join(ROOT, 'guest/main.ts')
 export async function buildGuest(options: BuildOptions = {}): Promise<GuestImage> {
   const { onProgress = () => {}, force = false, agent = AGENT } = options
   const lock = parseGuestLock(await readFile(LOCK_FILE, 'utf8'))
-  const bundle = await bundleAgent(agent, ROOT)
-  const bundled = await bundledPackages(bundle, lock)
+  const [bundle, signatures] = [await bundleAgent(agent, ROOT), await bundleSignatureEngines(ROOT)]
+  const packages = [...new Set([...bundle.packages, ...signatures.packages])]
+  const bundled = await bundledPackages({ packages }, lock)
   const node = await pinnedNode(lock)
   const native = await nativeFiles(onProgress)
   const debian = await debianPackages(lock, onProgress)
   const kernel = await buildKernel(lock.kernel, { onProgress, force })
-  const sources: Sources = { debian, node, native, code: bundle.code }
+  const sources: Sources = { debian, node, native, code: bundle.code, signatures: signatures.code }
   const key = await contentKey(sources, kernel)
   const directory = await cachedDirectory(
     'guest',
@@ -120,7 +121,10 @@ async function make(into: string, ingredients: Ingredients, onProgress: OnProgre
   await writeFile(join(into, SBOM_FILE), `${JSON.stringify(guestSbom(manifest, entries), null, 2)}\n`)
 }
 
-async function bundledPackages(bundle: AgentBundle, lock: GuestLock): Promise<readonly NpmPackagePin[]> {
+async function bundledPackages(
+  bundle: Pick<AgentBundle, 'packages'>,
+  lock: GuestLock,
+): Promise<readonly NpmPackagePin[]> {
   const installed = await Promise.all(bundle.packages.map((name) => installedPackage(ROOT, name)))
   for (const each of installed) requirePinned(each, lock.bundled)
   return installed
@@ -178,7 +182,10 @@ async function contentKey(sources: Sources, kernel: BuiltKernel): Promise<string
   const native = await Promise.all(Object.values(sources.native).map(fileSha256))
   const debian = sources.debian.map((each) => each.sha256)
   const parts = [recipe, native, debian, await fileSha256(sources.node), await stripVersion(), kernel.sha256]
-  hash.update(JSON.stringify([...parts, kernel.source, kernel.compiler])).update(sources.code)
+  hash
+    .update(JSON.stringify([...parts, kernel.source, kernel.compiler]))
+    .update(sources.code)
+    .update(sources.signatures)
   return hash.digest('hex').slice(0, 32)
 }
 

@@ -2,7 +2,7 @@
  * The agent as one file, a function of Node's five module variables. CommonJS, because Node starts it without the module loader's asynchronous half; so nothing that
  * the agent imports may use await at top level. Reports which npm packages went in, for the lock.
  */
-import { sep } from 'node:path'
+import { join, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin } from 'esbuild'
 import { errorText, UnavailableError } from '#protocol/errors'
@@ -28,8 +28,30 @@ const SMALL_UNDICI: Plugin = {
   },
 }
 
+/** The name under which the agent gives its own error classes to the second bundle: `instanceof` asks for the same ones. */
+export const SHARED_ERRORS = 'caisson-errors'
+
+const SHARE_ERRORS: Plugin = {
+  name: 'share-errors',
+  setup: (bundler) => {
+    bundler.onResolve({ filter: /(?:^#protocol\/errors|[./]\/errors\.ts)$/ }, ({ path, resolveDir }) => {
+      const ours = path.startsWith('#') || resolve(resolveDir, path).endsWith(join('protocol', 'errors.ts'))
+      return ours ? { path: SHARED_ERRORS, external: true } : undefined
+    })
+  },
+}
+
+/** What judges OpenPGP signatures and sigstore bundles, as one file of the same kind. */
+export function bundleSignatureEngines(root: string): Promise<AgentBundle> {
+  return bundle(join(root, 'guest/signature-engines.ts'), root, [SHARE_ERRORS])
+}
+
 /** Throws ERR_AGENT_BUNDLE with the bundler's reasons. Paths in the output are relative to `root`, the repository. */
-export async function bundleAgent(entry: string, root: string): Promise<AgentBundle> {
+export function bundleAgent(entry: string, root: string): Promise<AgentBundle> {
+  return bundle(entry, root, [SMALL_UNDICI])
+}
+
+async function bundle(entry: string, root: string, plugins: Plugin[]): Promise<AgentBundle> {
   try {
     const result = await build({
       absWorkingDir: root,
@@ -45,7 +67,7 @@ export async function bundleAgent(entry: string, root: string): Promise<AgentBun
       define: { 'import.meta.url': 'importMetaUrl' },
       banner: { js: IMPORT_META_URL },
       external: ['*.node'],
-      plugins: [SMALL_UNDICI],
+      plugins,
       legalComments: 'none',
       minifyWhitespace: true,
       minifySyntax: true,

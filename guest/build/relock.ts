@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { fileSha256 } from '#tools/cache/entry'
 import { currentPins } from '#tools/debian/packages'
 import { DEBIAN_FILES } from '../rootfs/debian-files.ts'
-import { bundleAgent } from './bundle.ts'
+import { bundleAgent, bundleSignatureEngines } from './bundle.ts'
 import { formatGuestLock, type GuestLock, parseGuestLock } from './lock.ts'
 import { installedPackage, installedVersion } from './npm-packages.ts'
 
@@ -15,7 +15,8 @@ const run = promisify(execFile)
 /** Answers with one line per pin that changed. `root` is the repository. */
 export async function relock(root: string, lockFile: string): Promise<readonly string[]> {
   const old = parseGuestLock(await readFile(lockFile, 'utf8'))
-  const { packages } = await bundleAgent(join(root, 'guest/main.ts'), root)
+  const bundles = [await bundleAgent(join(root, 'guest/main.ts'), root), await bundleSignatureEngines(root)]
+  const packages = [...new Set(bundles.flatMap((bundle) => bundle.packages))].sort()
   const lock: GuestLock = {
     debian: { ...old.debian, packages: (await currentPins(old.debian.suite, Object.keys(DEBIAN_FILES))).map(pinOf) },
     node: {

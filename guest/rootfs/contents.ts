@@ -33,6 +33,8 @@ export interface RootSources {
   readonly native: Readonly<Record<NativeFile, string>>
   /** The agent: one function expression, and V8's code cache for it. */
   readonly agent: { readonly code: Uint8Array; readonly cache: Uint8Array }
+  /** What judges OpenPGP and sigstore bundles: the same kind of function, read only when a policy asks for it. */
+  readonly signatures: Uint8Array
 }
 
 /** Throws ERR_ROOTFS_PACKAGE, and ERR_ROOTFS_STRIP when binutils are missing. */
@@ -55,6 +57,7 @@ export async function rootEntries(sources: RootSources): Promise<readonly TarEnt
     entries.push({ kind: 'file', path: 'usr/lib/caisson/node', mode: 0o755, content: node })
     entries.push({ kind: 'file', path: 'usr/lib/caisson/agent.js', mode: 0o644, content: await readFile(LOADER) })
     entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.js', mode: 0o644, content: sources.agent.code })
+    entries.push({ kind: 'file', path: 'usr/lib/caisson/signatures.js', mode: 0o644, content: sources.signatures })
     entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.cache', mode: 0o644, content: sources.agent.cache })
     return entries
   } finally {

@@ -46,6 +46,18 @@ export async function readImageConfig(
   return parseHostImageConfig(await read(text(member(document, 'config'), 'digest')))
 }
 
+/**
+ * All names under which containerd knows the bytes that `image` names, that one first. Its CRI plugin keeps images by
+ * their bytes and hands on any of their names, so the one of the pod may be another.
+ */
+export async function sameImages(containerd: GrpcClient, namespace: string, image: string): Promise<readonly string[]> {
+  const options = { timeoutMs: TIMEOUT_MS, metadata: { 'containerd-namespace': namespace } }
+  const { images } = await containerd.unary(Images.method.list, {}, options)
+  const digest = images.find(({ name }) => name === image)?.target?.digest
+  const same = images.filter(({ name, target }) => target?.digest === digest && !name.startsWith('sha256:'))
+  return [...new Set([image, ...same.map(({ name }) => name)])]
+}
+
 /** An image configuration (OCI image-spec config.md), as far as it is compared. @throws MalformedError ERR_HOST_IMAGE */
 export function parseHostImageConfig(document: unknown): HostImageConfig {
   const config = member(document, 'config')

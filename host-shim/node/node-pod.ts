@@ -35,6 +35,7 @@ export class NodePod {
   readonly #publisher: EventPublisher
   readonly #relay = Promise.withResolvers<RelayControl>()
   readonly #resumed = Promise.withResolvers<void>()
+  #attached: RelayControl | undefined
   #machine: Machine | undefined
   /** Of what ends because the machine does. */
   #exitWhenLost = UNKNOWN_EXIT
@@ -81,6 +82,7 @@ export class NodePod {
   async attachRelay(relay: RelayControl): Promise<void> {
     try {
       await relay.ready
+      this.#attached = relay
       this.#relay.resolve(relay)
       await this.#resume()
     } catch (error) {
@@ -197,8 +199,7 @@ export class NodePod {
     this.#publisher.close()
     this.#store.remove(this.record.sandboxId)
     this.containerd[Symbol.dispose]()
-    const relay = await Promise.race([this.relay.catch(() => undefined), Promise.resolve(undefined)])
-    relay?.end()
+    this.#attached?.end()
   }
 
   async #clean(): Promise<void> {

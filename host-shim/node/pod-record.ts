@@ -113,16 +113,16 @@ export class PodStore {
 
   save(record: PodRecord): void {
     record.answers.splice(0, record.answers.length - MAX_ANSWERS)
-    const path = this.#path(record.sandboxId)
+    const path = this.path(record.sandboxId)
     writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
     renameSync(`${path}.new`, path)
   }
 
   remove(sandboxId: string): void {
-    rmSync(this.#path(sandboxId), { force: true })
+    rmSync(this.path(sandboxId), { force: true })
   }
 
-  #path(sandboxId: string): string {
+  path(sandboxId: string): string {
     return join(this.#directory, `${podIdOf(sandboxId)}.json`)
   }
 }

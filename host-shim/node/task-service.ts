@@ -20,7 +20,8 @@ import {
   Status,
   type Task,
 } from '../containerd/gen/task_pb.ts'
-import { readImageConfig } from '../containerd/image-config.ts'
+import { readImageConfig, sameImages } from '../containerd/image-config.ts'
+import { GuestRefusalError } from '../pod/agent-client.ts'
 import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
@@ -256,7 +257,8 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
   const { containerd, record } = pod
   const bundle = await readBundle(task.bundle)
   const sandbox = await readBundle(record.bundle)
-  const image = await readImageConfig(containerd, record.namespace, bundle.annotations[ANNOTATION.imageName] ?? '')
+  const name = bundle.annotations[ANNOTATION.imageName] ?? ''
+  const image = await readImageConfig(containerd, record.namespace, name)
   const request = await containerRequest({
     containerId: task.id,
     bundle,
@@ -266,7 +268,20 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     stdin: task.stdin !== '',
     isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
   })
-  await createInGuest(pod.guest().agent, request, again)
+  const { agent } = pod.guest()
+  await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
+    // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
+    if (!(error instanceof GuestRefusalError) || error.kind !== 'denied') throw error
+    for (const other of await sameImages(containerd, record.namespace, name)) {
+      if (other === name) continue
+      const created = await createInGuest(agent, { ...request, image: other }, again).then(
+        () => true,
+        () => false,
+      )
+      if (created) return
+    }
+    throw error
+  })
   return pod.pid()
 }
 

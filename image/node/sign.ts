@@ -1,5 +1,5 @@
 /** Signs images in cosign's tag form: see ../signature/cosign.ts for what is read back. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { toBase64 } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import { computeDigest, type Digest } from '#protocol/oci/digest'
@@ -10,6 +10,7 @@ import type { RegistryClient } from '../registry/client.ts'
 import { signatureTag } from '../signature/cosign.ts'
 import { SIGNATURE_ANNOTATION } from '../signature/found.ts'
 import { encodePayload, SIMPLE_SIGNING_TYPE } from '../signature/payload.ts'
+import { readSigningKey } from './signing-key.ts'
 import { uploadBlob, uploadManifest } from './upload.ts'
 
 export interface SigningKeyPair {
@@ -30,8 +31,9 @@ export function generateSigningKey(): SigningKeyPair {
 export interface SignOptions {
   readonly reference: string | ImageReference
   readonly registry: RegistryClient
-  /** PEM of an ECDSA P-256 private key. */
+  /** As `readSigningKey` takes them. */
   readonly privatePem: string
+  readonly password?: string
   readonly signal?: AbortSignal
 }
 
@@ -42,15 +44,15 @@ export interface SignedImage {
   readonly signatureTag: string
 }
 
-/** Adds one signature to those the image has. Throws `MalformedError` ERR_SIGNING_KEY, and the registry's errors. */
+/** Adds one signature to those the image has. Errors: those of `readSigningKey` and of the registry. */
 export async function signImage(options: SignOptions): Promise<SignedImage> {
-  const key = readSigningKey(options.privatePem)
+  const key = readSigningKey(options.privatePem, options.password)
   const reference =
     typeof options.reference === 'string' ? parseReference(options.reference, 'latest') : options.reference
   const { registry, signal } = options
   const { digest } = await registry.fetchManifest(reference, signal)
   const payload = encodePayload({ manifestDigest: digest, dockerReference: signedName(reference, digest) })
-  const signature = toBase64(sign('sha256', payload, { key, dsaEncoding: 'der' }))
+  const signature = toBase64(signBytes(key, payload))
 
   const tag = signatureTag(digest)
   const target = { registry, repository: reference, signal }
@@ -86,27 +88,14 @@ function signedName(reference: ImageReference, digest: Digest): string {
   )
 }
 
-/** Public half of a private key, as a policy wants it. Throws `MalformedError` ERR_SIGNING_KEY. */
-export function publicKeyOf(privatePem: string): string {
-  return createPublicKey(readSigningKey(privatePem)).export({ type: 'spki', format: 'pem' }).toString()
+/** As cosign signs: SHA-256 with ECDSA (DER) or RSA PKCS#1 v1.5, and Ed25519 over the bytes themselves. */
+export function signBytes(key: KeyObject, bytes: Uint8Array): Uint8Array {
+  return sign(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', bytes, key)
 }
 
-function readSigningKey(pem: string): KeyObject {
-  let key: KeyObject
-  try {
-    key = createPrivateKey(pem)
-  } catch (cause) {
-    throw new MalformedError('ERR_SIGNING_KEY', 'not a private key in PEM form', {
-      cause,
-      hint: 'Make one with: caisson image keygen. Keys encrypted by cosign are not supported yet.',
-    })
-  }
-  if (key.asymmetricKeyType !== 'ec' || key.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
-    throw new MalformedError('ERR_SIGNING_KEY', 'not an ECDSA key on P-256', {
-      hint: 'Make one with: caisson image keygen.',
-    })
-  }
-  return key
+/** Public half of a private key, as a policy wants it. Errors: those of `readSigningKey`. */
+export function publicKeyOf(privatePem: string, password?: string): string {
+  return createPublicKey(readSigningKey(privatePem, password)).export({ type: 'spki', format: 'pem' }).toString()
 }
 
 async function existingLayers(

@@ -6,7 +6,7 @@
  */
 import { toBase64 } from '#protocol/encoding'
 import { UnavailableError } from '#protocol/errors'
-import type { HttpTransport } from '#protocol/http-transport'
+import type { HttpRequest, HttpTransport } from '#protocol/http-transport'
 import { type JsonValue, parseStrictJson } from '../json/strict-json.ts'
 import { discard, readBounded } from './body.ts'
 import { type Challenge, parseChallenges } from './challenge.ts'
@@ -14,6 +14,10 @@ import { type Challenge, parseChallenges } from './challenge.ts'
 export interface Credentials {
   readonly username: string
   readonly password: string
+  /** A refresh token: exchanged for a short one at the registry's token server (distribution "OAuth2"). */
+  readonly identityToken?: string
+  /** A bearer token that the registry takes as it is. */
+  readonly registryToken?: string
 }
 
 /** Undefined means anonymous. @param repository "team/app" */
@@ -42,7 +46,10 @@ export async function authorize(
   const challenges = parseChallenges(request.wwwAuthenticate ?? '')
   const known = credentials(request.registry, request.repository)
   const bearer = challenges.find((challenge) => challenge.scheme === 'bearer')
-  if (bearer !== undefined) return `Bearer ${await fetchToken(http, bearer, known, request)}`
+  if (bearer !== undefined) {
+    if (known?.registryToken !== undefined) return `Bearer ${known.registryToken}`
+    return `Bearer ${await fetchToken(http, bearer, known, request)}`
+  }
   if (challenges.some((challenge) => challenge.scheme === 'basic')) {
     if (known !== undefined) return basic(known)
     throw unauthorized(request, 'it asks for a user name and a password, and none are known')
@@ -58,15 +65,11 @@ async function fetchToken(
 ): Promise<string> {
   const url = realmUrl(challenge, request)
   const service = challenge.params.get('service')
-  if (service !== undefined) url.searchParams.set('service', service)
-  url.searchParams.set('scope', `repository:${request.repository}:${request.actions}`)
+  const scope = `repository:${request.repository}:${request.actions}`
   const response = await http.request({
-    method: 'GET',
-    url: url.href,
-    headers: {
-      accept: 'application/json',
-      ...(credentials === undefined ? {} : { authorization: basic(credentials) }),
-    },
+    ...(credentials?.identityToken === undefined
+      ? tokenRequest(url, { service, scope, credentials })
+      : refreshRequest(url, { service, scope, refreshToken: credentials.identityToken })),
     ...(request.signal === undefined ? {} : { signal: request.signal }),
   })
   if (response.status !== 200) {
@@ -77,6 +80,43 @@ async function fetchToken(
   const token = tokenOf(parseStrictJson(body, `token from ${url.host}`))
   if (token === undefined) throw unauthorized(request, `its token server ${url.host} answers without a usable token`)
   return token
+}
+
+interface TokenScope {
+  readonly service: string | undefined
+  readonly scope: string
+}
+
+function tokenRequest(
+  realm: URL,
+  { service, scope, credentials }: TokenScope & { readonly credentials: Credentials | undefined },
+): HttpRequest {
+  const url = new URL(realm)
+  if (service !== undefined) url.searchParams.set('service', service)
+  url.searchParams.set('scope', scope)
+  const authorization = credentials === undefined ? {} : { authorization: basic(credentials) }
+  return { method: 'GET', url: url.href, headers: { accept: 'application/json', ...authorization } }
+}
+
+/** RFC 6749 section 6, as registries take it. */
+function refreshRequest(
+  realm: URL,
+  { service, scope, refreshToken }: TokenScope & { readonly refreshToken: string },
+): HttpRequest {
+  const form = new URLSearchParams({
+    grant_type: 'refresh_token',
+    client_id: 'caisson',
+    scope,
+    refresh_token: refreshToken,
+  })
+  if (service !== undefined) form.set('service', service)
+  const body = new TextEncoder().encode(form.toString())
+  const headers = {
+    accept: 'application/json',
+    'content-type': 'application/x-www-form-urlencoded',
+    'content-length': `${body.length}`,
+  }
+  return { method: 'POST', url: realm.href, headers, body }
 }
 
 function realmUrl(challenge: Challenge, request: AuthorizationRequest): URL {

@@ -14,6 +14,8 @@ import { DEFAULT_LIMITS } from '../limits.ts'
 import { authorize, type CredentialSource } from './authorization.ts'
 import { declaredLength, discard, readBounded } from './body.ts'
 import { type ByteRange, checkContentRange, rangeHeader } from './content-range.ts'
+import { firstAnswer } from './mirrors.ts'
+import type { RegistryPlace, RegistryRoute } from './registries-conf.ts'
 import { RegistryStatusError } from './status-error.ts'
 
 export interface RegistryClientOptions {
@@ -25,6 +27,8 @@ export interface RegistryClientOptions {
   readonly allowRedirect?: (registry: string, host: string) => boolean
   /** Registries reached by http instead of https. Default: none. */
   readonly plainHttp?: (registry: string) => boolean
+  /** Places that are tried in order for what is read: mirrors, then the registry. Default: the registry alone. */
+  readonly route?: RegistryRoute
   readonly maxManifestBytes?: number
 }
 
@@ -79,9 +83,12 @@ export class RegistryClient {
   readonly #credentials: CredentialSource
   readonly #allowRedirect: (registry: string, host: string) => boolean
   readonly #plainHttp: (registry: string) => boolean
+  readonly #route: RegistryRoute
   readonly #maxManifestBytes: number
   /** Registry, repository and actions → Authorization header that worked last. */
   readonly #authorizations = new Map<string, string>()
+  /** Repository → name of the place that answered last. */
+  readonly #served = new Map<string, string>()
 
   constructor(options: RegistryClientOptions) {
     this.crypto = options.crypto
@@ -89,6 +96,7 @@ export class RegistryClient {
     this.#credentials = options.credentials ?? (() => undefined)
     this.#allowRedirect = options.allowRedirect ?? (() => false)
     this.#plainHttp = options.plainHttp ?? (() => false)
+    this.#route = options.route ?? ((repository) => [{ repository, plainHttp: false }])
     this.#maxManifestBytes = options.maxManifestBytes ?? DEFAULT_LIMITS.maxManifestBytes
   }
 
@@ -178,25 +186,45 @@ export class RegistryClient {
     return { body: exactly(response.body, to - from, what), range: { from, to } }
   }
 
-  /** One request with authorization and redirects settled; the answer may have any other status. */
+  /**
+   * One request with authorization and redirects settled; the answer may have any other status. Of several places the
+   * first that answers well is taken; when none does, the error tells of each.
+   */
   async call(request: RegistryCall): Promise<HttpResponse> {
-    const key = `${repositoryName(request.repository)} ${request.actions}`
-    const first = await this.#follow(request, this.#authorizations.get(key))
+    const byDigest = !/^manifests\/[^:]+$/.test(request.path)
+    const places = this.#route(request.repository, byDigest)
+    const asked = request.actions === 'pull' ? places : places.slice(-1)
+    const [only, ...more] = asked
+    if (only !== undefined && more.length === 0) return await this.#callAt(request, only)
+    const name = repositoryName(request.repository)
+    const served = belongsToImage(request.path) ? this.#served.get(name) : undefined
+    return await firstAnswer(asked, { signal: request.signal, served }, async (place) => {
+      const response = await this.#callAt(request, place)
+      if (response.status < 300) this.#served.set(name, repositoryName(place.repository))
+      return response
+    })
+  }
+
+  async #callAt(asked: RegistryCall, { repository, plainHttp }: RegistryPlace): Promise<HttpResponse> {
+    const request = { ...asked, repository }
+    const key = `${repositoryName(repository)} ${request.actions}`
+    const allowPlainHttp = plainHttp || this.#plainHttp(repository.registry)
+    const first = await this.#follow(request, this.#authorizations.get(key), allowPlainHttp)
     if (first.status !== 401) return first
     await discard(first)
-    const { registry } = request.repository
+    const { registry } = repository
     const authorization = await authorize(this.#http, this.#credentials, {
       wwwAuthenticate: first.headers['www-authenticate'],
       registry,
-      repository: request.repository.path,
+      repository: repository.path,
       actions: request.actions,
-      allowPlainHttp: this.#plainHttp(registry),
+      allowPlainHttp,
       signal: request.signal,
     })
-    const second = await this.#follow(request, authorization)
+    const second = await this.#follow(request, authorization, allowPlainHttp)
     if (second.status === 401) {
       await discard(second)
-      throw new UnavailableError('ERR_REGISTRY_UNAUTHORIZED', `${repositoryName(request.repository)}: access denied`, {
+      throw new UnavailableError('ERR_REGISTRY_UNAUTHORIZED', `${repositoryName(repository)}: access denied`, {
         hint: 'Check the credentials for this repository.',
       })
     }
@@ -204,9 +232,9 @@ export class RegistryClient {
     return second
   }
 
-  async #follow(request: RegistryCall, authorization: string | undefined): Promise<HttpResponse> {
+  async #follow(request: RegistryCall, authorization: string | undefined, plainHttp: boolean): Promise<HttpResponse> {
     const { registry } = request.repository
-    const origin = new URL(`${this.#plainHttp(registry) ? 'http' : 'https'}://${apiHost(registry)}`)
+    const origin = new URL(`${plainHttp ? 'http' : 'https'}://${apiHost(registry)}`)
     let url = new URL(request.path, new URL(`/v2/${request.repository.path}/`, origin))
     for (let redirects = 0; ; redirects++) {
       // Credentials are for the registry alone: whoever it redirects to, another port included, does not get them.
@@ -246,6 +274,11 @@ export class RegistryClient {
     }
     return target
   }
+}
+
+/** Blobs, referrers and signature tags are asked for where the image itself came from: their absence there is absence. */
+function belongsToImage(path: string): boolean {
+  return !path.startsWith('manifests/') || /^manifests\/sha(?:256|512)-[0-9a-f]+(?:\.[a-z]+)?$/.test(path)
 }
 
 /** Docker Hub's API does not live under the name that its images carry. */

@@ -2,9 +2,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 import { buildGuest } from '#guest/build/build'
+import { findPodProcesses } from '#host-shim/pod/process-identity'
 import { encodeInitdata } from '#protocol/initdata'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { pushLayers } from '../component/image/fixtures/image.ts'
@@ -14,11 +14,14 @@ import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
 import { startNetwork } from '../fixtures/kubernetes/network.ts'
 
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
-
 test('a pod runs, logs, is looked into and ends as with any other runtime', async (t) => {
-  const { kubelet, image, initdata } = await cluster(t)
+  const { kubelet, containerd, image, layers, initdata } = await cluster(t)
   await kubelet.pull(image)
+  // Manifest and configuration, and no layer.
+  t.deepEqual(
+    layers.filter((digest) => containerd.hostBlobs().includes(digest)),
+    [],
+  )
   const pod = await kubelet.runPod({ name: 'first', initdata })
   t.is((await pod.status())?.state, 0)
   const once = await pod.run('once', image)
@@ -38,8 +41,50 @@ test('a pod runs, logs, is looked into and ends as with any other runtime', asyn
   await shell.remove()
   await once.remove()
   await pod.remove()
+  t.deepEqual(
+    layers.filter((digest) => containerd.hostBlobs().includes(digest)),
+    [],
+  )
 })
 
+test('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
+  const { kubelet, containerd, other } = await cluster(t)
+  await kubelet.pull(other.reference)
+  t.true(other.layers.every(({ digest }) => containerd.hostBlobs().includes(digest)))
+  const pod = await kubelet.runPod({ name: 'beside', handler: 'runc' })
+  const container = await pod.run('plain', other.reference)
+  t.is((await container.exited()).exitCode, 7)
+  t.deepEqual(container.log().toSorted(), ['stderr F err', 'stdout F out'])
+  await pod.remove()
+})
+
+test('a daemon that is killed while pods run loses no request, no output and no exit code', async (t) => {
+  const { kubelet, containerd, image, initdata } = await cluster(t)
+  await kubelet.pull(image)
+  const pod = await kubelet.runPod({ name: 'survivor', initdata })
+  const ticks = await pod.run('ticks', image, { command: ['/bin/sh', '-c', TICKS] })
+  await ticks.logged(/tick 2/)
+  const first = await containerd.daemon()
+  await containerd.endDaemon('SIGKILL')
+  // Nobody decides now: the request waits for the daemon that the pod's own process starts.
+  const { stdout, exitCode } = await ticks.exec(['/bin/cat', '/etc/motd'])
+  t.is(Buffer.from(stdout).toString(), 'top layer\n')
+  t.is(exitCode, 0)
+  const second = await containerd.daemon()
+  t.truthy(second)
+  t.not(second?.pid, first?.pid)
+  // Again, and this time the container may end before somebody looks.
+  await containerd.endDaemon('SIGKILL')
+  t.is((await ticks.exited()).exitCode, 9)
+  t.deepEqual(
+    ticks.log(),
+    Array.from({ length: 30 }, (_, index) => `stdout F tick ${index}`),
+  )
+  await pod.remove()
+  t.deepEqual(await findPodProcesses(containerd.state), [])
+})
+
+const TICKS = 'i=0; while [ $i -lt 30 ]; do echo tick $i; i=$((i+1)); sleep 1; done; exit 9'
 const LOOP = "trap 'exit 5' TERM; echo waiting; while :; do sleep 1; done"
 
 async function cluster(t: ExecutionContext) {
@@ -51,7 +96,16 @@ async function cluster(t: ExecutionContext) {
     layers: shellLayers(),
     config: { Entrypoint: ['/bin/sh', '-c'], Cmd: ['echo out; echo err >&2; exit 7'], Env: ['A=image'] },
   })
-  const pause = await pushLayers(registry, folder, { name: 'pause', config: { Cmd: ['/pause'] } })
+  const other = await pushLayers(registry, folder, {
+    name: 'plain/app',
+    layers: shellLayers().slice(0, 2),
+    config: { Entrypoint: ['/bin/sh', '-c'], Cmd: ['echo out; echo err >&2; exit 7'] },
+  })
+  const pause = await pushLayers(registry, folder, {
+    name: 'pause',
+    layers: shellLayers().slice(0, 1),
+    config: { Cmd: ['/bin/sleep', 'infinity'] },
+  })
   const policyYaml = `
 apiVersion: caisson/v1
 kind: WorkloadPolicy
@@ -66,6 +120,12 @@ containers:
     logs: allow
     exec:
       - [/bin/cat, /etc/motd]
+  - name: ticks
+    image: ${pushed.reference}
+    args: [/bin/sh, -c, ${JSON.stringify(TICKS)}]
+    logs: allow
+    exec:
+      - [/bin/cat, /etc/motd]
 `
   const initdata = encodeInitdata({
     verifier: undefined,
@@ -76,29 +136,19 @@ containers:
     tenantKeyJwk: undefined,
   })
   const { namespace } = await startNetwork(t, { folder, ports: [registry.port] })
-  const state = join(folder, 'node')
   const containerd = await TestContainerd.start(t, {
-    folder: join(folder, 'containerd'),
+    folder: join(folder, 'c'),
     namespace,
     registry,
     pauseImage: pause.reference,
-    socket: join(state, 'node.sock'),
-    daemon: [
-      process.execPath,
-      MAIN,
-      'node',
-      'serve',
-      '--state',
-      state,
-      '--socket',
-      join(state, 'node.sock'),
-      '--shim-sockets',
-      join(folder, 's'),
-      '--platform',
-      'none',
-      '--accel',
-      'tcg',
-    ],
+    guestImages: [`${registry.host}/team/`],
   })
-  return { kubelet: new Kubelet(t, containerd), containerd, image: pushed.reference, initdata }
+  return {
+    kubelet: new Kubelet(t, containerd),
+    containerd,
+    image: pushed.reference,
+    layers: pushed.layers.map(({ digest }) => digest),
+    other,
+    initdata,
+  }
 }

@@ -27,6 +27,11 @@ const COMPONENT = {
   arguments: true,
 }
 const E2E = { name: 'end-to-end tests', command: ava('--concurrency=1', 'test/e2e/**/*.test.ts'), arguments: true }
+const FAULTS = {
+  name: 'fault tests',
+  command: ava('--concurrency=1', '--timeout=60m', 'test/faults/**/*.test.ts'),
+  arguments: true,
+}
 
 const ALL = ['build', 'vm', 'tenant', 'test']
 /** Component tests run every fuzzer for a moment. */
@@ -56,6 +61,11 @@ export const LANES = {
   'test-unit': { about: 'unit tests (seconds)', needs: ['build'], steps: [NATIVE, UNIT] },
   'test-component': { about: 'tests against real servers and tools', needs: TESTS, steps: [NATIVE, GUEST, COMPONENT] },
   'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, GUEST, E2E] },
+  'test-faults': {
+    about: 'every process of a pod killed at every moment, servers away for a while (an hour)',
+    needs: ALL,
+    steps: [NATIVE, GUEST, FAULTS],
+  },
   'test-fuzz': {
     about: 'ten minutes of every fuzzer (-- --seconds N, -- --only NAME)',
     needs: ['build', 'fuzz'],

@@ -24,7 +24,7 @@ export function kernelAsLoaded(kernel: Uint8Array): Uint8Array {
   if (protocol < MIN_PROTOCOL) {
     throw new MalformedError('ERR_KERNEL_IMAGE', `boot protocol 0x${protocol.toString(16)} is too old`)
   }
-  const loaded = kernel.slice()
+  const loaded = new Uint8Array(kernel) // a Buffer's slice would change the caller's bytes
   loaded[TYPE_OF_LOADER] = 0xb0 // QEMU
   loaded[LOADFLAGS] = (loaded[LOADFLAGS] ?? 0) | 0x80 // CAN_USE_HEAP
   loaded.set([0x00, 0xfe], HEAP_END_PTR)

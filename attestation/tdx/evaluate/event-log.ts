@@ -2,17 +2,42 @@
  * The firmware's event log of a TD (ACPI table CCEL) against the run-time measurement registers. Measurement register 1 to
  * 4 of the log is RTMR0 to RTMR3 (UEFI 2.10, section 38.4.1); register 0, MRTD, has no events.
  */
+import { createHash } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
 import type { Finding } from '../../evidence/verdict.ts'
 import type { EventLog } from '../../tpm/parse/event-log.ts'
 import { extendPcr } from '../../tpm/verify/replay.ts'
+import type { RuntimeLog } from '../parse/runtime-log.ts'
 import type { TdReport } from '../parse/td-report.ts'
 
 const RTMR_COUNT = 4
 const REGISTER_BYTES = 48
 /** Extended by programs long after the firmware wrote its log. */
 const RUNTIME_RTMR = 3
+
+/** What RTMR3 holds after these lines, each of which is measured by its digest. */
+export function replayRuntimeLog({ initial, lines }: RuntimeLog): Uint8Array {
+  return lines.reduce((pcr, line) => {
+    const digest = new Uint8Array(createHash('sha384').update(line).digest())
+    return extendPcr(nodeCrypto, 'sha384', { pcr, digest })
+  }, initial)
+}
+
+/** The lines must go on where the firmware's log ends (zeros without one), and lead to the register. */
+export function runtimeLogFindings(runtimeLog: RuntimeLog, log: EventLog | undefined, { rtmrs }: TdReport): Finding[] {
+  const before = log === undefined ? new Uint8Array(REGISTER_BYTES) : replayRtmrs(log)[RUNTIME_RTMR]
+  if (toHex(runtimeLog.initial) !== toHex(before ?? new Uint8Array())) {
+    const compared = { expected: toHex(before ?? new Uint8Array()), found: toHex(runtimeLog.initial) }
+    return [contradiction(`the runtime log begins with another value of RTMR${RUNTIME_RTMR}`, compared)]
+  }
+  const compared = {
+    expected: toHex(rtmrs[RUNTIME_RTMR] ?? new Uint8Array()),
+    found: toHex(replayRuntimeLog(runtimeLog)),
+  }
+  if (compared.expected === compared.found) return []
+  return [contradiction(`the runtime log does not replay to RTMR${RUNTIME_RTMR}`, compared)]
+}
 
 /** What RTMR0 to RTMR3 hold after these events. Events of other registers are left out. */
 export function replayRtmrs(log: EventLog): Uint8Array[] {
@@ -25,7 +50,8 @@ export function replayRtmrs(log: EventLog): Uint8Array[] {
   return rtmrs
 }
 
-export function eventLogFindings(log: EventLog, { rtmrs }: TdReport): Finding[] {
+/** @param runtimeLogged another log accounts for RTMR3 */
+export function eventLogFindings(log: EventLog, { rtmrs }: TdReport, runtimeLogged = false): Finding[] {
   if (!log.banks.includes('sha384')) {
     return [contradiction('the event log has no SHA-384 digests', { expected: 'sha384', found: log.banks.join(', ') })]
   }
@@ -37,7 +63,7 @@ export function eventLogFindings(log: EventLog, { rtmrs }: TdReport): Finding[] 
   return replayRtmrs(log).flatMap((replayed, index) => {
     const quoted = rtmrs[index] ?? new Uint8Array()
     const compared = { expected: toHex(quoted), found: toHex(replayed) }
-    if (compared.expected === compared.found) return []
+    if (compared.expected === compared.found || (index === RUNTIME_RTMR && runtimeLogged)) return []
     const silent = !log.events.some(({ pcr }) => pcr === index + 1)
     if (index !== RUNTIME_RTMR || !silent) {
       return [contradiction(`the event log does not replay to RTMR${index}`, compared)]

@@ -35,10 +35,14 @@ const TUD_DEFINED = bits(ATTRIBUTE.debug, ATTRIBUTE.hgsPlusProf, ATTRIBUTE.perfP
 
 /** x87 and SSE are always there. */
 const XFAM_FIXED = 0x3n
-/** x87, SSE, AVX, AVX-512 (5 to 7), PT, PKRU, CET (11, 12), UINTR, LBR, AMX (17, 18); and APX (19) of later processors. */
-const XFAM_DEFINED = 0x6dbe7n | (1n << 19n)
+/** x87, SSE, AVX, AVX-512 (5 to 7), PT, PKRU, CET (11, 12), UINTR, LBR, AMX (17, 18). */
+const XFAM_DEFINED = 0x6dbe7n
+/** APX, which later modules let a TD use; older ones refuse it. */
+const XFAM_LATER = 1n << 19n
 /** Features of several bits are on or off as a whole: AVX-512, CET, AMX. */
-const XFAM_GROUPS: readonly bigint[] = [0xe0n, 0x1800n, 0x60000n]
+const AVX = 1n << 2n
+const AVX_512 = 0xe0n
+const XFAM_GROUPS: readonly bigint[] = [AVX_512, 0x1800n, 0x60000n]
 
 const REMEDY = 'Start the TD with other attributes; the host chooses them.'
 
@@ -86,17 +90,25 @@ export function attributeFindings(report: TdReport): Finding[] {
 }
 
 export function xfamFindings({ xfam }: TdReport): Finding[] {
-  const torn = XFAM_GROUPS.some((group) => (xfam & group) !== 0n && (xfam & group) !== group)
+  const torn =
+    XFAM_GROUPS.some((group) => (xfam & group) !== 0n && (xfam & group) !== group) ||
+    ((xfam & AVX_512) !== 0n && (xfam & AVX) === 0n)
   const expected =
     (xfam & XFAM_FIXED) !== XFAM_FIXED
       ? 'bits 0 and 1 set'
-      : (xfam & ~XFAM_DEFINED) !== 0n
+      : (xfam & ~(XFAM_DEFINED | XFAM_LATER)) !== 0n
         ? 'reserved bits clear'
         : torn
-          ? 'AVX-512, CET and AMX each on or off as a whole'
+          ? 'AVX-512 (with AVX), CET and AMX each on or off as a whole'
           : undefined
-  if (expected === undefined) return []
   const found = `0x${xfam.toString(16).padStart(16, '0')}`
+  if (expected === undefined) {
+    if ((xfam & XFAM_LATER) === 0n) return []
+    const message = 'XFAM has a feature of later TDX modules'
+    return [
+      { severity: 'warning', code: 'unjudged_attributes', message, expected: 'bit 19 clear', found, remedy: REMEDY },
+    ]
+  }
   const message = 'XFAM has a value that no TDX module accepts'
   return [{ severity: 'contraindicated', code: 'xfam', message, expected, found, remedy: REMEDY }]
 }

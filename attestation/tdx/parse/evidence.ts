@@ -1,16 +1,20 @@
 /**
- * TDX evidence in the shapes in which it travels: a bare quote; JSON of CoCo's attesters (`quote`, `cc_eventlog`); the
+ * TDX evidence in the shapes in which it travels: a bare quote; JSON of CoCo's attesters (`quote`, `cc_eventlog`, of earlier
+ * versions also `aa_eventlog`); the
  * `outblob` of configfs-tsm as JSON.
  */
 import { MalformedError } from '#protocol/errors'
 import { decodeText, utf8Text } from '../../evidence/text-encoding.ts'
 import { type EventLog, parseEventLog } from '../../tpm/parse/event-log.ts'
 import { parseQuote, type Quote } from './quote.ts'
+import { parseRuntimeLog, type RuntimeLog } from './runtime-log.ts'
 
 export interface TdxEvidence {
   readonly quote: Quote
   /** The firmware's log (ACPI table CCEL), undefined when it did not come along. */
   readonly eventLog: EventLog | undefined
+  /** What earlier agents of CoCo say that they measured into RTMR3. */
+  readonly runtimeLog: RuntimeLog | undefined
 }
 
 const MAX_TEXT_CHARS = 8 * 1024 * 1024
@@ -18,7 +22,7 @@ const MAX_TEXT_CHARS = 8 * 1024 * 1024
 /**
  * Bytes of a quote, text of JSON, or JSON that was read already.
  *
- * Throws `MalformedError` ERR_TDX_EVIDENCE, and what quotes (`QuoteError`) and event logs (`EventLogError`) are refused
+ * Throws `MalformedError` ERR_TDX_EVIDENCE or ERR_RUNTIME_LOG, and what quotes (`QuoteError`) and event logs (`EventLogError`) are refused
  * with.
  */
 export function parseTdxEvidence(evidence: unknown): TdxEvidence {
@@ -31,7 +35,11 @@ export function parseTdxEvidence(evidence: unknown): TdxEvidence {
 
 /** A quote that came apart from its log, as beside Azure's TPM quote. Throws as `parseTdxEvidence`. */
 export function tdxEvidenceOf(quote: Uint8Array, eventLog: Uint8Array | undefined): TdxEvidence {
-  return { quote: parseQuote(quote), eventLog: eventLog === undefined ? undefined : parseEventLog(eventLog) }
+  return {
+    quote: parseQuote(quote),
+    eventLog: eventLog === undefined ? undefined : parseEventLog(eventLog),
+    runtimeLog: undefined,
+  }
 }
 
 function fromJson(value: unknown): TdxEvidence {
@@ -40,9 +48,16 @@ function fromJson(value: unknown): TdxEvidence {
   const quote = members.quote ?? members.outblob
   if (quote === undefined) throw malformed('there is no member "quote"')
   const log = members.cc_eventlog
-  // Attesters whose guest has no log leave it out, or write null or nothing.
-  const absent = log === undefined || log === null || log === ''
-  return tdxEvidenceOf(readBytes(quote, 'quote'), absent ? undefined : readBytes(log, 'cc_eventlog'))
+  const evidence = tdxEvidenceOf(readBytes(quote, 'quote'), isAbsent(log) ? undefined : readBytes(log, 'cc_eventlog'))
+  const runtimeLog = members.aa_eventlog
+  if (isAbsent(runtimeLog)) return evidence
+  if (typeof runtimeLog !== 'string') throw malformed('aa_eventlog: text is needed')
+  return { ...evidence, runtimeLog: parseRuntimeLog(runtimeLog) }
+}
+
+/** Attesters whose guest has no log leave it out, or write null or nothing. */
+function isAbsent(log: unknown): boolean {
+  return log === undefined || log === null || log === ''
 }
 
 /** Base64 in either alphabet, hexadecimal, or an array of numbers. */

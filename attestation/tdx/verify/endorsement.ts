@@ -82,13 +82,20 @@ function boundariesOf({ certificates, anchors, crls }: TrustContext, documents: 
  */
 function embeddedChain({ certification }: Quote, known: readonly ParsedCertificate[]): ParsedCertificate[] {
   if (certification.type !== 4 && certification.type !== 5) return []
-  const text = Buffer.from(certification.data).toString('latin1').replace(/\0+$/, '')
+  const text = Buffer.from(withoutZeros(certification.data)).toString('latin1')
   const blocks = parsePem(text)
   const outside = text.replaceAll(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g, '')
   if (blocks.length === 0 || blocks.length > 8 || outside.trim() !== '') {
     throw new MalformedError('ERR_QUOTE', 'quote: its certification data is not a chain of certificates in PEM')
   }
   return blocks.map(({ bytes }) => known.find(({ der }) => equalBytes(der, bytes)) ?? parseCertificate(bytes))
+}
+
+/** Without those at the end. */
+function withoutZeros(bytes: Uint8Array): Uint8Array {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return bytes.subarray(0, end)
 }
 
 /** The one of the collateral whose key signed the report of the quoting enclave. */
@@ -201,7 +208,8 @@ function chooseTcbInfo({
   const remedy = `Add the TCB information of the platform for ${id} to the collateral.`
   if (documents.tcbInfos.length === 0 || pck === undefined) {
     const message = 'the security versions of the platform are not judged: there is no TCB information for it'
-    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_tcb', message, remedy }] }
+    const found = brokenText(documents)
+    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_tcb', message, ...found, remedy }] }
   }
   const { fmspc, pceId } = pck.extension
   const fitting = documents.tcbInfos.filter(
@@ -223,13 +231,25 @@ function chooseTcbInfo({
   return best(fitting, (document) => verifier.verify(document, 'TCB information', 'unchecked_tcb'))
 }
 
+/** What looks like the missing document, and cannot be read. */
+function brokenText({ broken }: IntelDocuments): { found?: string } {
+  return broken.length === 0 ? {} : { found: broken.map(({ name, why }) => `${name}: ${why}`).join('; ') }
+}
+
 function chooseIdentity({ quote, documents, verifier }: Choice): Chosen<EnclaveIdentity> {
   const id = quote.body.tee === 'tdx' ? 'TD_QE' : 'QE'
   const remedy = `Add the identity ${id} to the collateral.`
   const fitting = documents.identities.filter(({ content }) => content.id === id)
   if (documents.identities.length === 0) {
     const message = 'it is not judged whether the quoting enclave is one of Intel’s: there is no identity of it'
-    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_qe_identity', message, remedy }] }
+    const finding = {
+      severity: 'warning',
+      code: 'unchecked_qe_identity',
+      message,
+      ...brokenText(documents),
+      remedy,
+    } as const
+    return { content: undefined, findings: [finding] }
   }
   if (fitting.length === 0) {
     const found = documents.identities.map(({ content }) => content.id).join(', ')

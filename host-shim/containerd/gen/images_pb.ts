@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file images.proto.
  */
 export const file_images: GenFile = /*@__PURE__*/
-  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDMnAKBkltYWdlcxJmCgNHZXQSLi5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5HZXRJbWFnZVJlcXVlc3QaLy5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5HZXRJbWFnZVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIkChFMaXN0SW1hZ2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIkoKEkxpc3RJbWFnZXNSZXNwb25zZRI0CgZpbWFnZXMYASADKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDMt0BCgZJbWFnZXMSZgoDR2V0Ei4uY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuR2V0SW1hZ2VSZXF1ZXN0Gi8uY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuR2V0SW1hZ2VSZXNwb25zZRJrCgRMaXN0EjAuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuTGlzdEltYWdlc1JlcXVlc3QaMS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5MaXN0SW1hZ2VzUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message containerd.services.images.v1.GetImageRequest
@@ -47,6 +47,40 @@ export const GetImageResponseSchema: GenMessage<GetImageResponse> = /*@__PURE__*
   messageDesc(file_images, 1);
 
 /**
+ * @generated from message containerd.services.images.v1.ListImagesRequest
+ */
+export type ListImagesRequest = Message<"containerd.services.images.v1.ListImagesRequest"> & {
+  /**
+   * @generated from field: repeated string filters = 1;
+   */
+  filters: string[];
+};
+
+/**
+ * Describes the message containerd.services.images.v1.ListImagesRequest.
+ * Use `create(ListImagesRequestSchema)` to create a new message.
+ */
+export const ListImagesRequestSchema: GenMessage<ListImagesRequest> = /*@__PURE__*/
+  messageDesc(file_images, 2);
+
+/**
+ * @generated from message containerd.services.images.v1.ListImagesResponse
+ */
+export type ListImagesResponse = Message<"containerd.services.images.v1.ListImagesResponse"> & {
+  /**
+   * @generated from field: repeated containerd.services.images.v1.Image images = 1;
+   */
+  images: Image[];
+};
+
+/**
+ * Describes the message containerd.services.images.v1.ListImagesResponse.
+ * Use `create(ListImagesResponseSchema)` to create a new message.
+ */
+export const ListImagesResponseSchema: GenMessage<ListImagesResponse> = /*@__PURE__*/
+  messageDesc(file_images, 3);
+
+/**
  * @generated from message containerd.services.images.v1.Image
  */
 export type Image = Message<"containerd.services.images.v1.Image"> & {
@@ -71,7 +105,7 @@ export type Image = Message<"containerd.services.images.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_images, 2);
+  messageDesc(file_images, 4);
 
 /**
  * containerd.types.Descriptor
@@ -100,7 +134,7 @@ export type Descriptor = Message<"containerd.services.images.v1.Descriptor"> & {
  * Use `create(DescriptorSchema)` to create a new message.
  */
 export const DescriptorSchema: GenMessage<Descriptor> = /*@__PURE__*/
-  messageDesc(file_images, 3);
+  messageDesc(file_images, 5);
 
 /**
  * @generated from service containerd.services.images.v1.Images
@@ -113,6 +147,14 @@ export const Images: GenService<{
     methodKind: "unary";
     input: typeof GetImageRequestSchema;
     output: typeof GetImageResponseSchema;
+  },
+  /**
+   * @generated from rpc containerd.services.images.v1.Images.List
+   */
+  list: {
+    methodKind: "unary";
+    input: typeof ListImagesRequestSchema;
+    output: typeof ListImagesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_images, 0);

@@ -34,6 +34,7 @@ async function collect(): Promise<readonly TarEntry[]> {
       'caisson-index': path('caisson-index'),
     },
     agent: { code: Buffer.from(''), cache: Buffer.from('') },
+    signatures: Buffer.from(''),
   })
 }
 

@@ -1,4 +1,5 @@
 /** The firmware's log that comes with a quote must be the one that its registers were extended with. */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import test from 'ava'
 import { replayRtmrs } from '#attestation/tdx/evaluate/event-log'
@@ -53,4 +54,32 @@ test('a log with any digest changed, cut short, or of other banks is refused', (
     readFileSync(new URL('../../vectors/tpm/go-eventlog/eventlogs/tpm/ubuntu-1804-amd-sev.bin', import.meta.url)),
   )
   t.deepEqual(codes(judge({ evidence: evidence(rtmrs, legacy) })), ['event_log_mismatch'])
+})
+
+test('what an earlier agent says that it measured at run time must lead to RTMR3', (t) => {
+  const lines = ['INIT sha384/'.padEnd(108, '0'), 'cc image-pull docker.io/library/busybox', 'cc start {"id":"1"}']
+  let value = Buffer.alloc(48)
+  for (const line of lines) {
+    const digest = createHash('sha384').update(line).digest()
+    value = createHash('sha384').update(value).update(digest).digest()
+  }
+  const evidenceOf = (text: string, register: Uint8Array, withLog = true): string =>
+    JSON.stringify({
+      quote: toBase64(quote({ td: { rtmrs: rtmrs.with(3, register) } })),
+      cc_eventlog: withLog ? toBase64(log) : null,
+      aa_eventlog: text,
+    })
+  const text = `${lines.join('\n')}\n`
+  t.is(judge({ evidence: evidenceOf(text, value) }).verdict, 'affirming')
+  t.is(judge({ evidence: evidenceOf(text, value, false) }).verdict, 'affirming')
+  for (const other of [
+    text.replace('busybox', 'nginx'),
+    lines.slice(0, 2).join('\n'),
+    text.replace('384/0', '384/1'),
+  ]) {
+    const verdict = judge({ evidence: evidenceOf(other, value) })
+    t.is(verdict.verdict, 'contraindicated')
+    t.deepEqual(codes(verdict), ['event_log_mismatch'])
+  }
+  t.throws(() => judge({ evidence: evidenceOf('cc start', value) }), { code: 'ERR_RUNTIME_LOG' })
 })

@@ -7,6 +7,7 @@ import { parseEnclaveIdentity } from '#attestation/tdx/parse/enclave-identity'
 import { parseTdxEvidence } from '#attestation/tdx/parse/evidence'
 import { parsePckExtension } from '#attestation/tdx/parse/pck-extension'
 import { MAX_QUOTE_BYTES, parseQuote } from '#attestation/tdx/parse/quote'
+import { parseRuntimeLog } from '#attestation/tdx/parse/runtime-log'
 import { splitMembers } from '#attestation/tdx/parse/signed-document'
 import { parseTcbInfo } from '#attestation/tdx/parse/tcb-info'
 import { concatBytes, equalBytes, toBase64 } from '#protocol/encoding'
@@ -89,6 +90,11 @@ test('any evidence is read or refused', (t) => {
   refusesOrKeeps(t, altered(good), parseTdxEvidence)
   refusesOrKeeps(t, damaged(JSON.stringify(good)), parseTdxEvidence)
   refusesOrKeeps(t, damagedBytes(quote()), parseTdxEvidence)
+})
+
+test('any runtime log is read to its lines or refused', (t) => {
+  const good = `INIT sha384/${'0'.repeat(96)}\na b c\nd e f\n`
+  refusesOrKeeps(t, damaged(good), parseRuntimeLog, ({ initial, lines }) => initial.length === 48 && lines.length > 0)
 })
 
 test('any SGX extension is read or refused, and a cut one is refused', (t) => {
@@ -188,4 +194,19 @@ test('TCB information of version 2 is that of SGX', (t) => {
   const { tcbInfos } = parseIntelDocuments([{ name: 'tcbInfo.json', text }])
   t.is(tcbInfos[0]?.content.id, 'SGX')
   t.is(tcbInfos[0]?.content.levels.length, 6)
+})
+
+test('a document that cannot be read is named, and does not spoil the others', (t) => {
+  const good = { name: 'good', text: answer('tcbInfo', goodTcbInfo, pki.signer) }
+  const later = { name: 'later', text: answer('tcbInfo', { ...goodTcbInfo, version: 4 }, pki.signer) }
+  const unsigned = { name: 'unsigned', text: '{"tcbInfo":{}}' }
+  const { tcbInfos, broken } = parseIntelDocuments([later, good, unsigned])
+  t.deepEqual(
+    tcbInfos.map(({ name }) => name),
+    ['good'],
+  )
+  t.deepEqual(
+    broken.map(({ name, why }) => `${name} ${why.split(':')[0]}`),
+    ['later ERR_TCB_INFO', 'unsigned ERR_TDX_COLLATERAL'],
+  )
 })

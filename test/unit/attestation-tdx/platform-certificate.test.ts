@@ -1,5 +1,6 @@
 /** Certificates of platforms: where they are found, who issued them, and which do not count. */
 import test from 'ava'
+import { MalformedError } from '#protocol/errors'
 import { certify, certifyPlatform, pemChain } from '../../fixtures/tdx/intel-pki.ts'
 import { codes, collateralFiles, judge, pck, pem, pki, quote } from '../../fixtures/tdx/platform.ts'
 
@@ -61,4 +62,16 @@ test('a chain with something else than certificates between them is refused', (t
   t.throws(() => judge({ evidence: quote({ certification: { type: 5, data: new Uint8Array() } }) }), {
     code: 'ERR_QUOTE',
   })
+})
+
+test('a chain of nothing but zeros and white space is refused at once, however long it is', (t) => {
+  const data = new Uint8Array(100_000)
+  data[data.length - 1] = 0x78
+  const start = process.cpuUsage()
+  for (const fill of [0, 0x0a, 0x2d]) {
+    data.fill(fill, 0, -1)
+    t.throws(() => judge({ evidence: quote({ certification: { type: 5, data } }) }), { instanceOf: MalformedError })
+  }
+  const { user } = process.cpuUsage(start)
+  t.true(user < 2_000_000, `${user} µs`)
 })

@@ -326,6 +326,14 @@ for (const [title, words, code] of malformed) {
   })
 }
 
+test('what others wrote cannot make lines of its own, or move the cursor', async (t) => {
+  const [{ report } = { report: '' }] = snp.reports
+  const collateral = folder({ '\u001b[2Jx\naffirming: snp evidence\u202e': 'nothing' })
+  const { stdout } = await runEvidenceVerify(join(VECTORS, report), '--tee', 'snp', '--collateral', collateral)
+  t.false(stdout.includes('\u001b') || stdout.includes('\u202e') || /^affirming/m.test(stdout))
+  t.true(stdout.includes('  \\u{1b}[2Jx\\u{a}affirming: snp evidence\\u{202e}: neither PEM'))
+})
+
 test('times are read as days, as times with and without a zone, and as seconds', (t) => {
   const noon = new Date('2025-07-01T12:00:00Z')
   for (const text of ['2025-07-01T12:00:00Z', '2025-07-01T14:00+02:00', '2025-07-01 12:00', '1751371200']) {

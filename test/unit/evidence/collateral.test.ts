@@ -23,6 +23,15 @@ const read = (content: string | Uint8Array, name = 'file'): Collateral =>
 const counts = ({ certificates, crls, documents, ignored }: Collateral): number[] =>
   [certificates, crls, documents, ignored].map(({ length }) => length)
 
+/** One entry of GUID (a VCEK's), offset and length, an entry of zeros, the certificate. */
+function hostTable(entry: Uint8Array): Uint8Array {
+  const head = Buffer.alloc(48)
+  head.write('63da758de6644564adc5f4b93be8accd', 'hex')
+  head.writeUInt32LE(48, 16)
+  head.writeUInt32LE(entry.length, 20)
+  return Buffer.concat([head, entry])
+}
+
 const forms: readonly [form: string, content: string | Uint8Array, counts: number[]][] = [
   ['PEM', pem, [1, 0, 0, 0]],
   ['a PEM chain with a list and text between', `# root\n${pem}\r\nsubject=…\n${pemCrl}`, [1, 1, 0, 0]],
@@ -48,6 +57,7 @@ const forms: readonly [form: string, content: string | Uint8Array, counts: numbe
     `HTTP/1.1 200 OK\r\nTCB-Info-Issuer-Chain: ${encodeURIComponent(pem)}\r\n\r\n{"tcbInfo":{}}`,
     [1, 0, 1, 0],
   ],
+  ['the table of certificates of an SNP host', hostTable(certificate), [1, 0, 0, 0]],
   ['a private key', encodePem({ label: 'PRIVATE KEY', bytes: Uint8Array.of(1) }), [0, 0, 0, 1]],
   ['a PEM file that was cut', pem.slice(0, -20), [0, 0, 0, 1]],
   ['a certificate that was cut', certificate.slice(0, -1), [0, 0, 0, 1]],
@@ -67,7 +77,7 @@ test('dcap-qvl’s and Intel’s collateral is read as it was published', (t) =>
   t.deepEqual(counts(dcap), [3, 2, 1, 0])
   const intel = loadCollateral(`${TDX}/intel-qvl/sampleData`)
   t.deepEqual(counts(intel), [4, 2, 3, 1])
-  t.deepEqual(intel.ignored, [{ name: 'quote.dat', why: 'neither DER nor text' }])
+  t.deepEqual(intel.ignored, [{ name: 'quote.dat', why: 'neither DER, text, nor a table of certificates' }])
 })
 
 test('a document keeps its text byte for byte, because parts of it are signed', (t) => {
@@ -88,6 +98,7 @@ test('a folder is read with its folders, whatever its files are called', (t) => 
     writeFileSync(join(folder, 'deeper', 'y.txt'), crl)
     symlinkSync('nowhere', join(folder, 'broken'))
     t.deepEqual(counts(loadCollateral(folder)), [1, 1, 0, 0])
+    t.deepEqual(counts(loadCollateral(join(folder, 'x'))), [1, 0, 0, 0])
     t.throws(() => loadCollateral(join(folder, 'missing')), { instanceOf: UsageError, code: 'ERR_FILE_UNREADABLE' })
   } finally {
     rmSync(folder, { recursive: true })

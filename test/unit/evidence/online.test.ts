@@ -7,6 +7,7 @@ import { NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { kdsRequests } from '#attestation/evidence/online/amd-kds'
 import { type Endpoints, fetchCollateral, PUBLIC_ENDPOINTS } from '#attestation/evidence/online/fetch-collateral'
 import { pcsRequests } from '#attestation/evidence/online/intel-pcs'
+import { verifyEvidenceOnline } from '#attestation/evidence/online/verify-online'
 import { verifyEvidence } from '#attestation/evidence/verify-evidence'
 import { parsePem } from '#attestation/x509/pem'
 
@@ -83,10 +84,13 @@ test('with what Intel’s service answers, a bare quote is affirmed', async (t) 
   const bare = await verifyEvidence({ ...quote, collateral: NO_COLLATERAL })
   t.is(bare.verdict, 'warning')
   await serve(PCS, async (endpoints, asked) => {
-    const collateral = await fetchCollateral(bare.claims, endpoints)
+    const { judged, collateral } = await verifyEvidenceOnline({ ...quote, collateral: NO_COLLATERAL }, endpoints)
     t.deepEqual(collateral.ignored, [])
     t.deepEqual(asked.toSorted(), Object.keys(PCS).toSorted())
-    t.is((await verifyEvidence({ ...quote, collateral })).verdict, 'affirming')
+    t.is(judged.verdict, 'affirming')
+    const again = await verifyEvidenceOnline({ ...quote, collateral }, endpoints)
+    t.is(again.judged.verdict, 'affirming')
+    t.is(asked.length, Object.keys(PCS).length, 'nothing is asked for when nothing is missing')
   })
 })
 

@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { parseFlat } from '#guest/agent/cgroup-stats'
-import { parseRegistryCredentials } from '#guest/agent/registry-credentials'
 import { parseExecId, parsePort, parseSignal } from '#guest/agent/requests'
+import { parseAuthFile } from '#image/auth/auth-file'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 test('a flat file of a control group gives counts and never fails', (t) => {
@@ -18,7 +18,7 @@ test('registry credentials are found by the name they are stored under, or refus
   refusesOrKeeps(
     t,
     damaged(good),
-    (input) => parseRegistryCredentials(new TextEncoder().encode(input)),
+    (input) => parseAuthFile(new TextEncoder().encode(input)),
     (source) => source('other.example', 'app') === undefined,
   )
   // User and password of any bytes: a damaged auth is refused as such, whatever it decodes to.
@@ -27,11 +27,11 @@ test('registry credentials are found by the name they are stored under, or refus
     fc.uint8Array({ maxLength: 12 }),
     (bytes) => {
       const entry = { auth: Buffer.from(bytes).toString('base64') }
-      return parseRegistryCredentials(Buffer.from(JSON.stringify({ auths: { 'registry.example': entry } })))
+      return parseAuthFile(Buffer.from(JSON.stringify({ auths: { 'registry.example': entry } })))
     },
     (source) => source('registry.example', 'app')?.username !== '',
   )
-  const source = parseRegistryCredentials(Buffer.from(good))
+  const source = parseAuthFile(Buffer.from(good))
   t.deepEqual(source('registry.example', 'team/app'), { username: 'user', password: 'pass:word' })
 })
 

@@ -1,9 +1,12 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
+import { openSecretbox, sealSecretbox } from '#image/node/secretbox'
+import { encryptSigningKey, parseCosignKey, readSigningKey } from '#image/node/signing-key'
 import { parseChallenges } from '#image/registry/challenge'
+import { parseRegistriesConf, routeBy } from '#image/registry/registries-conf'
 import { parseSignatureBlob } from '#image/signature/blob'
 import { parseBundle } from '#image/signature/bundle'
 import { encodePayload, parsePayload } from '#image/signature/payload'
@@ -14,7 +17,7 @@ import { isSource, parseStatement, provenanceOf } from '#image/signature/stateme
 import { parseTrustedRoot } from '#image/signature/trusted-root'
 import { parseCertificate } from '#image/signature/x509/certificate'
 import { parsePem, parsePemCertificates } from '#image/signature/x509/pem'
-import { parseReference } from '#protocol/oci/reference'
+import { formatReference, parseReference } from '#protocol/oci/reference'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const PAYLOAD = { manifestDigest: `sha256:${'a'.repeat(64)}`, dockerReference: 'registry.example/app' } as const
@@ -180,3 +183,86 @@ for (const number of [1, 2, 3]) {
     t.deepEqual(merged, parseRegistriesD([{ name: 'result', text: readFileSync(result, 'utf8') }]))
   })
 }
+
+test('keys that cosign encrypted open with their password; their parameters are bounded', (t) => {
+  const folder = join(IMAGE_RS, '../cosign')
+  const pem = readFileSync(join(folder, 'cosign2.key'), 'utf8')
+  const opened = createPublicKey(readSigningKey(pem, ''))
+  t.is(
+    String(opened.export({ type: 'spki', format: 'pem' })).trim(),
+    readFileSync(join(folder, 'cosign2.pub'), 'utf8').trim(),
+  )
+  t.throws(() => readSigningKey(pem, 'wrong'), { code: 'ERR_SIGNING_KEY_PASSWORD' })
+  t.throws(() => readSigningKey(pem, undefined), { code: 'ERR_SIGNING_KEY_PASSWORD' })
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  t.true(readSigningKey(encryptSigningKey(privateKey, 'x'), 'x').equals(privateKey))
+  const [, body = ''] = /KEY-----\n([\s\S]+)-----END/.exec(pem) ?? []
+  const text = Buffer.from(body, 'base64').toString()
+  const wrap = (inner: string): string => pem.replace(body, `${Buffer.from(inner).toString('base64')}\n`)
+  t.is(parseCosignKey(wrap(text)).N, 32_768)
+  refusesOrKeeps(
+    t,
+    damaged(text),
+    (inner) => parseCosignKey(wrap(inner)),
+    ({ N, r, p }) => N <= 1 << 20 && r <= 16 && p <= 16,
+  )
+})
+
+test('a secretbox opens to what was sealed, and any changed bit closes it', (t) => {
+  const [key, nonce] = [randomBytes(32), randomBytes(24)]
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), (plain, at) => {
+      const box = sealSecretbox(key, nonce, plain)
+      const spoilt = box.with(at % box.length, (box[at % box.length] ?? 0) ^ 1)
+      return (
+        Buffer.compare(openSecretbox(key, nonce, box) ?? randomBytes(1), plain) === 0 &&
+        openSecretbox(key, nonce, spoilt) === undefined
+      )
+    }),
+    { numRuns: 100 },
+  )
+  t.pass()
+})
+
+test('registries.conf: the longest prefix rewrites a name at its boundary, mirrors come first, blocks refuse', (t) => {
+  const good = readFileSync(join(FIXTURES, '../../../image-rs/image-rs/test_data/registry-configuration.toml'), 'utf8')
+  const more = `
+[[registry]]
+prefix = "*.wild.example/team"
+location = "home.example/wild"
+[[registry]]
+prefix = "deep.example/a/b"
+location = "home.example"
+[[registry.mirror]]
+location = "tags.example"
+pull-from-mirror = "tag-only"
+[[registry]]
+prefix = "deep.example/a"
+location = "wrong.example"
+`
+  const route = routeBy(parseRegistriesConf(good + more))
+  const places = (name: string, byDigest = true) =>
+    route(parseReference(name), byDigest).map(({ repository, plainHttp }) => [formatReference(repository), plainHttp])
+  t.deepEqual(places('mirror-test.com/a/b:1'), [
+    ['127.0.0.1:5000/a/b:1', true],
+    ['mirror-test.com/a/b:1', false],
+  ])
+  t.deepEqual(places('remapping-test.com/a:1'), [['127.0.0.1:5000/a:1', true]])
+  t.deepEqual(places('other.example/a:1'), [['other.example/a:1', false]])
+  t.deepEqual(places('x.y.wild.example/team/app:1'), [['home.example/wild/app:1', false]])
+  t.deepEqual(places('wild.example/team/app:1'), [['wild.example/team/app:1', false]])
+  t.deepEqual(places('deep.example/a/b/c:1'), [['home.example/c:1', false]])
+  t.deepEqual(places('deep.example/a/b/c:1', false), [
+    ['tags.example/c:1', false],
+    ['home.example/c:1', false],
+  ])
+  t.deepEqual(places('deep.example/a/bc:1'), [['wrong.example/bc:1', false]])
+  t.throws(() => places('example.com/banned/app:1'), { code: 'ERR_REGISTRY_BLOCKED' })
+  t.notThrows(() => places('example.com/bannedless:1'))
+  t.throws(() => parseRegistriesConf('[registries.search]\nregistries = ["docker.io"]'), {
+    code: 'ERR_REGISTRIES_CONF',
+  })
+  refusesOrKeeps(t, damaged(good + more), parseRegistriesConf, ({ registries }) =>
+    registries.every(({ prefix, mirrors }) => prefix !== '' && mirrors.every(({ location }) => location !== '')),
+  )
+})

@@ -1,0 +1,135 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { promisify } from 'node:util'
+import { type ContainerdVersion, isAtLeast } from '#host-shim/install/containerd-version'
+import { type InstallOptions, type InstallPlan, install, planInstall } from '#host-shim/install/install'
+import { SERVICE } from '#host-shim/install/node-layout'
+import { daemonWords, type ServiceKind } from '#host-shim/install/service'
+import { checkPatterns } from '#host-shim/snapshotter/guest-references'
+import { CAISSON_SHIM } from '#native/host/index'
+import { UnavailableError, UsageError } from '#protocol/errors'
+import { chooseAccelerator } from '#vmm/qemu/accelerator'
+import type { CommandSpec, Invocation } from '../command.ts'
+import { CONTAINERD_OPTIONS, caissonWords, containerdOf, layoutOf, NODE_OPTIONS, oneOf } from '../node-options.ts'
+
+export const nodeInstall: CommandSpec = {
+  path: 'node install',
+  summary:
+    'Makes this machine a node for confidential pods: programs, service, containerd configuration and RuntimeClass. `caisson node uninstall` leaves it as it was.',
+  operands: '',
+  minOperands: 0,
+  maxOperands: 0,
+  options: {
+    ...NODE_OPTIONS,
+    ...CONTAINERD_OPTIONS,
+    service: {
+      type: 'string',
+      placeholder: 'auto|systemd|none',
+      help: 'who starts the daemon; none: your own service manager, or the first pod',
+      default: 'auto',
+    },
+    platform: { type: 'string', placeholder: 'tpm|none', help: 'of pods that do not say', default: 'tpm' },
+    accel: { type: 'string', placeholder: 'auto|kvm|tcg', help: 'how the CPU is virtualised', default: 'auto' },
+    'guest-image': {
+      type: 'string',
+      placeholder: 'REPOSITORY',
+      multiple: true,
+      help: 'images whose layers only guests fetch: a registry, a path or a repository; * for all (default: all of pods of Caisson; with containerd 1.6 none, since it cannot tell)',
+    },
+    'dry-run': { type: 'boolean', help: 'print what would change, and change nothing' },
+    restart: { type: 'boolean', help: 'start the service and restart containerd (systemd); pods that run go on' },
+  },
+  examples: ['caisson node install --dry-run', 'caisson node install --restart && caisson node check'],
+  run: async (invocation) => {
+    const { out } = invocation
+    const options = await installOptions(invocation)
+    const plan = planInstall(options)
+    const { layout, containerd } = options
+    const dryRun = invocation.flag('dry-run')
+    if (invocation.flag('restart') && !dryRun) checkRestart(options)
+    if (!dryRun) await install(options, plan)
+    if (!dryRun && invocation.flag('restart')) await restart()
+    const next = dryRun || invocation.flag('restart') ? [] : nextSteps(options)
+    out.result(
+      {
+        changed: !dryRun && plan.changes.length > 0,
+        containerd: containerd.text,
+        service: options.service,
+        changes: plan.changes,
+        runtimeClass: layout.runtimeClass,
+        next,
+      },
+      [report(plan, dryRun), ...next.map((step) => `next: ${step}`)].join('\n'),
+    )
+    return 0
+  },
+}
+
+async function installOptions(invocation: Invocation): Promise<InstallOptions> {
+  const layout = layoutOf(invocation)
+  const { version, program } = await containerdOf(invocation, layout)
+  const accel = oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg'])
+  const choice = await chooseAccelerator(accel)
+  const service = oneOf(invocation, 'service', ['auto', 'systemd', 'none'])
+  return {
+    layout,
+    containerd: version,
+    containerdProgram: program,
+    service: service === 'auto' ? serviceOf(layout.root) : service,
+    daemon: {
+      platform: oneOf(invocation, 'platform', ['tpm', 'none']),
+      accelerator: accel,
+      guestImages: guestImagesOf(invocation, version),
+    },
+    accelerator: choice.accelerator,
+    shimProgram: CAISSON_SHIM,
+    caisson: caissonWords(),
+  }
+}
+
+/** From 1.7 on only images of our pods reach the snapshotter; 1.6 sends all of them there. */
+function guestImagesOf(invocation: Invocation, version: ContainerdVersion): readonly string[] {
+  const given = invocation.strings('guest-image')
+  checkPatterns(given)
+  return given.length === 0 && isAtLeast(version, 1, 7) ? ['*'] : given
+}
+
+/** sd_booted(3). systemd reads nothing below a private root. */
+function serviceOf(root: string): ServiceKind {
+  return root === '/' && existsSync('/run/systemd/system') ? 'systemd' : 'none'
+}
+
+function report({ changes }: InstallPlan, dryRun: boolean): string {
+  if (changes.length === 0) return 'nothing to change: everything is installed'
+  const parts = changes.map(({ path, diff }) => (dryRun ? `${path}\n${diff}\n` : `wrote ${path}`))
+  return parts.join('\n')
+}
+
+function nextSteps({ layout, service, daemon }: InstallOptions): readonly string[] {
+  return [
+    service === 'systemd'
+      ? `systemctl daemon-reload && systemctl start ${SERVICE}`
+      : `start this at boot, before containerd: ${daemonWords(layout, daemon).join(' ')}`,
+    'restart containerd',
+    `kubectl apply -f ${layout.runtimeClass}`,
+    'caisson node check',
+  ]
+}
+
+function checkRestart({ layout, service }: InstallOptions): void {
+  if (service === 'systemd' && layout.root === '/') return
+  throw new UsageError('ERR_USAGE', '--restart needs systemd, and a node that is no private root', {
+    hint: 'Restart containerd yourself; without --restart the steps are printed.',
+  })
+}
+
+async function restart(): Promise<void> {
+  for (const words of [['daemon-reload'], ['restart', SERVICE], ['restart', 'containerd.service']]) {
+    await promisify(execFile)('systemctl', words).catch((cause: unknown) => {
+      throw new UnavailableError('ERR_SERVICE', `systemctl ${words.join(' ')} failed`, {
+        hint: `Everything is installed. Look at: journalctl -u ${words.at(-1)}`,
+        cause,
+      })
+    })
+  }
+}
