@@ -50,6 +50,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'register, list or remove reference values',
     load: async () => (await import('./commands/verifier-reference-value.ts')).verifierReferenceValue,
   },
+  'verifier policy': {
+    summary: 'say what evidence a tenant accepts',
+    load: async () => (await import('./commands/verifier-policy.ts')).verifierPolicy,
+  },
   'verifier resource': {
     summary: 'put, list or remove resources',
     load: async () => (await import('./commands/verifier-resource.ts')).verifierResource,

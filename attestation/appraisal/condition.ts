@@ -6,7 +6,7 @@
 import { type ASTNode, Environment, type ParseResult } from '@marcbachmann/cel-js'
 import { errorText, MalformedError } from '#protocol/errors'
 import type { Claims, ClaimValue, Tee } from '../evidence/verdict.ts'
-import { CLAIM_TYPES } from './claim-types.ts'
+import { CLAIM_TYPES, type ClaimType } from './claim-types.ts'
 
 export interface Condition {
   readonly name: string
@@ -24,28 +24,50 @@ const LIMITS = { maxAstNodes: 256, maxDepth: 24, maxListElements: 256, maxMapEnt
 const COMPREHENSIONS: ReadonlySet<string> = new Set(['all', 'exists', 'exists_one', 'map', 'filter'])
 const CEL_TYPES = { string: 'string', int: 'int', bool: 'bool', list: 'list<dyn>', map: 'map<string, dyn>' } as const
 
-let environment: Environment | undefined
+/** What expressions may name, and how it reads in them. Compiled environments are kept: there are two. */
+export class ConditionLanguage {
+  readonly #variables: Readonly<Record<string, ClaimType>>
+  #environment: Environment | undefined
+
+  constructor(variables: Readonly<Record<string, ClaimType>>) {
+    this.#variables = variables
+  }
+
+  /** Throws as `compileExpression`. */
+  compile(expression: string): Condition['holds'] {
+    if (expression.length > CONDITION_LIMITS.characters) {
+      throw malformed(expression, `has ${expression.length} characters, at most ${CONDITION_LIMITS.characters}`)
+    }
+    this.#environment ??= newEnvironment(this.#variables)
+    const parsed = parse(this.#environment, expression)
+    checkCalls(expression, parsed.ast)
+    const { valid, type, error } = parsed.check()
+    if (!valid) throw malformed(expression, `is not well-typed: ${firstLine(error)}`)
+    if (type !== 'bool' && type !== 'dyn') throw malformed(expression, `is of type ${String(type)}, not true or false`)
+    return (claims) => evaluate(parsed, claims, this.#variables)
+  }
+}
+
+const CLAIMS = new ConditionLanguage(
+  Object.fromEntries(Object.entries(CLAIM_TYPES).map(([name, { type }]) => [name, type])),
+)
 
 /**
  * Throws `MalformedError` ERR_CONDITION: not CEL, not true or false, an unknown claim, a regular expression, too long or
  * too deep.
  */
 export function compileExpression(expression: string): Condition['holds'] {
-  if (expression.length > CONDITION_LIMITS.characters) {
-    throw malformed(expression, `has ${expression.length} characters, at most ${CONDITION_LIMITS.characters}`)
-  }
-  const parsed = parse(expression)
-  checkCalls(expression, parsed.ast)
-  const { valid, type, error } = parsed.check()
-  if (!valid) throw malformed(expression, `is not well-typed: ${firstLine(error)}`)
-  if (type !== 'bool' && type !== 'dyn') throw malformed(expression, `is of type ${String(type)}, not true or false`)
-  return (claims) => evaluate(parsed, claims)
+  return CLAIMS.compile(expression)
 }
 
-function evaluate(parsed: ParseResult, claims: Claims): ReturnType<Condition['holds']> {
+function evaluate(
+  parsed: ParseResult,
+  claims: Claims,
+  variables: Readonly<Record<string, ClaimType>>,
+): ReturnType<Condition['holds']> {
   const context: Record<string, unknown> = Object.create(null)
   for (const [name, value] of Object.entries(claims)) {
-    if (value !== null && Object.hasOwn(CLAIM_TYPES, name)) context[name] = celValue(value)
+    if (value !== null && Object.hasOwn(variables, name)) context[name] = celValue(value)
   }
   try {
     const answer: unknown = parsed(context)
@@ -55,8 +77,7 @@ function evaluate(parsed: ParseResult, claims: Claims): ReturnType<Condition['ho
   }
 }
 
-function parse(expression: string): ParseResult {
-  environment ??= newEnvironment()
+function parse(environment: Environment, expression: string): ParseResult {
   try {
     return environment.parse(expression)
   } catch (error) {
@@ -64,9 +85,9 @@ function parse(expression: string): ParseResult {
   }
 }
 
-function newEnvironment(): Environment {
+function newEnvironment(variables: Readonly<Record<string, ClaimType>>): Environment {
   const made = new Environment({ limits: LIMITS })
-  for (const [name, { type }] of Object.entries(CLAIM_TYPES)) made.registerVariable(name, CEL_TYPES[type])
+  for (const [name, type] of Object.entries(variables)) made.registerVariable(name, CEL_TYPES[type])
   return made
 }
 

@@ -7,6 +7,7 @@ import { MAX_KBS_BODY } from '#protocol/kbs-messages'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { DEFAULT_TENANT } from '../store/database.ts'
 import type { TenantStore } from '../store/tenant-store.ts'
+import { checkPolicy, listPolicies, putPolicy, removePolicy } from './admin/policies.ts'
 import { checkAudit, explainAttestation, listAttestations, listAudit } from './admin/records.ts'
 import {
   getReference,
@@ -154,6 +155,14 @@ function adminRoute(
       return retireReference(admin, exchange, id)
     case 'GET reference-values 0':
       return listReferences(admin, exchange)
+    case 'POST appraisal-policy 1':
+      return putPolicy(admin, exchange, id)
+    case 'POST appraisal-policy-check 0':
+      return checkPolicy(admin, exchange)
+    case 'DELETE appraisal-policy 1':
+      return removePolicy(admin, exchange, id)
+    case 'GET appraisal-policies 0':
+      return listPolicies(admin, exchange)
     case 'GET attestations 0':
       return listAttestations(admin, exchange)
     case 'GET attestations 1':

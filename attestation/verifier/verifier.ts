@@ -2,6 +2,8 @@
  * The verifier service, put together: store, keys, evidence, tenants, HTTP. One call starts it, `close()` ends it.
  */
 import type { JWK } from 'jose'
+import { NO_SOURCE } from '../collateral/source.ts'
+import { parseReferenceDocument } from '../measure/reference-document.ts'
 import type { Database } from '../store/database.ts'
 import { type KeyWrapper, LocalKeyWrapper } from '../store/key-wrapper.ts'
 import { sealPlainValues } from '../store/seal-plain-values.ts'
@@ -9,10 +11,12 @@ import { Sealing } from '../store/sealing.ts'
 import { SqliteDatabase } from '../store/sqlite.ts'
 import { TenantStore } from '../store/tenant-store.ts'
 import { AdminAuthenticator } from './admin/authenticator.ts'
+import { HardwareEvidenceKind } from './hardware-evidence.ts'
+import { hardwarePlatforms } from './hardware-platforms.ts'
 import { listen } from './http-listener.ts'
 import { createRouter } from './routes.ts'
 import { TenantDirectory } from './tenant-directory.ts'
-import { parseTpmReference, TpmEvidenceKind } from './tpm-evidence.ts'
+import { TpmEvidenceKind } from './tpm-evidence.ts'
 
 export interface VerifierConfig {
   /** SQLite file, created when absent, readable by its owner alone; or `postgresql://…`, for several replicas. */
@@ -88,14 +92,17 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     const sealing = await Sealing.open(database, wrapper, now())
     await sealPlainValues(database, sealing)
     const tenants = new TenantStore(database)
+    const hardware = hardwarePlatforms().flatMap((platform) =>
+      platform.tees.map((tee) => new HardwareEvidenceKind({ platform, tee, collateral: NO_SOURCE, now })),
+    )
     const { issuer, tokenLifetimeMs, sessionLifetimeMs, keyRotationMs } = settings
     const directory = new TenantDirectory({
       database,
       sealing,
       tenants,
       authenticator,
-      kinds: [tpm],
-      parseReference: parseTpmReference,
+      kinds: [tpm, ...hardware],
+      parseReference: parseReferenceDocument,
       issuer,
       tokenLifetimeMs,
       sessionLifetimeMs,

@@ -1,0 +1,22 @@
+/** Where appraisals get collateral from that did not come with the evidence. */
+import { type Collateral, NO_COLLATERAL } from '../evidence/collateral.ts'
+import type { Claims } from '../evidence/verdict.ts'
+
+export interface KnownCollateral {
+  readonly collateral: Collateral
+  /** Whether everything that there is to ask for is there and fresh. */
+  readonly complete: boolean
+}
+
+export interface CollateralSource {
+  /** What is there without asking anybody. @param claims of a first look at the evidence */
+  known(claims: Claims): Promise<KnownCollateral>
+  /** The same after asking; what could not be had is missing. */
+  fetched(claims: Claims): Promise<Collateral>
+}
+
+/** Evidence must bring everything along. */
+export const NO_SOURCE: CollateralSource = {
+  known: async () => ({ collateral: NO_COLLATERAL, complete: true }),
+  fetched: async () => NO_COLLATERAL,
+}
