@@ -22,6 +22,10 @@ if (wanted('boot')) {
   print(boot)
   write('boot.json', boot)
 }
+if (wanted('pull')) {
+  const { benchPull } = await import('./pull/main.ts')
+  write('pull.json', await benchPull({ rounds, say }))
+}
 
 function write(name: string, figures: unknown): void {
   const results = new URL('results/', import.meta.url)

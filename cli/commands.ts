@@ -30,6 +30,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'make this machine a node for confidential pods',
     load: async () => (await import('./commands/node-install.ts')).nodeInstall,
   },
+  'node check': {
+    summary: 'say what this machine lacks to run confidential pods, and how to mend it',
+    load: async () => (await import('./commands/node-check.ts')).nodeCheck,
+  },
   'node uninstall': {
     summary: 'take back what `node install` changed',
     load: async () => (await import('./commands/node-uninstall.ts')).nodeUninstall,

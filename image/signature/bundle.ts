@@ -5,7 +5,14 @@
  */
 import { type Bundle, bundleFromJSON } from '@sigstore/bundle'
 import type { PublicKey, TrustedRoot } from '@sigstore/protobuf-specs'
-import { type TrustMaterial, toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify'
+import {
+  type SignedEntity,
+  type TrustMaterial,
+  toSignedEntity,
+  toTrustMaterial,
+  VerificationError,
+  Verifier,
+} from '@sigstore/verify'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { equalBytes } from '#protocol/encoding'
 import { CaissonError, errorText, MalformedError, UnverifiedError } from '#protocol/errors'
@@ -59,6 +66,7 @@ export interface VerifiedBundle {
 
 const MEDIA_TYPES = /^application\/vnd\.dev\.sigstore\.bundle(?:\+json;version=0\.[123]|\.v0\.3\+json)$/
 const MAX_LOG_ENTRIES = 16
+const MAX_TIME_STAMPS = 16
 const EMPTY_ROOT: TrustedRoot = {
   mediaType: '',
   certificateAuthorities: [],
@@ -82,6 +90,8 @@ export function parseBundle(json: Uint8Array, what: string): Bundle {
   }
   const { tlogEntries, content } = bundle.verificationMaterial
   if (tlogEntries.length > MAX_LOG_ENTRIES) throw malformed(what, `more than ${MAX_LOG_ENTRIES} log entries`)
+  const stamps = bundle.verificationMaterial.timestampVerificationData?.rfc3161Timestamps ?? []
+  if (stamps.length > MAX_TIME_STAMPS) throw malformed(what, `more than ${MAX_TIME_STAMPS} time stamps`)
   if (content.$case === 'publicKey') return bundle
   // Trust comes from the policy's root alone, so what is presented above the leaf is checked for its order only.
   const chain = presentedChain(bundle).map((der) => parseCertificate(der, what))
@@ -180,7 +190,30 @@ function verifyEntity(
     timestampThreshold: threshold.timestamps,
     ctlogThreshold: 1,
   })
-  verifier.verify(toSignedEntity(bundle, subject.kind === 'artifact' ? Buffer.from(subject.bytes) : undefined))
+  const entity = toSignedEntity(bundle, subject.kind === 'artifact' ? Buffer.from(subject.bytes) : undefined)
+  if (threshold.tlog === 0) {
+    // Without a trusted root nothing could be said about log entries and time stamps, and nothing is asked.
+    verifier.verify({ ...entity, tlogEntries: [], timestamps: [] })
+    return
+  }
+  const timestamps = entity.timestamps.filter(
+    (timestamp) =>
+      timestamp.$case !== 'timestamp-authority' || isUsable({ ...entity, timestamps: [timestamp] }, material),
+  )
+  verifier.verify({ ...entity, timestamps })
+}
+
+/**
+ * A time stamp by an authority that the root does not name says nothing. It is left out rather than held against the
+ * bundle: whoever could add it could as well take it away, and what is left must still reach the threshold.
+ */
+function isUsable(entity: SignedEntity, material: TrustMaterial): boolean {
+  try {
+    new Verifier(material, { timestampThreshold: 0 }).verify(entity)
+    return true
+  } catch (error) {
+    return !(error instanceof VerificationError && error.code === 'TIMESTAMP_ERROR')
+  }
 }
 
 /** @param keys DER by hint */

@@ -34,6 +34,7 @@ export class TestNode {
   readonly #t: ExecutionContext
   readonly #folder: string
   #containerd: ChildProcess | undefined
+  #daemon: ChildProcess | undefined
 
   private constructor(t: ExecutionContext, root: string, folder: string) {
     this.#t = t
@@ -88,7 +89,8 @@ export class TestNode {
       .flatMap((line) => (line.startsWith('daemon ') ? [line.slice('daemon '.length)] : []))
     const [program = '', ...rest] = words
     const child = this.#spawn(program, rest, 'daemon.log')
-    await this.#until(child, 'daemon.log', () => existsSync(this.path('run/caisson/node.sock')))
+    this.#daemon = child
+    await this.#until(child, 'daemon.log', () => this.log('daemon.log').includes('serving pods on'))
   }
 
   /** Starts containerd with the node's configuration; CRI answers when this returns. */
@@ -96,6 +98,10 @@ export class TestNode {
     const child = this.#spawn(this.program, ['--config', this.config], 'containerd.log')
     this.#containerd = child
     await this.#until(child, 'containerd.log', async () => (await this.status()) !== undefined)
+  }
+
+  async stopDaemon(): Promise<void> {
+    if (this.#daemon !== undefined) await end(this.#daemon)
   }
 
   async stopContainerd(): Promise<void> {
