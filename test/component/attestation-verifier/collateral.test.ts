@@ -70,8 +70,11 @@ test('an SNP report without certificates attests with what the verifier fetched 
   const vendors = await startVendors(t)
   const site = await served(t, vendors)
   await attest(site, bare())
-  const asked = vendors.asked.map((path) => path.split('?')[0]?.replace(/[0-9a-f]{128}/, 'CHIP'))
-  t.deepEqual(new Set(asked), new Set(['/vcek/v1/Milan/CHIP', '/vcek/v1/Milan/cert_chain', '/vcek/v1/Milan/crl']))
+  const asked = vendors.asked.map((path) => path.split('?')[0]?.replace(/[0-9a-f]{128}/, 'CHIP') ?? '')
+  t.deepEqual(
+    asked.toSorted((a, b) => a.localeCompare(b)),
+    ['/vcek/v1/Milan/cert_chain', '/vcek/v1/Milan/CHIP', '/vcek/v1/Milan/crl'],
+  )
   t.is((await site.admin.listCollateral()).length, 3)
 })
 
