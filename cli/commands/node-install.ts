@@ -25,7 +25,7 @@ export const nodeInstall: CommandSpec = {
     service: {
       type: 'string',
       placeholder: 'auto|systemd|none',
-      help: 'who starts the daemon; none: your own service manager, or the first pod',
+      help: 'who starts the daemon; none: your own service manager',
       default: 'auto',
     },
     platform: { type: 'string', placeholder: 'tpm|none', help: 'of pods that do not say', default: 'tpm' },
