@@ -54,6 +54,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say what evidence a tenant accepts',
     load: async () => (await import('./commands/verifier-policy.ts')).verifierPolicy,
   },
+  'verifier collateral': {
+    summary: 'carry collateral of AMD and Intel to a verifier that reaches neither',
+    load: async () => (await import('./commands/verifier-collateral.ts')).verifierCollateral,
+  },
   'verifier resource': {
     summary: 'put, list or remove resources',
     load: async () => (await import('./commands/verifier-resource.ts')).verifierResource,

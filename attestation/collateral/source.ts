@@ -4,15 +4,20 @@ import type { Claims } from '../evidence/verdict.ts'
 
 export interface KnownCollateral {
   readonly collateral: Collateral
-  /** Whether everything that there is to ask for is there and fresh. */
+  /** Whether everything that there is to ask for is there and fresh, or was asked for in vain a moment ago. */
   readonly complete: boolean
+}
+
+export interface WantedCollateral {
+  /** The evidence brought the certificates of its key; lists of revoked ones are wanted all the same. */
+  readonly keyKnown: boolean
 }
 
 export interface CollateralSource {
   /** What is there without asking anybody. @param claims of a first look at the evidence */
-  known(claims: Claims): Promise<KnownCollateral>
+  known(claims: Claims, wanted: WantedCollateral): Promise<KnownCollateral>
   /** The same after asking; what could not be had is missing. */
-  fetched(claims: Claims): Promise<Collateral>
+  fetched(claims: Claims, wanted: WantedCollateral): Promise<Collateral>
 }
 
 /** Evidence must bring everything along. */

@@ -96,12 +96,13 @@ export class HardwareEvidenceKind implements EvidenceKind {
     const { collateral: source, now } = this.#options
     const anchors = demands.policies.flatMap(({ policy }) => policy.anchors)
     const first = evidence.appraise({ at: now(), nonce, collateral: NO_COLLATERAL, anchors })
-    const known = await source.known(first.claims)
+    const keyKnown = !first.findings.some(({ code }) => code === 'unchecked_chain')
+    const known = await source.known(first.claims, { keyKnown })
     if (known.complete) return known.collateral
     const disproven = first.findings.some(
       ({ severity, code }) => severity === 'contraindicated' && !NO_FORGERY.has(code),
     )
-    return disproven ? known.collateral : await source.fetched(first.claims)
+    return disproven ? known.collateral : await source.fetched(first.claims, { keyKnown })
   }
 
   #judge(

@@ -8,6 +8,7 @@ import { AttestationLog } from '../store/attestation-log.ts'
 import { DEFAULT_TENANT } from '../store/database.ts'
 import type { TenantStore } from '../store/tenant-store.ts'
 import { MAX_REQUEST_BYTES } from '../x509/certificate-request.ts'
+import { type CollateralAdmin, exportCollateral, importCollateral, listCollateral } from './admin/collateral.ts'
 import { listIdentities, putIdentity, removeIdentity } from './admin/identities.ts'
 import { checkPolicy, listPolicies, putPolicy, removePolicy } from './admin/policies.ts'
 import { checkAudit, explainAttestation, listAttestations, listAudit } from './admin/records.ts'
@@ -30,6 +31,8 @@ import type { TenantDirectory, TenantServices } from './tenant-directory.ts'
 export interface RouteOptions {
   readonly directory: TenantDirectory
   readonly tenants: TenantStore
+  /** Absent: collateral is not administered here. */
+  readonly collateral?: CollateralAdmin
   readonly secureCookies: boolean
   readonly now: () => Date
   /** Whether the store answers. */
@@ -137,7 +140,7 @@ function guestRoute(
 }
 
 function adminRoute(
-  { tenants, directory }: RouteOptions,
+  { tenants, directory, collateral }: RouteOptions,
   { admin, tenant }: TenantServices,
   exchange: HttpExchange,
   path: readonly string[],
@@ -194,6 +197,18 @@ function adminRoute(
     default:
       return tenant.name === DEFAULT_TENANT ? tenantRoute() : undefined
   }
+  function collateralRoute(answers: CollateralAdmin): Promise<HttpReply> | undefined {
+    switch (`${exchange.method} ${path.join('/')}`) {
+      case 'GET collateral':
+        return listCollateral(admin, answers, exchange)
+      case 'GET collateral/bundle':
+        return exportCollateral(admin, answers, exchange)
+      case 'POST collateral':
+        return importCollateral(admin, answers, exchange)
+      default:
+        return undefined
+    }
+  }
   function tenantRoute(): Promise<HttpReply> | undefined {
     switch (`${exchange.method} ${first} ${rest.length}`) {
       case 'POST tenant 1':
@@ -203,7 +218,7 @@ function adminRoute(
       case 'GET tenants 0':
         return listTenants(admin, tenants, exchange)
       default:
-        return undefined
+        return collateral === undefined ? undefined : collateralRoute(collateral)
     }
   }
 }

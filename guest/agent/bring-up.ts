@@ -109,7 +109,7 @@ async function imageSource(
   return new ImageSource({
     platform,
     tools: await imageTools(),
-    http: await platform.network.http(initdata.registryCaPem, input.hosts),
+    http: await platform.network.http(initdata.registryCaPem, input.hosts, initdata.registryProxy),
     policy: parseSignaturePolicy(policyBytes),
     credentials: credentials === undefined ? undefined : parseAuthFile(await resource(credentials)),
     lookaside: await readLookaside(initdata.signatureStorageResource, resource),

@@ -25,6 +25,13 @@ export interface ReferenceInfo {
   readonly document: unknown
 }
 
+export interface CollateralInfo {
+  readonly url: string
+  readonly fetchedAt: Date
+  /** When the maker is asked again, RFC 3339. */
+  readonly staleAt: string
+}
+
 export interface TenantInfo extends Omit<TenantSettings, 'admins'> {
   readonly name: string
   readonly createdAt: Date
@@ -150,6 +157,23 @@ export class VerifierAdminClient {
 
   async listIdentities(): Promise<readonly StoredGrant[]> {
     return dated<StoredGrant>(await this.#get('/identity-grants', 'identity-grants'), 'createdAt')
+  }
+
+  /** Collateral of AMD and Intel that the verifier keeps, without its contents. For administrators of the service. */
+  async listCollateral(): Promise<readonly CollateralInfo[]> {
+    return dated<CollateralInfo>(await this.#get('/collateral', 'collateral'), 'fetchedAt')
+  }
+
+  /** All of it as one file. */
+  async exportCollateral(): Promise<Uint8Array> {
+    return await this.#send('GET', '/collateral/bundle')
+  }
+
+  /** How many answers are in the file. @param bundle as `exportCollateral` gives it */
+  async importCollateral(bundle: Uint8Array): Promise<number> {
+    const imported = member(jsonOf(await this.#send('POST', '/collateral', bundle)), 'imported')
+    if (typeof imported !== 'number') throw answerError('no number of imported answers')
+    return imported
   }
 
   /** Creates a tenant or replaces its settings. Its services are below `/t/NAME`. */

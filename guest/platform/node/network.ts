@@ -43,9 +43,9 @@ export const nodeNetwork: Network = {
   },
 
   // Loaded when first used: the agent answers before it needs HTTP.
-  http: async (caPem, hosts = {}) => {
+  http: async (caPem, hosts = {}, proxy) => {
     const { UndiciTransport } = await import('#protocol/node/http')
-    return new UndiciTransport({ caPem, hosts })
+    return new UndiciTransport({ caPem, hosts, ...(proxy === undefined ? {} : { proxy }) })
   },
 }
 

@@ -1,5 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
+import { parseFiles } from '#attestation/collateral/answer-store'
+import { parseBundle } from '#attestation/collateral/bundle'
 import { parseReferenceDocument } from '#attestation/measure/reference-document'
 import { parseSnpReferenceValues } from '#attestation/measure/snp/reference-values'
 import { parseTdxReferenceValues } from '#attestation/measure/tdx/reference-values'
@@ -7,6 +9,7 @@ import { parsePolicyId } from '#attestation/store/policy-store'
 import { parseReferenceId } from '#attestation/store/reference-store'
 import { parseReleaseCondition } from '#attestation/store/release-condition'
 import { parseResourcePath } from '#attestation/store/resource-store'
+import { JsonFields } from '#protocol/json-fields'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 test('the name of reference values leaves no room for paths or escapes', (t) => {
@@ -97,4 +100,21 @@ test('reference values of TDs name firmware, kernel and command line, or are ref
 
 test('the name of an appraisal policy leaves no room for paths or escapes', (t) => {
   refusesOrKeeps(t, damaged('prod-1.2_a'), parsePolicyId, (value) => /^[\w-][\w.-]{0,127}$/.test(value))
+})
+
+test('a bundle of collateral holds answers of AMD and Intel only', (t) => {
+  const answers = [
+    { url: 'https://kdsintf.amd.com/vcek/v1/Milan/crl', fetchedAt: 'x', files: [{ name: 'a', body: 'MIIB' }] },
+  ]
+  refusesOrKeeps(t, damaged(JSON.stringify({ version: 1, answers })), parseBundle, (value) =>
+    value.every(({ url }) =>
+      /^https:\/\/(kdsintf\.amd\.com|(api|certificates)\.trustedservices\.intel\.com)/.test(url),
+    ),
+  )
+})
+
+test('the files of a stored answer have names and bytes, or are refused', (t) => {
+  const read = (text: string) =>
+    parseFiles(JsonFields.parse(text, 'answer', { code: 'ERR_COLLATERAL_ANSWER', maxChars: 100_000 }))
+  refusesOrKeeps(t, damaged('{"files":[{"name":"a","body":"MIIB"}]}'), read, (files) => files.length <= 8)
 })
