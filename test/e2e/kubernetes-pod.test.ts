@@ -1,11 +1,16 @@
 /** Pods through a real containerd: the test acts as the kubelet over CRI, the runtime handler is `caisson`. */
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { findPodProcesses } from '#host-shim/pod/process-identity'
+import type { Release } from '../component/node-install/containerds.ts'
 import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 
-test('a pod runs, logs, is looked into and ends as with any other runtime', async (t) => {
-  const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY)
+test('a pod runs, logs, is looked into and ends as with any other runtime', (t) => lifeOfPod(t, '1.6'))
+test('containerd 1.7 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '1.7'))
+test('containerd 2 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '2'))
+
+async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
+  const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY, { release })
   const image = pushed.reference
   const layers = pushed.layers.map(({ digest }) => digest)
   await kubelet.pull(image)
@@ -37,7 +42,7 @@ test('a pod runs, logs, is looked into and ends as with any other runtime', asyn
     layers.filter((digest) => containerd.hostBlobs().includes(digest)),
     [],
   )
-})
+}
 
 test('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
   const { kubelet, containerd, other } = await startCluster(t, POLICY)

@@ -8,7 +8,7 @@ import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 const LOOP = "trap 'exit 5' TERM; echo waiting; while :; do sleep 1; done"
 const DEAF = "trap '' TERM; echo deaf; while :; do sleep 1; done"
 const LOOK = 'id; pwd; env; hostname; cat /etc/resolv.conf; echo kept > /data/file; cat /data/file'
-const GREEDY = 'dd if=/dev/zero of=/dev/null bs=200M count=1; exit 3'
+const GREEDY = 'exec dd if=/dev/zero of=/dev/null bs=200M count=1'
 const LIMITS = 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max'
 const SIZE = 'read line; echo "got $line"; stty size'
 const MIB = 1024n * 1024n
