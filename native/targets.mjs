@@ -74,7 +74,6 @@ export const targets = [
     kind: 'sanitized-program',
     sources: ['native/shared/fuzz/*.cc', ...TAR, ...shared('decompressor', 'decompressor-isal')],
     flags: ISAL,
-    flags: ISAL,
     libs: ['-l:libzstd.a', '-l:libz.a'],
     onDemand: true,
   },
