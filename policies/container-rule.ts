@@ -2,20 +2,14 @@
 import type { PolicyNode } from './document.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
+import { type MountRule, readMountRule } from './mount-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
+import type { VolumeRule } from './volume-rule.ts'
+
+export type { MountRule } from './mount-rule.ts'
 
 /** The image's own entrypoint and command, or exactly these. */
 export type ArgsRule = { readonly kind: 'from-image' } | { readonly kind: 'exact'; readonly args: readonly string[] }
-
-export interface MountRule {
-  /** `scratch`: a directory on the encrypted scratch disk; `tmpfs`: guest memory. Both start empty. */
-  readonly kind: 'scratch' | 'tmpfs'
-  readonly path: string
-  readonly readOnly: boolean
-  readonly maxBytes: number | undefined
-  /** Mounted whether or not the host asks for it. */
-  readonly required: boolean
-}
 
 export interface SecretRule {
   /** `repository/type/tag` at the verifier. */
@@ -40,6 +34,8 @@ export interface ContainerRule {
   readonly serviceEnv: boolean
   /** Undefined: only the image's own user. */
   readonly user: string | undefined
+  /** Supplementary groups of every process, beside the image's own. */
+  readonly groups: readonly number[]
   readonly workingDir: string | undefined
   readonly mounts: readonly MountRule[]
   readonly secrets: readonly SecretRule[]
@@ -48,6 +44,8 @@ export interface ContainerRule {
   readonly terminal: boolean
   readonly stdin: boolean
   readonly logs: boolean
+  /** Absolute path of the file whose end the host reads when the container has ended; undefined: none. */
+  readonly terminationMessage: string | undefined
   readonly exec: readonly (readonly string[])[]
   readonly ports: readonly number[]
   /** Signals the host may send besides TERM, KILL and the image's stop signal. */
@@ -90,6 +88,7 @@ const CONTAINER_KEYS = [
   'env',
   'serviceEnv',
   'user',
+  'groups',
   'workingDir',
   'mounts',
   'secrets',
@@ -98,6 +97,7 @@ const CONTAINER_KEYS = [
   'terminal',
   'stdin',
   'logs',
+  'terminationMessage',
   'exec',
   'ports',
   'signals',
@@ -108,8 +108,8 @@ const CONTAINER_KEYS = [
   'max',
 ] as const
 
-/** One entry of `containers`. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
-export function readContainerRule(node: PolicyNode): ContainerRule {
+/** One entry of `containers`. `volumes` are the pod's, by name. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
+export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string, VolumeRule>): ContainerRule {
   const fields = node.fields(CONTAINER_KEYS)
   const name = matching(
     requiredField(fields, 'name', node),
@@ -133,14 +133,16 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     env: parseEnvRules(fields.get('env')),
     serviceEnv: fields.get('serviceEnv')?.boolean() ?? false,
     user: fields.get('user')?.string(),
+    groups: listOf(fields.get('groups'), (item) => item.integer(0, 0xfffffffe)),
     workingDir: optionalPath(fields.get('workingDir')),
-    mounts: listOf(fields.get('mounts'), parseMount),
+    mounts: listOf(fields.get('mounts'), (item) => readMountRule(item, volumes)),
     secrets: listOf(fields.get('secrets'), parseSecret),
     identity: readIdentityRule(fields.get('identity')),
     readOnlyRoot: fields.get('readOnlyRoot')?.boolean() ?? false,
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
     logs: fields.get('logs')?.oneOf(['none', 'allow']) === 'allow',
+    terminationMessage: optionalPath(fields.get('terminationMessage')),
     exec: listOf(fields.get('exec'), (item) => nonEmpty(item, strings(item))),
     ports: listOf(fields.get('ports'), (item) => item.integer(1, 65535)),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
@@ -163,17 +165,6 @@ function parseArgs(node: PolicyNode | undefined): ArgsRule {
     return { kind: 'from-image' }
   }
   return { kind: 'exact', args: nonEmpty(node, strings(node)) }
-}
-
-function parseMount(node: PolicyNode): MountRule {
-  const fields = node.fields(['kind', 'path', 'readOnly', 'maxBytes', 'required'])
-  return {
-    kind: requiredField(fields, 'kind', node).oneOf(['scratch', 'tmpfs']),
-    path: absolutePath(requiredField(fields, 'path', node)),
-    readOnly: fields.get('readOnly')?.boolean() ?? false,
-    maxBytes: fields.get('maxBytes')?.integer(4096, Number.MAX_SAFE_INTEGER),
-    required: fields.get('required')?.boolean() ?? true,
-  }
 }
 
 function parseSecret(node: PolicyNode): SecretRule {
@@ -228,7 +219,7 @@ function nonEmpty(node: PolicyNode, values: string[]): readonly string[] {
   return values
 }
 
-function matching(node: PolicyNode, pattern: RegExp, problem: string): string {
+export function matching(node: PolicyNode, pattern: RegExp, problem: string): string {
   const text = node.string()
   if (!pattern.test(text)) throw node.fail(problem)
   return text

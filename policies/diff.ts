@@ -5,6 +5,7 @@
 import type { ContainerRule } from './container-rule.ts'
 import { describeEnvRule } from './env-rule.ts'
 import type { Range } from './resource-rule.ts'
+import { isContentRule, type VolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 export interface PolicyDifference {
@@ -23,7 +24,8 @@ export function diffPolicies(before: WorkloadPolicy, after: WorkloadPolicy): Pol
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
-  return new Set([`imagePolicy: ${image}`, ...policy.containers.flatMap(containerPermissions)])
+  const volumes = [...policy.volumes.values()].map((rule) => `volumes.${rule.name}: ${describeVolume(rule)}`)
+  return new Set([`imagePolicy: ${image}`, ...volumes, ...policy.containers.flatMap(containerPermissions)])
 }
 
 function containerPermissions(rule: ContainerRule): string[] {
@@ -39,8 +41,13 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...flag('serviceEnv', rule.serviceEnv, 'variables of Kubernetes services'),
     permission('user', rule.user ?? 'the image’s own'),
     permission('workingDir', rule.workingDir ?? 'the image’s own'),
-    ...rule.mounts.flatMap(({ kind, path, readOnly, maxBytes, required }) => [
-      permission('mounts', `${kind} at ${path}${readOnly ? ', read-only' : ''}${required ? ', always' : ''}`),
+    ...each('groups', rule.groups.map(String)),
+    ...each('terminationMessage', rule.terminationMessage === undefined ? [] : [rule.terminationMessage]),
+    ...rule.mounts.flatMap(({ kind, path, readOnly, maxBytes, required, volume, subPath }) => [
+      permission(
+        'mounts',
+        `${volume === undefined ? kind : `${subPath === undefined ? '' : `${subPath} of `}volume ${volume.name}`} at ${path}${readOnly ? ', read-only' : ''}${required ? ', always' : ''}`,
+      ),
       permission(
         'mounts',
         `${kind} at ${path} of ${maxBytes === undefined ? 'any size' : `at most ${maxBytes} bytes`}`,
@@ -70,6 +77,15 @@ function containerPermissions(rule: ContainerRule): string[] {
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]
+}
+
+function describeVolume(rule: VolumeRule): string {
+  if (!isContentRule(rule)) {
+    const size = rule.maxBytes === undefined ? 'any size' : `at most ${rule.maxBytes} bytes`
+    return `${rule.kind} of ${size}${rule.gid === undefined ? '' : `, group ${rule.gid}`}`
+  }
+  const content = rule.mutable ? 'of changing content' : (rule.digest ?? 'of any content, once')
+  return `${rule.kind} ${content}, mode ${rule.mode.toString(8)}, owner ${rule.uid}:${rule.gid}`
 }
 
 function describe(range: Range | undefined, unit: string): string {

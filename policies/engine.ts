@@ -8,6 +8,7 @@ import {
   checkEnv,
   checkEqual,
   checkFlag,
+  checkGroups,
   checkMounts,
   checkResources,
   denied,
@@ -15,7 +16,9 @@ import {
   sameList,
 } from './container-checks.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
-import type { ContainerRequest, ExecRequest } from './requests.ts'
+import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
+import { checkContent, checkVolume } from './volume-checks.ts'
+import type { ContentVolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 /** The policy's view of a container that may be created. The host's words appear only where a rule allowed them. */
@@ -73,6 +76,7 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.terminal`, rule.terminal, request.terminal)
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const mounts = checkMounts(rule, request)
+    checkGroups(rule, request.groups ?? [])
     checkResources(rule, request)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
@@ -105,6 +109,16 @@ export class PolicyEngine {
   /** Forgets a container that is gone, so that its place may be used again. */
   release(containerId: string): void {
     this.#containers.delete(containerId)
+  }
+
+  /** Content may be delivered for this volume; what it is, `admitContent` judges. */
+  admitVolume(request: VolumeRequest): ContentVolumeRule {
+    return checkVolume(this.#policy.volumes, request)
+  }
+
+  /** @param before digest of the content that the volume has; undefined: none yet */
+  admitContent(rule: ContentVolumeRule, digest: string, before: string | undefined): void {
+    checkContent(rule, digest, before)
   }
 
   admitExec(request: ExecRequest): void {

@@ -14,6 +14,8 @@ export interface ContainerRequest {
   readonly user: string
   readonly workingDir: string
   readonly mounts: readonly MountRequest[]
+  /** Supplementary groups. */
+  readonly groups?: readonly number[]
   readonly terminal: boolean
   readonly stdin: boolean
   readonly resources: AskedResources
@@ -25,6 +27,14 @@ export interface MountRequest {
   readonly readOnly: boolean
   /** 0: none asked for. */
   readonly sizeLimitBytes: number
+  /** Name of the pod's volume; empty: the policy's. */
+  readonly volume?: string
+}
+
+/** Content for a volume of the pod. */
+export interface VolumeRequest {
+  readonly kind: string
+  readonly name: string
 }
 
 export interface ExecRequest {

@@ -123,6 +123,7 @@ const CONTAINER_KEYS = [
   'user',
   'workingDir',
   'mounts',
+  'groups',
   'terminal',
   'stdin',
   'resources',
@@ -143,6 +144,7 @@ function readContainer(node: PolicyNode): ContainerRequest {
     user: fields.get('user')?.string() ?? '',
     workingDir: fields.get('workingDir')?.string() ?? '',
     mounts: (fields.get('mounts')?.items() ?? []).map(readMount),
+    groups: (fields.get('groups')?.items() ?? []).map((item) => item.integer(0, 0xfffffffe)),
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
     resources: readResources(fields.get('resources')),
@@ -150,12 +152,13 @@ function readContainer(node: PolicyNode): ContainerRequest {
 }
 
 function readMount(node: PolicyNode): ContainerRequest['mounts'][number] {
-  const fields = node.fields(['kind', 'path', 'readOnly', 'sizeLimitBytes'])
+  const fields = node.fields(['kind', 'path', 'readOnly', 'sizeLimitBytes', 'volume'])
   return {
     kind: needed(fields, 'kind', node).string(),
     destination: needed(fields, 'path', node).string(),
     readOnly: fields.get('readOnly')?.boolean() ?? false,
     sizeLimitBytes: fields.get('sizeLimitBytes')?.integer(0, Number.MAX_SAFE_INTEGER) ?? 0,
+    volume: fields.get('volume')?.string() ?? '',
   }
 }
 

@@ -17,6 +17,7 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
+import { PodVolumes } from './pod-volumes.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -46,6 +47,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
   const engine = new PolicyEngine(policy)
+  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch })
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),
@@ -54,10 +56,11 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
+    volumes,
     hostname: request.hostname,
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
-  return { policy: engine, containers }
+  return { policy: engine, containers, volumes }
 }
 
 /** Undefined on platform `none`, which the measured command line names. */

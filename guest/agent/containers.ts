@@ -74,7 +74,7 @@ export class Containers {
         },
         undo,
       )
-      const { image, cgroupPath, firstProcess, running } = created
+      const { image, cgroupPath, firstProcess, running, messagePath } = created
       const container = new Container(
         {
           id: containerId,
@@ -85,6 +85,7 @@ export class Containers {
           config: image.config,
           firstProcess,
           stdin,
+          messagePath,
           undo: undo.move(),
         },
         platform.files,

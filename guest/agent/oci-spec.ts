@@ -55,11 +55,12 @@ export function buildProcess(input: Omit<SpecInput, 'rootfs' | 'cgroupPath' | 'r
       hint: 'Write `args` for this container in the policy.',
     })
   }
+  const groups = [...new Set([...user.additionalGids, ...admitted.rule.groups])]
   const capabilities = admitted.rule.capabilities.map((name) => `CAP_${name}`)
   const defaults = [DEFAULT_PATH, `HOSTNAME=${hostname}`, `HOME=${user.home}`, ...(terminal ? ['TERM=xterm'] : [])]
   return {
     terminal,
-    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+    user: { uid: user.uid, gid: user.gid, additionalGids: groups },
     args,
     env: mergeEnv(defaults, config.env, admitted.env),
     cwd: admitted.rule.workingDir ?? config.workingDir,
@@ -84,7 +85,7 @@ export function buildOciSpec(input: SpecInput): object {
     root: { path: input.rootfs, readonly: admitted.rule.readOnlyRoot },
     mounts: [
       ...SYSTEM_MOUNTS,
-      ...admitted.mounts.filter((mount) => mount.kind === 'tmpfs').map(tmpfs),
+      ...admitted.mounts.filter(({ kind, volume }) => kind === 'tmpfs' && volume === undefined).map(tmpfs),
       ...input.binds.map(bind),
     ],
     linux: {

@@ -19,6 +19,7 @@ import {
   MAX_ARGS,
   MAX_ARGS_CHARS,
   MAX_ENV,
+  MAX_GROUPS,
   MAX_HOST_ENTRIES,
   MAX_INTERFACES,
   MAX_MOUNTS,
@@ -83,6 +84,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
   resources: ResourceLimits
 } {
   atMost(message.mounts, MAX_MOUNTS, 'mounts')
+  atMost(message.groups, MAX_GROUPS, 'groups')
   const resources = parseResources(message.resources)
   const request = {
     containerId: parseId(message.containerId, 'container_id'),
@@ -93,6 +95,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
     user: text(message.user, 'user'),
     workingDir: text(message.workingDir, 'working_dir'),
     mounts: message.mounts.map(parseMount),
+    groups: message.groups,
     terminal: message.terminal,
     stdin: message.stdin,
     resources,
@@ -148,6 +151,7 @@ function parseMount(mount: MountMessage): ContainerRequest['mounts'][number] {
     destination: text(mount.destination, 'mounts.destination'),
     readOnly: mount.readOnly,
     sizeLimitBytes: amount(mount.sizeLimitBytes, 'mounts.size_limit_bytes'),
+    volume: text(mount.volume, 'mounts.volume'),
   }
 }
 

@@ -24,7 +24,9 @@ export interface Files {
   /** Writes to a file that the kernel offers (proc, sysfs, cgroup), in one write. */
   control(path: string, text: string): Promise<void>
   /** With missing parents; an existing directory is fine. */
-  mkdir(path: string, mode: number): Promise<void>
+  mkdir(path: string, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** A symbolic link at `path`, in place of what was there, atomically. */
+  link(path: string, target: string): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
   remove(path: string): Promise<void>
   /** Names; empty when there is no such directory. */
@@ -117,6 +119,17 @@ export interface Storage {
   mount(request: MountRequest): Promise<void>
   /** Detaches at once; what still uses it keeps it until it is done. */
   unmount(target: string): Promise<void>
+  /**
+   * Makes the file or directory `path` of a volume appear at `target`, which is made: resolution never leaves `root`, where
+   * a workload may have chosen every name and link. With `make`, directories that are missing are made with that mode and
+   * owner. Throws `UnavailableError` ERR_VOLUME_PATH when there is no such file or directory.
+   */
+  bindInRoot(request: {
+    readonly root: string
+    readonly path: string
+    readonly target: string
+    readonly make: { readonly mode: number; readonly gid: number } | undefined
+  }): Promise<void>
   /** Path of the loop device over `file`; read-only unless asked otherwise. */
   attachLoop(file: string, options: { readOnly: boolean }): Promise<string>
   detachLoop(device: string): Promise<void>

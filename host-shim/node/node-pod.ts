@@ -12,7 +12,10 @@ import { describePodNetwork, joinPodNetwork, leavePodNetwork } from '../network/
 import { GuestRefusalError, type ProcessName } from '../pod/agent-client.ts'
 import { isSameProcess } from '../pod/process-identity.ts'
 import { podPaths, removePod } from '../pod/state-dir.ts'
+import { writeTerminationMessage } from '../volumes/termination-message.ts'
+import { VolumeFeed } from '../volumes/volume-feed.ts'
 import { readBundle } from './bundle.ts'
+import { mountedVolumes } from './container-request.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
 import type { NodeConfig } from './node-config.ts'
@@ -30,6 +33,8 @@ export class NodePod {
   readonly record: PodRecord
   readonly processes: Processes
   readonly containerd: GrpcClient
+  /** Content of the host for the guest's volumes. */
+  readonly volumes: VolumeFeed
   readonly #config: NodeConfig
   readonly #store: PodStore
   readonly #publisher: EventPublisher
@@ -47,6 +52,10 @@ export class NodePod {
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
     this.#store = store
+    this.volumes = new VolumeFeed({
+      send: (messages) => this.guest().agent.setVolume(messages),
+      log: (line) => config.log(`pod ${record.sandboxId}: ${line}`),
+    })
     const { namespace, events, containerd } = record
     this.#publisher = new EventPublisher({ namespace, address: containerd.ttrpc, events, saved: () => this.save() })
     this.#relay.promise.catch(() => undefined)
@@ -196,6 +205,7 @@ export class NodePod {
   }
 
   async #end(): Promise<void> {
+    this.volumes[Symbol.dispose]()
     await this.stopMachine(UNKNOWN_EXIT, 0)
     for (const task of this.processes.tasks()) {
       await this.stopped({ task, execId: '', record: task }, UNKNOWN_EXIT)
@@ -237,10 +247,20 @@ export class NodePod {
     this.#use(await adoptMachine(this.#config.stateRoot, podIdOf(sandboxId), machine))
     for (const task of this.processes.tasks()) {
       if (task.kind === 'sandbox' || task.status === 'creating') continue
+      await this.#resumeVolumes(task)
       this.watch({ task, execId: '', record: task })
       for (const [execId, record] of Object.entries(task.execs)) {
         if (record.status === 'running') this.watch({ task, execId, record })
       }
+    }
+  }
+
+  async #resumeVolumes(task: TaskRecord): Promise<void> {
+    const bundle = await readBundle(task.bundle).catch(() => undefined)
+    const volumes = await mountedVolumes(bundle?.mounts ?? [], async () => false).catch(() => [])
+    for (const { kind, name, directory } of volumes) {
+      if (kind !== 'scratch' && kind !== 'tmpfs' && directory !== undefined)
+        this.volumes.adopt({ kind, name, directory })
     }
   }
 
@@ -250,13 +270,26 @@ export class NodePod {
     const machine = this.guest()
     const name: ProcessName = execId === '' ? { containerId: task.id } : { containerId: task.id, execId }
     try {
-      const { exitCode, oomKilled } = await machine.agent.wait(name)
-      if (execId === '') task.oomKilled = oomKilled
+      const { exitCode, oomKilled, terminationMessage } = await machine.agent.wait(name)
+      if (execId === '') {
+        task.oomKilled = oomKilled
+        await this.#lastWords(task, terminationMessage)
+      }
       await this.stopped(process, exitCode)
     } catch (error) {
       // The machine is gone, and with it everything: told by whoever watches it. A guest that does not know the process
       // any more has lost it.
       if (error instanceof GuestRefusalError) await this.stopped(process, UNKNOWN_EXIT)
+    }
+  }
+
+  /** Before the end is told: the kubelet reads it then. */
+  async #lastWords(task: TaskRecord, message: Uint8Array): Promise<void> {
+    try {
+      const { mounts } = await readBundle(task.bundle)
+      await writeTerminationMessage(mounts, message)
+    } catch (error) {
+      this.#config.log(`pod ${this.record.sandboxId}: no termination message: ${errorText(error)}`)
     }
   }
 

@@ -28,7 +28,7 @@ import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
 import { parseBundleProcess, parseLinuxResources, readBundle } from './bundle.ts'
-import { containerRequest, execRequest, requestedLimits } from './container-request.ts'
+import { containerRequest, execRequest, mountedVolumes, requestedLimits } from './container-request.ts'
 import { eventRecord } from './event-publisher.ts'
 import { createInGuest, startInGuest } from './guest-steps.ts'
 import type { NodePod } from './node-pod.ts'
@@ -282,14 +282,19 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
   const sandbox = await readBundle(record.bundle)
   const name = bundle.annotations[ANNOTATION.imageName] ?? ''
   const image = await readImageConfig(containerd, record.namespace, name)
-  const request = await containerRequest({
+  const volumes = await mountedVolumes(bundle.mounts, async (path) => (await statfs(path)).type === TMPFS_MAGIC)
+  for (const { kind, name, directory } of volumes) {
+    if (kind !== 'scratch' && kind !== 'tmpfs' && directory !== undefined)
+      await pod.volumes.add({ kind, name, directory })
+  }
+  const request = containerRequest({
     containerId: task.id,
     bundle,
     image,
     hostname: sandbox.hostname,
     terminal: task.terminal,
     stdin: task.stdin !== '',
-    isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
+    volumes,
   })
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {

@@ -154,6 +154,10 @@ void ExportStorage(Napi::Env env, Napi::Object& exports) {
   Export(env, exports, "unmount", [](const Info& i) {
     return OnThread(i, [target = Text(i, 0), flags = Int(i, 1)] { return Unmount(target, flags); });
   });
+  Export(env, exports, "bindInRoot", [](const Info& i) {
+    return OnThread(i, [root = Text(i, 0), path = Text(i, 1), target = Text(i, 2), mode = Unsigned(i, 3),
+                        gid = Unsigned(i, 4)] { return BindInRoot(root, path, target, mode, gid); });
+  });
   Export(env, exports, "attachLoop", [](const Info& i) {
     return OnThread(i, [file = Text(i, 0), read_only = Flag(i, 1), direct = Flag(i, 2)] {
       return AttachLoop(file, read_only, direct);

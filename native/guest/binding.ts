@@ -32,6 +32,7 @@ export interface Binding {
   close(fd: number): number
   mount(source: string, target: string, type: string, flags: number, data: string): Promise<number>
   unmount(target: string, flags: number): Promise<number>
+  bindInRoot(root: string, path: string, target: string, mode: number, gid: number): Promise<number>
   attachLoop(file: string, readOnly: boolean, directIo: boolean): Promise<number>
   detachLoop(device: string): Promise<number>
   createMapped(name: string, target: string, parameters: string, sectors: number, readOnly: boolean): Promise<number>

@@ -46,6 +46,21 @@ export async function unmount(target: string, lazy = false): Promise<void> {
   check(`unmount ${target}`, await native().unmount(target, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)))
 }
 
+/**
+ * Makes the file or directory `path` below `root` appear at `target`; symbolic links resolve inside `root`.
+ * @param make mode and group of directories that are missing and then made; undefined: all must exist
+ * @throws SyscallError EINVAL for anything but a file or directory
+ */
+export async function bindInRoot(
+  root: string,
+  path: string,
+  target: string,
+  make: { readonly mode: number; readonly gid: number } | undefined,
+): Promise<void> {
+  const { mode, gid } = make ?? { mode: 0, gid: 0 }
+  check(`bind ${path} below ${root}`, await native().bindInRoot(root, path, target, mode, gid))
+}
+
 /** @returns the path of the loop device */
 export async function attachLoop(file: string, options: { readOnly: boolean; directIo: boolean }): Promise<string> {
   return `/dev/loop${check(`loop ${file}`, await native().attachLoop(file, options.readOnly, options.directIo))}`

@@ -12,6 +12,11 @@ int Mount(const std::string& source, const std::string& target, const std::strin
           const std::string& data) noexcept;
 int Unmount(const std::string& target, int flags) noexcept;
 
+// Makes the file or directory `path` below `root` appear at `target`, which is made. Links resolve inside `root`, whoever
+// changes them meanwhile. A `mode` other than 0 is that of directories which are missing and are made, owned by `gid`.
+int BindInRoot(const std::string& root, const std::string& path, const std::string& target, uint32_t mode,
+               uint32_t gid) noexcept;
+
 // Number of the /dev/loop<N> that now shows `file`, 512-byte sectors.
 int AttachLoop(const std::string& file, bool read_only, bool direct_io) noexcept;
 int DetachLoop(const std::string& device) noexcept;

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlIqECChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIrcBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqhQMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDSqHAQoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX0NSRUFURUQQARIbChdDT05UQUlORVJfU1RBVEVfUlVOTklORxACEhoKFkNPTlRBSU5FUl9TVEFURV9FWElURUQQAyq2AQoKU3RyZWFtS2luZBIbChdTVFJFQU1fS0lORF9VTlNQRUNJRklFRBAAEhUKEVNUUkVBTV9LSU5EX1NURElOEAESFgoSU1RSRUFNX0tJTkRfU1RET1VUEAISFgoSU1RSRUFNX0tJTkRfU1RERVJSEAMSGAoUU1RSRUFNX0tJTkRfVEVSTUlOQUwQBBIUChBTVFJFQU1fS0lORF9QT1JUEAUSFAoQU1RSRUFNX0tJTkRfTE9HUxAGMsoMCgVBZ2VudBJUCglHZXRTdGF0dXMSIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1JlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1Jlc3BvbnNlElcKCkdldFJlYXNvbnMSIy5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVzcG9uc2USTgoLV2F0Y2hFdmVudHMSJC5jYWlzc29uLmFnZW50LnYxLldhdGNoRXZlbnRzUmVxdWVzdBoXLmNhaXNzb24uYWdlbnQudjEuRXZlbnQwARJdCgxTdGFydFNhbmRib3gSJS5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlcXVlc3QaJi5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlc3BvbnNlEmYKD0NyZWF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOU3RhcnRDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJaCgtFeGVjUHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1Jlc3BvbnNlEmAKDVNpZ25hbFByb2Nlc3MSJi5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GicuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USWgoLV2FpdFByb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXNwb25zZRJjCg5SZXNpemVUZXJtaW5hbBInLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEmYKD0RlbGV0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USYwoOTGlzdENvbnRhaW5lcnMSJy5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJRCghHZXRTdGF0cxIhLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXF1ZXN0GiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1Jlc3BvbnNlEmYKD1VwZGF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOUGF1c2VDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJXCgpPcGVuU3RyZWFtEiMuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlc3BvbnNlElEKCFNodXRkb3duEiEuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlIrECChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcxIOCgZncm91cHMYDiADKA0iHAoKU3RyaW5nTGlzdBIOCgZ2YWx1ZXMYASADKAkiZwoFTW91bnQSDAoEa2luZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIRCglyZWFkX29ubHkYAyABKAgSGAoQc2l6ZV9saW1pdF9ieXRlcxgEIAEoBBIOCgZ2b2x1bWUYBSABKAkifAoJUmVzb3VyY2VzEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgBIAEoBBIUCgxjcHVfcXVvdGFfdXMYAiABKAQSFQoNY3B1X3BlcmlvZF91cxgDIAEoBBISCgpjcHVfc2hhcmVzGAQgASgEEhIKCnBpZHNfbGltaXQYBSABKAQiLwoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USFAoMaW1hZ2VfZGlnZXN0GAEgASgJIi0KFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiKwoWU3RhcnRDb250YWluZXJSZXNwb25zZRIRCglndWVzdF9waWQYASABKA0imgEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIMCgRhcmdzGAMgAygJEgsKA2VudhgEIAMoCRIMCgR1c2VyGAUgASgJEhMKC3dvcmtpbmdfZGlyGAYgASgJEhAKCHRlcm1pbmFsGAcgASgIEg0KBXN0ZGluGAggASgIIigKE0V4ZWNQcm9jZXNzUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIloKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg4KBnNpZ25hbBgDIAEoDRILCgNhbGwYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJvChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQSEgoKb29tX2tpbGxlZBgDIAEoCBIbChN0ZXJtaW5hdGlvbl9tZXNzYWdlGAQgASgMIl0KFVJlc2l6ZVRlcm1pbmFsUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIPCgdjb2x1bW5zGAMgASgNEgwKBHJvd3MYBCABKA0iGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSI/ChZEZWxldGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJIkIKF0RlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQiFwoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0Ik0KFkxpc3RDb250YWluZXJzUmVzcG9uc2USMwoKY29udGFpbmVycxgBIAMoCzIfLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVySW5mbyK3AQoNQ29udGFpbmVySW5mbxIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxpbWFnZV9kaWdlc3QYAyABKAkSLwoFc3RhdGUYBCABKA4yIC5jYWlzc29uLmFnZW50LnYxLkNvbnRhaW5lclN0YXRlEhEKCWd1ZXN0X3BpZBgFIAEoDRIRCglleGl0X2NvZGUYBiABKAUSFQoNc3RhcnRlZF9hdF9tcxgHIAEoBCInCg9HZXRTdGF0c1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIpQBChBHZXRTdGF0c1Jlc3BvbnNlEhQKDGNwdV91c2FnZV91cxgBIAEoBBITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBSABKAQSDAoEcGlkcxgGIAEoBCJeChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIuCglyZXNvdXJjZXMYAiABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIZChdVcGRhdGVDb250YWluZXJSZXNwb25zZSI9ChVQYXVzZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCCIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlInkKEFNldFZvbHVtZVJlcXVlc3QSKgoEa2luZBgBIAEoDjIcLmNhaXNzb24uYWdlbnQudjEuVm9sdW1lS2luZBIMCgRuYW1lGAIgASgJEisKBWZpbGVzGAMgAygLMhwuY2Fpc3Nvbi5hZ2VudC52MS5Wb2x1bWVGaWxlIisKClZvbHVtZUZpbGUSDAoEcGF0aBgBIAEoCRIPCgdjb250ZW50GAIgASgMIhMKEVNldFZvbHVtZVJlc3BvbnNlIoQBChFPcGVuU3RyZWFtUmVxdWVzdBIqCgRraW5kGAEgASgOMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJlYW1LaW5kEhQKDGNvbnRhaW5lcl9pZBgCIAEoCRIPCgdleGVjX2lkGAMgASgJEgwKBHBvcnQYBCABKA0SDgoGZm9sbG93GAUgASgIIiQKEk9wZW5TdHJlYW1SZXNwb25zZRIOCgZ0aWNrZXQYASABKAkiEQoPU2h1dGRvd25SZXF1ZXN0IhIKEFNodXRkb3duUmVzcG9uc2UqkQEKBVN0YWdlEhUKEVNUQUdFX1VOU1BFQ0lGSUVEEAASDwoLU1RBR0VfUkVBRFkQARIRCg1TVEFHRV9ORVRXT1JLEAISEwoPU1RBR0VfQVRURVNUSU5HEAMSEgoOU1RBR0VfQVRURVNURUQQBBIQCgxTVEFHRV9GQUlMRUQQBRISCg5TVEFHRV9TVE9QUElORxAGKoUDCglFdmVudEtpbmQSGgoWRVZFTlRfS0lORF9VTlNQRUNJRklFRBAAEhwKGEVWRU5UX0tJTkRfU1RBR0VfTkVUV09SSxABEh4KGkVWRU5UX0tJTkRfU1RBR0VfQVRURVNUSU5HEAISHQoZRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RFRBADEhwKGEVWRU5UX0tJTkRfUFVMTF9NQU5JRkVTVBAEEh0KGUVWRU5UX0tJTkRfUFVMTF9TSUdOQVRVUkUQBRIZChVFVkVOVF9LSU5EX1BVTExfTEFZRVIQBhIYChRFVkVOVF9LSU5EX1BVTExfRE9ORRAHEhcKE0VWRU5UX0tJTkRfTUVBU1VSRUQQCBIWChJFVkVOVF9LSU5EX0NSRUFURUQQCRIWChJFVkVOVF9LSU5EX1NUQVJURUQQChIVChFFVkVOVF9LSU5EX0VYSVRFRBALEhYKEkVWRU5UX0tJTkRfUkVGVVNFRBAMEhUKEUVWRU5UX0tJTkRfRkFJTEVEEA0qhwEKDkNvbnRhaW5lclN0YXRlEh8KG0NPTlRBSU5FUl9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9TVEFURV9DUkVBVEVEEAESGwoXQ09OVEFJTkVSX1NUQVRFX1JVTk5JTkcQAhIaChZDT05UQUlORVJfU1RBVEVfRVhJVEVEEAMqlgEKClZvbHVtZUtpbmQSGwoXVk9MVU1FX0tJTkRfVU5TUEVDSUZJRUQQABIaChZWT0xVTUVfS0lORF9DT05GSUdfTUFQEAESFgoSVk9MVU1FX0tJTkRfU0VDUkVUEAISGQoVVk9MVU1FX0tJTkRfUFJPSkVDVEVEEAMSHAoYVk9MVU1FX0tJTkRfRE9XTldBUkRfQVBJEAQqtgEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9TVERJThABEhYKElNUUkVBTV9LSU5EX1NURE9VVBACEhYKElNUUkVBTV9LSU5EX1NUREVSUhADEhgKFFNUUkVBTV9LSU5EX1RFUk1JTkFMEAQSFAoQU1RSRUFNX0tJTkRfUE9SVBAFEhQKEFNUUkVBTV9LSU5EX0xPR1MQBjKiDQoFQWdlbnQSVAoJR2V0U3RhdHVzEiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXNwb25zZRJXCgpHZXRSZWFzb25zEiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1Jlc3BvbnNlEk4KC1dhdGNoRXZlbnRzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFy5jYWlzc29uLmFnZW50LnYxLkV2ZW50MAESXQoMU3RhcnRTYW5kYm94EiUuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXF1ZXN0GiYuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJmCg9DcmVhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlN0YXJ0Q29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USWgoLRXhlY1Byb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXNwb25zZRJgCg1TaWduYWxQcm9jZXNzEiYuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBonLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEloKC1dhaXRQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVzcG9uc2USYwoOUmVzaXplVGVybWluYWwSJy5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJmCg9EZWxldGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDkxpc3RDb250YWluZXJzEicuY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUQoIR2V0U3RhdHMSIS5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXNwb25zZRJmCg9VcGRhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlBhdXNlQ29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USVgoJU2V0Vm9sdW1lEiIuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXNwb25zZSgBElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -417,6 +417,13 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
    * @generated from field: caisson.agent.v1.Resources resources = 11;
    */
   resources?: Resources | undefined;
+
+  /**
+   * Supplementary groups beside the image's own.
+   *
+   * @generated from field: repeated uint32 groups = 14;
+   */
+  groups: number[];
 };
 
 /**
@@ -448,7 +455,8 @@ export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
  */
 export type Mount = Message<"caisson.agent.v1.Mount"> & {
   /**
-   * "scratch" (emptyDir), "tmpfs". Secrets are mounted by the policy, never by request.
+   * "scratch", "tmpfs" (emptyDir), "config-map", "secret", "projected", "downward-api". Resources of the verifier are
+   * mounted by the policy, never by request.
    *
    * @generated from field: string kind = 1;
    */
@@ -468,6 +476,13 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
    * @generated from field: uint64 size_limit_bytes = 4;
    */
   sizeLimitBytes: bigint;
+
+  /**
+   * Name of the pod's volume; empty: the policy's. Which part of it is mounted is for the policy to say.
+   *
+   * @generated from field: string volume = 5;
+   */
+  volume: string;
 };
 
 /**
@@ -725,6 +740,14 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
    * @generated from field: bool oom_killed = 3;
    */
   oomKilled: boolean;
+
+  /**
+   * The end of what the first process wrote to its termination message file, at most 4096 bytes; empty unless the policy
+   * lets it out.
+   *
+   * @generated from field: bytes termination_message = 4;
+   */
+  terminationMessage: Uint8Array;
 };
 
 /**
@@ -1032,6 +1055,72 @@ export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse> = 
   messageDesc(file_agent, 36);
 
 /**
+ * @generated from message caisson.agent.v1.SetVolumeRequest
+ */
+export type SetVolumeRequest = Message<"caisson.agent.v1.SetVolumeRequest"> & {
+  /**
+   * Kind and name are read from the first message and absent from others.
+   *
+   * @generated from field: caisson.agent.v1.VolumeKind kind = 1;
+   */
+  kind: VolumeKind;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: repeated caisson.agent.v1.VolumeFile files = 3;
+   */
+  files: VolumeFile[];
+};
+
+/**
+ * Describes the message caisson.agent.v1.SetVolumeRequest.
+ * Use `create(SetVolumeRequestSchema)` to create a new message.
+ */
+export const SetVolumeRequestSchema: GenMessage<SetVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_agent, 37);
+
+/**
+ * @generated from message caisson.agent.v1.VolumeFile
+ */
+export type VolumeFile = Message<"caisson.agent.v1.VolumeFile"> & {
+  /**
+   * Relative, "a/b". Empty: the content continues the file before.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: bytes content = 2;
+   */
+  content: Uint8Array;
+};
+
+/**
+ * Describes the message caisson.agent.v1.VolumeFile.
+ * Use `create(VolumeFileSchema)` to create a new message.
+ */
+export const VolumeFileSchema: GenMessage<VolumeFile> = /*@__PURE__*/
+  messageDesc(file_agent, 38);
+
+/**
+ * @generated from message caisson.agent.v1.SetVolumeResponse
+ */
+export type SetVolumeResponse = Message<"caisson.agent.v1.SetVolumeResponse"> & {
+};
+
+/**
+ * Describes the message caisson.agent.v1.SetVolumeResponse.
+ * Use `create(SetVolumeResponseSchema)` to create a new message.
+ */
+export const SetVolumeResponseSchema: GenMessage<SetVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_agent, 39);
+
+/**
  * @generated from message caisson.agent.v1.OpenStreamRequest
  */
 export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & {
@@ -1070,7 +1159,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 40);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -1089,7 +1178,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 41);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -1102,7 +1191,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 42);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -1115,7 +1204,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 40);
+  messageDesc(file_agent, 43);
 
 /**
  * @generated from enum caisson.agent.v1.Stage
@@ -1299,6 +1388,47 @@ export const ContainerStateSchema: GenEnum<ContainerState> = /*@__PURE__*/
   enumDesc(file_agent, 2);
 
 /**
+ * @generated from enum caisson.agent.v1.VolumeKind
+ */
+export const VolumeKind = {
+  /**
+   * @generated from enum value: VOLUME_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_CONFIG_MAP = 1;
+   */
+  CONFIG_MAP: 1,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_SECRET = 2;
+   */
+  SECRET: 2,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_PROJECTED = 3;
+   */
+  PROJECTED: 3,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_DOWNWARD_API = 4;
+   */
+  DOWNWARD_API: 4,
+} as const;
+
+/**
+ * @generated from enum caisson.agent.v1.VolumeKind
+ */
+export type VolumeKind = (typeof VolumeKind)[keyof typeof VolumeKind] | UnknownEnum;
+
+/**
+ * Describes the enum caisson.agent.v1.VolumeKind.
+ */
+export const VolumeKindSchema: GenEnum<VolumeKind> = /*@__PURE__*/
+  enumDesc(file_agent, 3);
+
+/**
  * @generated from enum caisson.agent.v1.StreamKind
  */
 export const StreamKind = {
@@ -1353,7 +1483,7 @@ export type StreamKind = (typeof StreamKind)[keyof typeof StreamKind] | UnknownE
  * Describes the enum caisson.agent.v1.StreamKind.
  */
 export const StreamKindSchema: GenEnum<StreamKind> = /*@__PURE__*/
-  enumDesc(file_agent, 3);
+  enumDesc(file_agent, 4);
 
 /**
  * @generated from service caisson.agent.v1.Agent
@@ -1493,6 +1623,17 @@ export const Agent: GenService<{
     methodKind: "unary";
     input: typeof PauseContainerRequestSchema;
     output: typeof PauseContainerResponseSchema;
+  },
+  /**
+   * The content of a volume that the kubelet filled. The first message names it, files follow, large ones in several
+   * messages; it appears as a whole or not at all, and only where the policy declares it.
+   *
+   * @generated from rpc caisson.agent.v1.Agent.SetVolume
+   */
+  setVolume: {
+    methodKind: "client_streaming";
+    input: typeof SetVolumeRequestSchema;
+    output: typeof SetVolumeResponseSchema;
   },
   /**
    * A one-time ticket for a raw stream of a process, or to a port of the sandbox.

@@ -1,6 +1,6 @@
 /** `Files` on Node. */
 import { constants } from 'node:fs'
-import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, symlink } from 'node:fs/promises'
 import { readInRoot, SyscallError } from '#native/guest/index'
 import { UnavailableError } from '#protocol/errors'
 import type { Files } from '../platform.ts'
@@ -36,10 +36,19 @@ export const nodeFiles: Files = {
     await file.write(text)
   },
 
-  mkdir: async (path, mode) => {
+  mkdir: async (path, mode, owner) => {
     const made = await mkdir(path, { recursive: true, mode })
+    if (made === undefined) return
+    if (owner !== undefined) await chown(path, owner.uid, owner.gid)
     // The file mode creation mask, 022 from PID 1 on, took bits away: users of a container could not write to a volume.
-    if (made !== undefined) await chmod(path, mode)
+    await chmod(path, mode)
+  },
+
+  link: async (path, target) => {
+    const fresh = `${path}.new`
+    await rm(fresh, { force: true })
+    await symlink(target, fresh)
+    await rename(fresh, path)
   },
 
   remove: (path) => rm(path, { recursive: true, force: true }),

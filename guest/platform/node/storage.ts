@@ -1,14 +1,17 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
 import {
   attachLoop,
+  bindInRoot,
   blockDeviceSize,
   createEncrypted,
   createMapped,
   detachLoop,
   mount,
   removeMapped,
+  SyscallError,
   unmount,
 } from '#native/guest/index'
+import { UnavailableError } from '#protocol/errors'
 import type { Files, Storage } from '../platform.ts'
 
 const SECTOR_BYTES = 512
@@ -19,8 +22,20 @@ export function nodeStorage(files: Files): Storage {
   return {
     mount: ({ source, target, type, flags, data }) => mount(source, target, { type, flags, data }),
     unmount: (target) => unmount(target, true),
-    // Buffered: what was just pulled is still in the page cache when it is mounted.
-    attachLoop: (file, { readOnly }) => attachLoop(file, { readOnly, directIo: false }),
+    bindInRoot: async ({ root, path, target, make }) => {
+      try {
+        await bindInRoot(root, path, target, make)
+      } catch (cause) {
+        if (!(cause instanceof SyscallError)) throw cause
+        throw new UnavailableError('ERR_VOLUME_PATH', `${path} cannot be mounted out of its volume: ${cause.errno}`, {
+          hint: 'Only files and directories inside the volume can be mounted; in volumes that the host fills they must exist.',
+          cause,
+        })
+      }
+    },
+    // Buffered where a layer is read: what was just pulled is still in the page cache. A volume's own file system has a
+    // page cache, and need not be kept twice.
+    attachLoop: (file, { readOnly }) => attachLoop(file, { readOnly, directIo: !readOnly }),
     detachLoop,
     openVerity: (name, device) => {
       const { data, hash, dataBlockSize, hashBlockSize, dataBlocks, hashOffset, rootHash, salt } = device

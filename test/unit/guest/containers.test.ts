@@ -8,6 +8,7 @@ import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
 import type { ImageMeasurement } from '#guest/agent/measurement'
 import type { CertificateSource } from '#guest/agent/pod-identity'
+import { PodVolumes } from '#guest/agent/pod-volumes'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { CreateContainerRequestSchema, EventKind, ExecProcessRequestSchema } from '#protocol/gen/agent_pb'
@@ -38,6 +39,10 @@ containers:
     image: ${TOKENED}
     user: "0"
     env: { TOKEN: { secret: default/key/token } }
+  - name: speaking
+    image: ${IMAGE}
+    user: "0"
+    terminationMessage: /dev/termination-log
   - name: named
     image: registry.test/app@sha256:${'e'.repeat(64)}
     user: "0"
@@ -65,6 +70,7 @@ function setUp(
     certificate: options.certificate,
     images: new ImageMounts(platform, '/l'),
     scratch: '/scratch',
+    volumes: new PodVolumes({ platform, policy, scratch: '/scratch' }),
     hostname: 'sandbox',
   })
   const containers = new Containers({ platform, policy, factory, events })
@@ -356,4 +362,22 @@ test('stopping everything asks first, waits, then kills', async (t) => {
   t.deepEqual(process?.signals, [3, 9])
   await stopped
   t.deepEqual(containers.list(), [])
+})
+
+test('last words leave the guest only where the policy says so, and their end only', async (t) => {
+  const { platform, containers, request } = setUp()
+  const silent = await containers.create(request())
+  const speaking = await containers.create(request({ containerId: 'two', name: 'speaking' }))
+  t.true(platform.log.includes('mount tmpfs /run/caisson/containers/c2/message'))
+  platform.content.set('/run/caisson/containers/c1/message/text', new Uint8Array(3))
+  platform.content.set(
+    '/run/caisson/containers/c2/message/text',
+    new Uint8Array(5000).map((_, index) => index % 256),
+  )
+  t.deepEqual(await silent.terminationMessage(), new Uint8Array())
+  const told = await speaking.terminationMessage()
+  t.deepEqual(
+    told,
+    new Uint8Array(4096).map((_, index) => (index + 5000 - 4096) % 256),
+  )
 })

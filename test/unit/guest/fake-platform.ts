@@ -120,6 +120,7 @@ export class FakePlatform implements Platform {
     },
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
+    link: async (path, target) => this.#step(`link ${path} ${target}`),
     remove: async (path) => {
       this.log.push(`remove ${path}`)
       for (const name of this.content.keys())
@@ -158,6 +159,7 @@ export class FakePlatform implements Platform {
   readonly storage: Platform['storage'] = {
     mount: async ({ target, type }: MountRequest) => this.#step(`mount ${type} ${target}`),
     unmount: async (target) => this.#step(`unmount ${target}`),
+    bindInRoot: async ({ root, path, target }) => this.#step(`bind ${root}|${path} ${target}`),
     attachLoop: async (file) => {
       this.#step(`loop ${file}`)
       return `/dev/loop:${file}`

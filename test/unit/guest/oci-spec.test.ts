@@ -8,6 +8,8 @@ import { admittedContainer, imageConfig } from './container-parts.ts'
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:34::/srv:\nnohome:x:40:40:::\n'
 const GROUP = 'root:x:0:\nweb:x:34:\nlogs:x:44:web,nohome\naudio:x:45:web\nbad:x:nan:web\n'
+/** A volume of the container's own. */
+const OWN = { volume: undefined, subPath: undefined }
 const NO_LIMITS = { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, cpuShares: 0, pids: 0 }
 
 function input(change: Partial<SpecInput> = {}): SpecInput {
@@ -79,7 +81,7 @@ test('the specification shares the sandbox’s network and host name and nothing
 
 test('limits, read-only root and mounts reach the specification', (t) => {
   const admitted = admittedContainer(
-    { mounts: [{ kind: 'tmpfs', path: '/cache', readOnly: false, maxBytes: 4096, required: true }] },
+    { mounts: [{ kind: 'tmpfs', path: '/cache', readOnly: false, maxBytes: 4096, required: true, ...OWN }] },
     { readOnlyRoot: true },
   )
   const resources = { memoryBytes: 1000, cpuQuotaUs: 5000, cpuPeriodUs: 0, cpuShares: 512, pids: 7 }

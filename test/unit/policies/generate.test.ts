@@ -3,11 +3,13 @@ import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { PolicyEngine } from '#policies/engine'
 import { injectPod } from '#policies/generate/inject'
-import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
+import { type PodTemplate, parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { type GeneratedPolicy, generatePolicy } from '#policies/generate/pod'
 import type { ContainerRequest } from '#policies/requests'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { DeniedError } from '#protocol/errors'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { type VolumeFile, volumeDigest } from '#protocol/volume-content'
 import { refusesOrKeeps } from '../parser-property.ts'
 
 const DIGEST = `sha256:${'a'.repeat(64)}`
@@ -16,6 +18,8 @@ const image = (reference: string) => ({
   pinned: `${reference.replace(/:[^/]*$/, '')}@${DIGEST}`,
   entrypoint: ['/entry'],
 })
+
+const digest = (files: readonly VolumeFile[]) => volumeDigest(nodeCrypto, files)
 
 function generate(yaml: string, options: { logs?: boolean; offline?: boolean } = {}): GeneratedPolicy {
   const objects = parseKubernetesFiles([{ name: 'pod.yaml', text: yaml }])
@@ -136,14 +140,14 @@ test('what would share something with the host is refused with a reason and a re
     securityContext: { privileged: true },
     volumeMounts: [
       { name: 'host', mountPath: '/host' },
-      { name: 'secret', mountPath: '/secret' },
-      { name: 'data', mountPath: '/data', subPath: 'x' },
+      { name: 'claim', mountPath: '/claim' },
+      { name: 'data', mountPath: '/data', subPathExpr: '$(POD)' },
       { name: 'none', mountPath: '/none' },
     ],
   }
   const volumes = [
     { name: 'host', hostPath: { path: '/' } },
-    { name: 'secret', secret: { secretName: 's' } },
+    { name: 'claim', persistentVolumeClaim: { claimName: 'c' } },
     { name: 'data', emptyDir: {} },
   ]
   const { yaml, refusals } = generate(pod(container, { volumes, hostNetwork: true }))
@@ -152,7 +156,7 @@ test('what would share something with the host is refused with a reason and a re
     [
       'hostNetwork',
       'containers.web.volumeMounts[/host]',
-      'containers.web.volumeMounts[/secret]',
+      'containers.web.volumeMounts[/claim]',
       'containers.web.volumeMounts[/data]',
       'containers.web.volumeMounts[/none]',
       'containers.web.securityContext.privileged',
@@ -160,6 +164,58 @@ test('what would share something with the host is refused with a reason and a re
   )
   t.true(refusals.every(({ reason, remedy }) => reason.length > 10 && remedy.length > 5))
   t.deepEqual(parseWorkloadPolicy(yaml).containers[0]?.mounts, [])
+})
+
+test('volumes of the pod are declared once, by what they are and by what is known of their content', (t) => {
+  const container = {
+    volumeMounts: [
+      { name: 'cache', mountPath: '/cache/', subPath: 'web/' },
+      { name: 'conf', mountPath: '/etc/app' },
+      { name: 'some', mountPath: '/etc/some' },
+      { name: 'keys', mountPath: '/etc/keys' },
+      { name: 'all', mountPath: '/etc/all' },
+    ],
+  }
+  const spec = {
+    securityContext: { fsGroup: 2000, supplementalGroups: [3000] },
+    volumes: [
+      { name: 'cache', emptyDir: { sizeLimit: '8Mi' } },
+      { name: 'unused', emptyDir: {} },
+      { name: 'conf', configMap: { name: 'conf' } },
+      { name: 'some', configMap: { name: 'conf', items: [{ key: 'mode', path: 'a/b' }] } },
+      { name: 'keys', secret: { secretName: 's' } },
+      { name: 'all', projected: { sources: [] } },
+    ],
+  }
+  const objects = parseKubernetesFiles([
+    { name: 'pod', text: pod(container, spec) },
+    { name: 'x', text: 'kind: ConfigMap\nmetadata: { name: conf }\ndata: { mode: fast }\nbinaryData: { raw: AAE= }' },
+  ])
+  const { yaml, choices, refusals } = generatePolicy(objects.templates[0] as PodTemplate, objects, {
+    image,
+    logs: false,
+    digest,
+  })
+  t.deepEqual([choices, refusals], [[], []])
+  const { volumes, containers } = parseWorkloadPolicy(yaml)
+  const files = (...named: [string, number[]][]) =>
+    digest(named.map(([path, bytes]) => ({ path, content: new Uint8Array(bytes) })))
+  const fast = [...Buffer.from('fast')]
+  t.deepEqual([...volumes.keys()], ['cache', 'conf', 'some', 'keys', 'all'])
+  t.like(volumes.get('cache'), { kind: 'scratch', maxBytes: 8 * 2 ** 20, gid: 2000 })
+  t.like(volumes.get('conf'), { kind: 'config-map', digest: files(['mode', fast], ['raw', [0, 1]]), gid: 2000 })
+  t.like(volumes.get('some'), { digest: files(['a/b', fast]) })
+  t.like(volumes.get('keys'), { kind: 'secret', mutable: false, digest: undefined })
+  t.like(volumes.get('all'), { kind: 'projected', mutable: true })
+  t.deepEqual(containers[0]?.groups, [2000, 3000])
+  t.like(containers[0]?.mounts[0], { path: '/cache', subPath: 'web' })
+  // What is not in the files is asked for, and never guessed.
+  t.regex(
+    generate(pod(container, spec))
+      .choices.map(({ question }) => question)
+      .join(),
+    /digest of conf/,
+  )
 })
 
 test('init containers come one after the other, sidecars keep running, and main containers wait for all of them', (t) => {

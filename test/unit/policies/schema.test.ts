@@ -18,14 +18,19 @@ const CONTAINER = {
   },
   serviceEnv: true,
   user: '1:2',
+  groups: [2000],
   workingDir: '/srv/x',
-  mounts: [{ kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false }],
+  mounts: [
+    { kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false },
+    { volume: 'cache', path: '/c', readOnly: true, subPath: 'a/b', required: false },
+  ],
   secrets: [{ resource: 'a/b/c', path: '/s', mode: '0400', uid: 1, gid: 2 }],
   identity: { path: '/run/identity', names: ['web.shop.example', 'web'], uid: 1, gid: 2 },
   readOnlyRoot: true,
   terminal: false,
   stdin: false,
   logs: 'allow',
+  terminationMessage: '/dev/termination-log',
   exec: [['x', 'y']],
   ports: [80],
   signals: [1],
@@ -35,7 +40,14 @@ const CONTAINER = {
   requires: [],
   max: 2,
 }
-const policy = (container: unknown) => ({ apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: [container] })
+const VOLUMES = [
+  { name: 'cache', kind: 'scratch', maxBytes: 1_048_576, gid: 2000 },
+  { name: 'settings', kind: 'config-map', digest: `sha256:${'d'.repeat(64)}`, mode: '0440', uid: 1, gid: 2 },
+  { name: 'token', kind: 'projected', mutable: true },
+]
+const policy = (container: unknown, volumes: unknown = VOLUMES) => {
+  return { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', volumes, containers: [container] }
+}
 const parse = (document: unknown) => parseWorkloadPolicy(JSON.stringify(document))
 
 test('the published schema takes a policy with every key, as the parser does', (t) => {
@@ -52,6 +64,8 @@ const REFUSED: readonly [string, object][] = [
   ['a path with dots', { workingDir: '/a/../b' }],
   ['a path that is relative', { mounts: [{ kind: 'tmpfs', path: 'tmp' }] }],
   ['a mount of another kind', { mounts: [{ kind: 'hostPath', path: '/x' }] }],
+  ['a mount with two kinds', { mounts: [{ kind: 'tmpfs', volume: 'cache', path: '/x' }] }],
+  ['a mount of a part outside', { mounts: [{ volume: 'cache', path: '/x', subPath: 'a/../b' }] }],
   ['a secret without its path', { secrets: [{ resource: 'a/b/c' }] }],
   ['an identity without names', { identity: { path: '/i', names: [] } }],
   ['an identity with a wildcard', { identity: { path: '/i', names: ['*.shop.example'] } }],
@@ -77,6 +91,27 @@ test('what the parser takes, the published schema takes', (t) => {
     refusesOrKeeps(
       t,
       altered(part),
+      (value) => parse(whole(value)),
+      (_policy, value) => fitsSchema(whole(value), SCHEMA),
+    )
+  }
+})
+
+test('what the parser takes of volumes and mounts, the published schema takes', (t) => {
+  for (const [index, volume] of VOLUMES.entries()) {
+    const whole = (value: unknown) => policy({ ...CONTAINER, mounts: [] }, VOLUMES.with(index, value as typeof volume))
+    refusesOrKeeps(
+      t,
+      altered(volume),
+      (value) => parse(whole(value)),
+      (_policy, value) => fitsSchema(whole(value), SCHEMA),
+    )
+  }
+  for (const mount of CONTAINER.mounts) {
+    const whole = (value: unknown) => policy({ ...CONTAINER, mounts: [value] })
+    refusesOrKeeps(
+      t,
+      altered(mount),
       (value) => parse(whole(value)),
       (_policy, value) => fitsSchema(whole(value), SCHEMA),
     )
