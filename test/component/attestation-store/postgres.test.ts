@@ -127,6 +127,23 @@ test.serial('replicas that write the audit log at once write one log, whose proo
   t.is((await verifyAuditLog(source, checkpoint)).size, 33)
 })
 
+test.serial('a replica waits for its turn longer than a statement may take', async (t) => {
+  const databases = await replicasOf(t, await startPostgres(t))
+  const order: string[] = []
+  const started = Promise.withResolvers<void>()
+  const slow = nth(databases, 0).transaction(async (sql) => {
+    started.resolve()
+    for (let second = 0; second < 7; second++) await sql.get('SELECT 1 AS one FROM pg_sleep(1)')
+    order.push('slow')
+  })
+  await started.promise
+  const next = nth(databases, 1).transaction(async () => {
+    order.push('next')
+  })
+  await Promise.all([slow, next])
+  t.deepEqual(order, ['slow', 'next'])
+})
+
 test.serial('replicas that find a signing key too old at once agree on its successor', async (t) => {
   const databases = await replicasOf(t, await startPostgres(t))
   const rings = await Promise.all(
