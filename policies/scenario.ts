@@ -3,6 +3,7 @@
  * order, cardinality and what was there before count, as in a guest.
  */
 import { DeniedError } from '#protocol/errors'
+import type { ContainerConditions } from './container-conditions.ts'
 import { type PolicyNode, parsePolicyDocument } from './document.ts'
 import { PolicyEngine } from './engine.ts'
 import { bytesOf, milliCpusOf } from './quantity.ts'
@@ -41,8 +42,13 @@ export function parseScenario(text: string): readonly ScenarioStep[] {
   return needed(fields, 'steps', root).items().map(readStep)
 }
 
-export function runScenario(policy: WorkloadPolicy, steps: readonly ScenarioStep[]): StepResult[] {
-  const engine = new PolicyEngine(policy)
+/** @param conditions of the policy (`loadConditions`) */
+export function runScenario(
+  policy: WorkloadPolicy,
+  steps: readonly ScenarioStep[],
+  conditions?: ContainerConditions,
+): StepResult[] {
+  const engine = new PolicyEngine(policy, conditions)
   return steps.map(({ name, line, denied, run }) => {
     const expected = denied === undefined ? 'admitted' : `denied: ${denied}`
     try {
