@@ -30,6 +30,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'make this machine a node for confidential pods',
     load: async () => (await import('./commands/node-install.ts')).nodeInstall,
   },
+  'node check': {
+    summary: 'say what this machine lacks to run confidential pods, and how to mend it',
+    load: async () => (await import('./commands/node-check.ts')).nodeCheck,
+  },
   'node uninstall': {
     summary: 'take back what `node install` changed',
     load: async () => (await import('./commands/node-uninstall.ts')).nodeUninstall,
@@ -45,6 +49,14 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'verifier reference-value': {
     summary: 'register, list or remove reference values',
     load: async () => (await import('./commands/verifier-reference-value.ts')).verifierReferenceValue,
+  },
+  'verifier policy': {
+    summary: 'say what evidence a tenant accepts',
+    load: async () => (await import('./commands/verifier-policy.ts')).verifierPolicy,
+  },
+  'verifier collateral': {
+    summary: 'carry collateral of AMD and Intel to a verifier that reaches neither',
+    load: async () => (await import('./commands/verifier-collateral.ts')).verifierCollateral,
   },
   'verifier resource': {
     summary: 'put, list or remove resources',

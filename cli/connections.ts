@@ -38,7 +38,10 @@ export function parseHosts(words: readonly string[]): Record<string, string> {
 
 export function transportOf(invocation: Invocation): UndiciTransport {
   const caPem = invocation.strings('ca').map((path) => readUserFile(path, 'CA certificate').toString('utf8'))
-  return new UndiciTransport({ caPem, hosts: parseHosts(invocation.strings('add-host')) })
+  const url = invocation.string('proxy')
+  const noProxy = (invocation.string('no-proxy') ?? '').split(',').filter((name) => name !== '')
+  const proxy = url === undefined ? {} : { proxy: { url, noProxy } }
+  return new UndiciTransport({ caPem, hosts: parseHosts(invocation.strings('add-host')), ...proxy })
 }
 
 /** Runs `work` with a client of the verifier's administration and closes its connections. */

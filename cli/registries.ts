@@ -14,6 +14,8 @@ export const REGISTRY_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   ...SERVER_OPTIONS,
   credentials: { type: 'string', placeholder: 'FILE', help: 'file with one line USER:PASSWORD for the registry' },
   'auth-file': { type: 'string', placeholder: 'FILE', help: 'auth.json with credentials per repository instead' },
+  proxy: { type: 'string', placeholder: 'URL', help: 'HTTP proxy on the way to registries' },
+  'no-proxy': { type: 'string', placeholder: 'HOSTS', help: 'hosts reached without it: a.example,.b.example' },
   'registries-conf': { type: 'string', placeholder: 'FILE', help: 'mirrors, locations and blocks (version 2)' },
 }
 

@@ -20,6 +20,12 @@ export interface Initdata {
   readonly imagePolicyResource: string | undefined
   /** repository/type/tag of the registry credentials resource. */
   readonly registryCredentialsResource: string | undefined
+  /** repository/type/tag of a registries.d file: where OpenPGP signatures are kept. */
+  readonly signatureStorageResource?: string | undefined
+  /** repository/type/tag of a registries.conf: mirrors, locations and blocks. */
+  readonly registriesConfResource?: string | undefined
+  /** HTTP proxy on the way to registries, and hosts that need none. */
+  readonly registryProxy?: { readonly url: string; readonly noProxy: readonly string[] } | undefined
   /** Text of the workload policy. */
   readonly policyYaml: string
   /** Public JWK to which refusal reasons are sealed. */
@@ -45,6 +51,9 @@ export function parseInitdata(bytes: Uint8Array): Initdata {
     registryCaPem: image.roots,
     imagePolicyResource: image.policy,
     registryCredentialsResource: image.credentials,
+    ...(image.storage === undefined ? {} : { signatureStorageResource: image.storage }),
+    ...(image.registries === undefined ? {} : { registriesConfResource: image.registries }),
+    ...(image.proxy === undefined ? {} : { registryProxy: image.proxy }),
     policyYaml: requiredString(data['policy.yaml'], 'data."policy.yaml"'),
     tenantKeyJwk: parseKey(optionalString(data['tenant-key.jwk'], 'data."tenant-key.jwk"')),
   }
@@ -57,12 +66,22 @@ export function encodeInitdata(initdata: Initdata): Uint8Array {
     const { url, caPem } = initdata.verifier
     data['aa.toml'] = stringify({ token_configs: { kbs: { url, cert: caPem } } })
   }
-  const image: Record<string, string | string[]> = {}
+  const image: Record<string, string | string[] | Record<string, string>> = {}
   if (initdata.imagePolicyResource !== undefined) {
     image.image_security_policy_uri = `kbs:///${initdata.imagePolicyResource}`
   }
   if (initdata.registryCredentialsResource !== undefined) {
     image.authenticated_registry_credentials_uri = `kbs:///${initdata.registryCredentialsResource}`
+  }
+  if (initdata.signatureStorageResource !== undefined) {
+    image.sigstore_config_uri = `kbs:///${initdata.signatureStorageResource}`
+  }
+  if (initdata.registriesConfResource !== undefined) {
+    image.registry_configuration_uri = `kbs:///${initdata.registriesConfResource}`
+  }
+  if (initdata.registryProxy !== undefined) {
+    const { url, noProxy } = initdata.registryProxy
+    image.image_pull_proxy = { https_proxy: url, ...(noProxy.length === 0 ? {} : { no_proxy: noProxy.join(',') }) }
   }
   if (initdata.registryCaPem.length > 0) image.extra_root_certificates = [...initdata.registryCaPem]
   if (Object.keys(image).length > 0) data['cdh.toml'] = stringify({ image })
@@ -92,14 +111,27 @@ function parseDataHub(text: string | undefined): {
   roots: readonly string[]
   policy: string | undefined
   credentials: string | undefined
+  storage: string | undefined
+  registries: string | undefined
+  proxy: Initdata['registryProxy']
 } {
-  if (text === undefined) return { roots: [], policy: undefined, credentials: undefined }
+  if (text === undefined) {
+    const nothing = { policy: undefined, credentials: undefined, storage: undefined, registries: undefined }
+    return { roots: [], ...nothing, proxy: undefined }
+  }
   const document = parseToml(text, 'cdh.toml')
   onlyKeys(document, ['image'], 'cdh.toml')
   const image = table(document.image, 'cdh.toml image')
   onlyKeys(
     image,
-    ['image_security_policy_uri', 'authenticated_registry_credentials_uri', 'extra_root_certificates'],
+    [
+      'image_security_policy_uri',
+      'authenticated_registry_credentials_uri',
+      'sigstore_config_uri',
+      'registry_configuration_uri',
+      'image_pull_proxy',
+      'extra_root_certificates',
+    ],
     'cdh.toml image',
   )
   const roots = image.extra_root_certificates ?? []
@@ -110,7 +142,22 @@ function parseDataHub(text: string | undefined): {
     roots: roots.map((root) => requiredString(root, 'cdh.toml image.extra_root_certificates[]')),
     policy: resourceOf(image.image_security_policy_uri, 'image_security_policy_uri'),
     credentials: resourceOf(image.authenticated_registry_credentials_uri, 'authenticated_registry_credentials_uri'),
+    storage: resourceOf(image.sigstore_config_uri, 'sigstore_config_uri'),
+    registries: resourceOf(image.registry_configuration_uri, 'registry_configuration_uri'),
+    proxy: image.image_pull_proxy === undefined ? undefined : parseProxy(image.image_pull_proxy),
   }
+}
+
+/** Everything goes through one proxy: what is http only is told apart by no_proxy. */
+function parseProxy(value: unknown): Initdata['registryProxy'] {
+  const proxy = table(value, 'cdh.toml image.image_pull_proxy')
+  onlyKeys(proxy, ['https_proxy', 'no_proxy'], 'cdh.toml image.image_pull_proxy')
+  const url = requiredString(proxy.https_proxy, 'cdh.toml image.image_pull_proxy.https_proxy')
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
+    throw malformed('cdh.toml image.image_pull_proxy.https_proxy is not an http or https URL')
+  }
+  const noProxy = optionalString(proxy.no_proxy, 'cdh.toml image.image_pull_proxy.no_proxy') ?? ''
+  return { url, noProxy: noProxy.split(',').filter((name) => name !== '') }
 }
 
 function resourceOf(value: unknown, name: string): string | undefined {

@@ -100,10 +100,13 @@ export class ReferenceStore {
 
   /** Those that count at a time. */
   async current(at: Date): Promise<readonly StoredReference[]> {
-    return (await this.list()).filter(
-      ({ state, until }) => state === 'active' || (state === 'retired' && until !== null && until > at),
-    )
+    return (await this.list()).filter((reference) => countsAt(reference, at))
   }
+}
+
+/** Candidates do not; retired ones until their time is over. */
+export function countsAt({ state, until }: StoredReference, at: Date): boolean {
+  return state === 'active' || (state === 'retired' && until !== null && until > at)
 }
 
 function toReference(row: Row): StoredReference {

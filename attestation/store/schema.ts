@@ -4,7 +4,7 @@ import { DEFAULT_TENANT, type Sql } from './database.ts'
 import { blob, integer, optionalText, text } from './row.ts'
 import { markPlain } from './sealing.ts'
 
-export const SCHEMA_VERSION = 3
+export const SCHEMA_VERSION = 4
 
 interface Dialect {
   readonly bytes: string
@@ -96,6 +96,23 @@ const AUDIT_TREE: readonly string[] = [
    ) STRICT, WITHOUT ROWID`,
 ]
 
+/**
+ * Fourth schema. `appraisal_policies`: what tenants demand of evidence. `collateral_answers`: what makers of processors
+ * answered, the same for all tenants; `body` is the files that were read out of an answer.
+ */
+function policyTables({ bytes, integer, table }: Dialect): readonly string[] {
+  return [
+    `CREATE TABLE appraisal_policies (
+       tenant TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, created_ms ${integer} NOT NULL,
+       PRIMARY KEY (tenant, id)
+     ) ${table}`,
+    `CREATE TABLE collateral_answers (
+       url TEXT PRIMARY KEY, body ${bytes} NOT NULL, fetched_ms ${integer} NOT NULL, stale_ms ${integer} NOT NULL
+     ) ${table}`,
+    'CREATE INDEX collateral_by_age ON collateral_answers (fetched_ms)',
+  ]
+}
+
 type Step = (sql: Sql) => Promise<void>
 
 /** Step n brings a file from version n to n + 1. Steps are never edited after a release, only added. */
@@ -118,10 +135,14 @@ export const SQLITE_STEPS: readonly Step[] = [
       await sql.run(`DROP TABLE IF EXISTS ${name}`)
     }
   },
+  (sql) => runAll(sql, policyTables(SQLITE)),
 ]
 
 /** From which version on a step is needed, and the step. PostgreSQL began with the third schema. */
-export const POSTGRES_STEPS: readonly (readonly [number, Step])[] = [[0, (sql) => runAll(sql, tables(POSTGRES))]]
+export const POSTGRES_STEPS: readonly (readonly [number, Step])[] = [
+  [0, (sql) => runAll(sql, tables(POSTGRES))],
+  [3, (sql) => runAll(sql, policyTables(POSTGRES))],
+]
 
 async function runAll(sql: Sql, statements: readonly string[]): Promise<void> {
   for (const statement of statements) await sql.run(statement)

@@ -87,6 +87,7 @@ export class TenantStore {
       'resource_holders',
       'resource_versions',
       'reference_documents',
+      'appraisal_policies',
       'tenant_audit_leaves',
       'tenant_audit_nodes',
     ]) {

@@ -11,7 +11,7 @@ export const EAT_PROFILE = 'tag:github.com,2024:confidential-containers/Trustee'
 export interface EarSubmodule {
   readonly 'ear.status': TrustTier
   readonly 'ear.trustworthiness-vector': TrustVector
-  /** Name of the reference-value document that the evidence matched. */
+  /** Name of the reference-value document that the evidence matched; of the policy, where that lists what may boot. */
   readonly 'ear.appraisal-policy-id': string
   readonly 'ear.veraison.annotated-evidence': {
     readonly report_data: string
@@ -40,6 +40,10 @@ export interface EarClaims {
   readonly jti: string
   readonly 'ear.verifier-id': { readonly developer: string; readonly build: string }
   readonly submods: { readonly cpu0: EarSubmodule }
+  /** The reference-value document that the evidence matched; absent where the policy itself lists what may boot. */
+  readonly 'caisson.reference'?: string
+  /** The appraisal policy that the evidence satisfies. */
+  readonly 'caisson.policy': string
   readonly 'caisson.images'?: readonly ImageClaim[]
 }
 
@@ -49,7 +53,8 @@ export interface EarFacts {
   readonly issuedAt: Date
   readonly lifetimeMs: number
   readonly vector: TrustVector
-  readonly referenceId: string
+  readonly referenceId: string | undefined
+  readonly policyId: string
   readonly reportData: string
   readonly nonce: string
   readonly teePublicKey: TeePublicKey
@@ -73,7 +78,7 @@ export function earClaims(facts: EarFacts): EarClaims {
       cpu0: {
         'ear.status': statusOf(facts.vector),
         'ear.trustworthiness-vector': facts.vector,
-        'ear.appraisal-policy-id': facts.referenceId,
+        'ear.appraisal-policy-id': facts.referenceId ?? facts.policyId,
         'ear.veraison.annotated-evidence': {
           report_data: facts.reportData,
           runtime_data_claims: { nonce: facts.nonce, 'tee-pubkey': facts.teePublicKey },
@@ -83,6 +88,8 @@ export function earClaims(facts: EarFacts): EarClaims {
         },
       },
     },
+    ...(facts.referenceId === undefined ? {} : { 'caisson.reference': facts.referenceId }),
+    'caisson.policy': facts.policyId,
     ...(facts.images.length === 0 ? {} : { 'caisson.images': facts.images.map(imageClaim) }),
   }
 }

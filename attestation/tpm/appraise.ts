@@ -47,6 +47,8 @@ export interface TpmAppraisalInput {
   readonly reportData: Uint8Array
   readonly initdataToml: string | undefined
   readonly references: readonly TpmReferenceValues[]
+  /** Kernel command lines of guests that do not count now: tried when one has to be explained. */
+  readonly knownCommandLines?: readonly string[]
 }
 
 export interface TpmClaims {
@@ -106,7 +108,7 @@ export function appraiseTpmEvidence(input: TpmAppraisalInput): TpmAppraisal {
 
   const match = input.references.find((reference) => differingPcrs(reference, quote).length === 0)
   if (match === undefined) {
-    return { accepted: false, checks, claims, ...refuseReferences(input.references, { quote, log, checks }) }
+    return { accepted: false, checks, claims, ...refuseReferences(input, { quote, log, checks }) }
   }
   for (const [pcr, value] of Object.entries(match.pcrs.sha256)) {
     checks.push({ claim: `pcr ${pcr} (${match.id})`, expected: value, found: value, ok: true })
@@ -212,7 +214,7 @@ function differingPcrs(reference: TpmReferenceValues, quote: VerifiedQuote): num
 
 /** No document matches as a whole: the one that comes closest is the one to explain against. */
 function refuseReferences(
-  references: readonly TpmReferenceValues[],
+  { references, knownCommandLines = [] }: TpmAppraisalInput,
   context: { readonly quote: VerifiedQuote; readonly log: EventLog; readonly checks: AppraisalCheck[] },
 ): { code: string; reason: string; hint: string | undefined } {
   const [closest] = references.toSorted(
@@ -231,7 +233,10 @@ function refuseReferences(
       predicted: closest.events,
       log: context.log,
       found: toHex(context.quote.pcrs.get(pcr) ?? new Uint8Array()),
-      commandLine: { predicted: closest.artefacts.cmdline },
+      commandLine: {
+        predicted: closest.artefacts.cmdline,
+        known: [...references.map(({ artefacts }) => artefacts.cmdline), ...knownCommandLines],
+      },
     }),
   )
   for (const { pcr, expected, found, remedy } of explanations) {

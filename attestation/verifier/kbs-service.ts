@@ -17,13 +17,15 @@ import {
 import { AttestationLog, type NewRecord } from '../store/attestation-log.ts'
 import type { AuditEntry, AuditLog } from '../store/audit-log.ts'
 import type { Database } from '../store/database.ts'
-import type { ReferenceStore } from '../store/reference-store.ts'
+import type { PolicyStore } from '../store/policy-store.ts'
+import { countsAt, type ReferenceStore } from '../store/reference-store.ts'
 import { type SpentChallenges, spentError } from '../store/spent-challenges.ts'
 import { earClaims } from '../token/ear.ts'
-import type { Appraisal, EvidenceKind } from './evidence.ts'
+import type { AnswerInput, Appraisal, EvidenceKind } from './evidence.ts'
 import { type ChallengeSession, openChallengeSession, type SessionReply, utf8 } from './kbs-session.ts'
 import { RecordedError, type RefusalContext, recordRefusal } from './refusal-record.ts'
 import type { SessionSealer } from './session-seal.ts'
+import { type TenantDemands, tenantDemands } from './tenant-demands.ts'
 import type { TokenIssuer } from './token-issuer.ts'
 
 export interface KbsServiceOptions {
@@ -34,6 +36,9 @@ export interface KbsServiceOptions {
   readonly log: AttestationLog
   readonly audit: AuditLog
   readonly references: ReferenceStore
+  readonly policies: PolicyStore
+  /** Whether the operator's own choice of TPM CAs counts. */
+  readonly operator: boolean
   readonly kinds: readonly EvidenceKind[]
   readonly issuer: string
   readonly sessionLifetimeMs: number
@@ -56,7 +61,7 @@ export class KbsService {
     return await this.#recordingRefusal({ handshake: id, stage: 'auth', tee: '?' }, async (context) => {
       const request = parseKbsRequest(utf8(body))
       context.tee = request.tee
-      const offer = this.#kind(request).challenge(request)
+      const offer = await this.#kind(request).challenge(request, () => this.#demands())
       const { sealer, now, sessionLifetimeMs } = this.#options
       const nonce = toBase64(randomBytes(NONCE_BYTES))
       const expiresMs = now().getTime() + sessionLifetimeMs
@@ -83,11 +88,29 @@ export class KbsService {
           hint: 'An answer belongs to the challenge whose cookie is sent with it.',
         })
       }
-      const references = await this.#options.references.current(this.#options.now())
-      const appraisal = await this.#kind(session).appraise({ ...session, attestation, references })
+      const appraisal = await this.#kind(session).appraise({
+        ...session,
+        attestation,
+        demands: await this.#demands(),
+        ...(await this.#references()),
+      })
       if (!appraisal.accepted) throw await this.#refused(session, appraisal)
       return await this.#accepted(session, appraisal, { nonce: session.nonce, teePublicKey: attestation.teePublicKey })
     })
+  }
+
+  /** Read for each attestation, so that what another replica changed counts at once. */
+  async #demands(): Promise<TenantDemands> {
+    return tenantDemands(await this.#options.policies.list(), this.#options.operator)
+  }
+
+  async #references(): Promise<Pick<AnswerInput, 'references' | 'otherReferences'>> {
+    const at = this.#options.now()
+    const all = await this.#options.references.list()
+    return {
+      references: all.filter((each) => countsAt(each, at)),
+      otherReferences: all.filter((each) => !countsAt(each, at)),
+    }
   }
 
   #kind(of: Pick<KbsRequest, 'tee'>): EvidenceKind {
@@ -172,7 +195,7 @@ function auditEntry(at: Date, id: string, appraisal: Appraisal): AuditEntry {
     at,
     actor: `guest ${appraisal.facts['ek-fingerprint'] ?? appraisal.facts['chip-id'] ?? '?'}`,
     action: 'attest',
-    subject: appraisal.accepted ? appraisal.referenceId : appraisal.code,
+    subject: appraisal.accepted ? (appraisal.referenceId ?? `policy ${appraisal.policyId}`) : appraisal.code,
     verdict: appraisal.accepted ? 'accepted' : 'refused',
     correlation: id,
   }

@@ -7,6 +7,8 @@ import { MAX_KBS_BODY } from '#protocol/kbs-messages'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { DEFAULT_TENANT } from '../store/database.ts'
 import type { TenantStore } from '../store/tenant-store.ts'
+import { type CollateralAdmin, exportCollateral, importCollateral, listCollateral } from './admin/collateral.ts'
+import { checkPolicy, listPolicies, putPolicy, removePolicy } from './admin/policies.ts'
 import { checkAudit, explainAttestation, listAttestations, listAudit } from './admin/records.ts'
 import {
   getReference,
@@ -27,6 +29,8 @@ import type { TenantDirectory, TenantServices } from './tenant-directory.ts'
 export interface RouteOptions {
   readonly directory: TenantDirectory
   readonly tenants: TenantStore
+  /** Absent: collateral is not administered here. */
+  readonly collateral?: CollateralAdmin
   readonly secureCookies: boolean
   readonly now: () => Date
   /** Whether the store answers. */
@@ -122,7 +126,7 @@ function guestRoute(
 }
 
 function adminRoute(
-  { tenants, directory }: RouteOptions,
+  { tenants, directory, collateral }: RouteOptions,
   { admin, tenant }: TenantServices,
   exchange: HttpExchange,
   path: readonly string[],
@@ -154,6 +158,14 @@ function adminRoute(
       return retireReference(admin, exchange, id)
     case 'GET reference-values 0':
       return listReferences(admin, exchange)
+    case 'POST appraisal-policy 1':
+      return putPolicy(admin, exchange, id)
+    case 'POST appraisal-policy-check 0':
+      return checkPolicy(admin, exchange)
+    case 'DELETE appraisal-policy 1':
+      return removePolicy(admin, exchange, id)
+    case 'GET appraisal-policies 0':
+      return listPolicies(admin, exchange)
     case 'GET attestations 0':
       return listAttestations(admin, exchange)
     case 'GET attestations 1':
@@ -165,6 +177,18 @@ function adminRoute(
     default:
       return tenant.name === DEFAULT_TENANT ? tenantRoute() : undefined
   }
+  function collateralRoute(answers: CollateralAdmin): Promise<HttpReply> | undefined {
+    switch (`${exchange.method} ${path.join('/')}`) {
+      case 'GET collateral':
+        return listCollateral(admin, answers, exchange)
+      case 'GET collateral/bundle':
+        return exportCollateral(admin, answers, exchange)
+      case 'POST collateral':
+        return importCollateral(admin, answers, exchange)
+      default:
+        return undefined
+    }
+  }
   function tenantRoute(): Promise<HttpReply> | undefined {
     switch (`${exchange.method} ${first} ${rest.length}`) {
       case 'POST tenant 1':
@@ -174,7 +198,7 @@ function adminRoute(
       case 'GET tenants 0':
         return listTenants(admin, tenants, exchange)
       default:
-        return undefined
+        return collateral === undefined ? undefined : collateralRoute(collateral)
     }
   }
 }

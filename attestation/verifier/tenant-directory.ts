@@ -6,6 +6,7 @@ import { UsageError } from '#protocol/errors'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { AuditLog } from '../store/audit-log.ts'
 import { type Database, DEFAULT_TENANT } from '../store/database.ts'
+import { PolicyStore } from '../store/policy-store.ts'
 import { ReferenceStore } from '../store/reference-store.ts'
 import { ResourceStore } from '../store/resource-store.ts'
 import type { Sealing } from '../store/sealing.ts'
@@ -92,6 +93,7 @@ export class TenantDirectory {
     const log = new AttestationLog(database, { tenant: name, keep: keepAttestations ?? tenant.keepAttestations })
     const audit = new AuditLog(database, name)
     const references = new ReferenceStore(database, name)
+    const policies = new PolicyStore(database, name)
     const resources = new ResourceStore({ database, sealing, tenant: name })
     const shared = { database, sealer, tokens, log, audit, issuer, now }
     return {
@@ -102,6 +104,8 @@ export class TenantDirectory {
         ...shared,
         spent: new SpentChallenges(database),
         references,
+        policies,
+        operator: name === DEFAULT_TENANT,
         kinds,
         sessionLifetimeMs,
         tokenLifetimeMs,
@@ -113,6 +117,7 @@ export class TenantDirectory {
         tenant,
         resources,
         references,
+        policies,
         log,
         audit,
         parseReference,

@@ -2,17 +2,25 @@
  * The verifier service, put together: store, keys, evidence, tenants, HTTP. One call starts it, `close()` ends it.
  */
 import type { JWK } from 'jose'
+import { AnswerStore } from '../collateral/answer-store.ts'
+import { CollateralService } from '../collateral/collateral-service.ts'
+import { VendorClient } from '../collateral/vendor-client.ts'
+import type { Endpoints } from '../evidence/online/fetch-collateral.ts'
+import { parseReferenceDocument } from '../measure/reference-document.ts'
 import type { Database } from '../store/database.ts'
 import { type KeyWrapper, LocalKeyWrapper } from '../store/key-wrapper.ts'
 import { sealPlainValues } from '../store/seal-plain-values.ts'
 import { Sealing } from '../store/sealing.ts'
 import { SqliteDatabase } from '../store/sqlite.ts'
 import { TenantStore } from '../store/tenant-store.ts'
+import { parseCertificate } from '../x509/certificate.ts'
 import { AdminAuthenticator } from './admin/authenticator.ts'
+import { HardwareEvidenceKind } from './hardware-evidence.ts'
+import { hardwarePlatforms } from './hardware-platforms.ts'
 import { listen } from './http-listener.ts'
 import { createRouter } from './routes.ts'
 import { TenantDirectory } from './tenant-directory.ts'
-import { parseTpmReference, TpmEvidenceKind } from './tpm-evidence.ts'
+import { TpmEvidenceKind } from './tpm-evidence.ts'
 
 export interface VerifierConfig {
   /** SQLite file, created when absent, readable by its owner alone; or `postgresql://…`, for several replicas. */
@@ -35,6 +43,10 @@ export interface VerifierConfig {
   readonly trustedTpmCas?: readonly string[]
   /** PEM certificates between those roots and the TPMs' own; never taken from a peer. */
   readonly tpmIntermediates?: readonly string[]
+  /** Whom to ask for collateral of SNP and TDX. Default: nobody; evidence brings it, or it is imported. */
+  readonly collateralEndpoints?: Endpoints
+  /** PEM of roots besides AMD's and Intel's whose collateral is kept. */
+  readonly trustedCollateralRoots?: readonly string[]
   /** `iss` of the default tenant's tokens, and how those of other tenants begin. Default "caisson-verifier". */
   readonly issuer?: string
   /** Milliseconds. Default 300000. */
@@ -48,6 +60,8 @@ export interface VerifierConfig {
   /** Milliseconds until a request must have arrived completely. Default 20000. */
   readonly requestTimeoutMs?: number
   readonly now?: () => Date
+  /** Told about services that did not answer, and answers that were not kept. Default: nothing happens. */
+  readonly onCollateralProblem?: (url: string, error: unknown) => void
   /** Told about internal failures (5xx answers); nothing secret in it. Default: nothing happens. */
   readonly onInternalError?: (correlationId: string, error: unknown) => void
 }
@@ -88,14 +102,26 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     const sealing = await Sealing.open(database, wrapper, now())
     await sealPlainValues(database, sealing)
     const tenants = new TenantStore(database)
+    const answers = new AnswerStore(database)
+    const collateral = new CollateralService({
+      store: answers,
+      client: config.collateralEndpoints === undefined ? undefined : new VendorClient({ now }),
+      ...(config.collateralEndpoints === undefined ? {} : { endpoints: config.collateralEndpoints }),
+      anchors: (config.trustedCollateralRoots ?? []).map((pem) => parseCertificate(pem)),
+      now,
+      ...(config.onCollateralProblem === undefined ? {} : { onProblem: config.onCollateralProblem }),
+    })
+    const hardware = hardwarePlatforms().flatMap((platform) =>
+      platform.tees.map((tee) => new HardwareEvidenceKind({ platform, tee, collateral, now })),
+    )
     const { issuer, tokenLifetimeMs, sessionLifetimeMs, keyRotationMs } = settings
     const directory = new TenantDirectory({
       database,
       sealing,
       tenants,
       authenticator,
-      kinds: [tpm],
-      parseReference: parseTpmReference,
+      kinds: [tpm, ...hardware],
+      parseReference: parseReferenceDocument,
       issuer,
       tokenLifetimeMs,
       sessionLifetimeMs,
@@ -110,8 +136,9 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
       answer: createRouter({
         directory,
         tenants,
+        collateral: { store: answers, service: collateral },
         now,
-        ready: () => answers(database),
+        ready: () => responds(database),
         secureCookies: config.tls !== undefined,
         onInternalError: config.onInternalError ?? (() => {}),
       }),
@@ -137,7 +164,7 @@ export async function openDatabase(path: string): Promise<Database> {
   return await PostgresDatabase.open(path)
 }
 
-async function answers(database: Database): Promise<boolean> {
+async function responds(database: Database): Promise<boolean> {
   try {
     await database.get('SELECT 1 AS one')
     return true

@@ -10,7 +10,7 @@ export const imageMount: CommandSpec = {
   minOperands: 2,
   maxOperands: 2,
   options: {},
-  examples: ['sudo caisson image mount web /mnt/web', 'sudo umount /mnt/web'],
+  examples: ['caisson image mount web /mnt/web'],
   run: async (invocation) => {
     const [folder, target] = [invocation.operand(0), invocation.operand(1)]
     const onChecked = (path: string): void => invocation.out.progress(`verified ${path}`, { path })

@@ -27,10 +27,7 @@ export const imagePull: CommandSpec = {
     connections: { type: 'string', placeholder: 'N', help: 'connections to the registry', default: '4' },
     patience: { type: 'string', placeholder: 'SECONDS', help: 'longest stretch without progress', default: '60' },
   },
-  examples: [
-    'caisson image pull --to web --ca ca.pem --policy policy.json registry.example/shop/web:1',
-    'caisson image mount web /mnt/web',
-  ],
+  examples: ['caisson image pull --to web --ca ca.pem --policy policy.json registry.example/shop/web:1'],
   run: (invocation) =>
     withRegistry(invocation, async (registry) => {
       const policy = invocation.string('policy')

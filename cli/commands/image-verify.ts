@@ -40,12 +40,13 @@ export const imageVerify: CommandSpec = {
   run: async (invocation) => {
     const bundle = invocation.string('bundle')
     if (bundle !== undefined) return await verifyBundle(invocation, bundle)
-    const operand = invocation.operand(0).replace(/^(?:dir|oci):/, '')
+    const named = /^(?:docker:\/\/|(dir|oci):)?(.*)$/s.exec(invocation.operand(0))
+    const [, transport, operand = ''] = named ?? []
     const options = {
       policy: parseSignaturePolicy(readUserFile(invocation.required('policy'), 'policy')),
       resolveKey: async (path: string) => new Uint8Array(readUserFile(path, 'key of the policy')),
     }
-    if (operand !== invocation.operand(0) || existsSync(operand)) {
+    if (transport !== undefined || existsSync(operand)) {
       report(invocation, await verifyFolder({ ...options, folder: operand, reference: invocation.string('as') }))
       return 0
     }

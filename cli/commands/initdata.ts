@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { parseWorkloadPolicy } from '#policies/workload'
-import { encodeInitdata, parseInitdata } from '#protocol/initdata'
+import { encodeInitdata, type Initdata, parseInitdata } from '#protocol/initdata'
 import type { CommandSpec, Invocation, OptionSpec } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 
@@ -24,6 +24,18 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: 'RESOURCE',
     help: 'repository/type/tag of the registry credentials at the verifier',
   },
+  'signature-storage': {
+    type: 'string',
+    placeholder: 'RESOURCE',
+    help: 'repository/type/tag of a registries.d file: where OpenPGP signatures are kept',
+  },
+  'registries-conf': {
+    type: 'string',
+    placeholder: 'RESOURCE',
+    help: 'repository/type/tag of a registries.conf: mirrors, locations and blocks',
+  },
+  'registry-proxy': { type: 'string', placeholder: 'URL', help: 'HTTP proxy on the way to registries; it is public' },
+  'registry-no-proxy': { type: 'string', placeholder: 'HOSTS', help: 'hosts reached without it: a.example,.b.example' },
   'tenant-key': {
     type: 'string',
     placeholder: 'FILE',
@@ -52,9 +64,18 @@ export function initdataWith(invocation: Invocation, policyYaml: string): Uint8A
       .map((path) => readUserFile(path, 'CA certificate').toString('utf8')),
     imagePolicyResource: invocation.string('image-policy'),
     registryCredentialsResource: invocation.string('registry-credentials'),
+    signatureStorageResource: invocation.string('signature-storage'),
+    registriesConfResource: invocation.string('registries-conf'),
+    registryProxy: registryProxy(invocation),
     policyYaml,
     tenantKeyJwk: tenantKey === undefined ? undefined : readUserFile(tenantKey, 'tenant key').toString('utf8').trim(),
   })
+}
+
+function registryProxy(invocation: Invocation): Initdata['registryProxy'] {
+  const url = invocation.string('registry-proxy')
+  const hosts = invocation.string('registry-no-proxy') ?? ''
+  return url === undefined ? undefined : { url, noProxy: hosts.split(',').filter((name) => name !== '') }
 }
 
 /** SHA-256 of the exact bytes, lower-case hex. */

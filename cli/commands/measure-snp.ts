@@ -1,11 +1,13 @@
 import type { DirectBoot } from '#attestation/measure/snp/kernel-hashes'
 import {
   firmwareDigest,
+  furtherVcpuDigest,
   measureSnpLaunch,
   type SnpLaunch,
   type SnpMeasurement,
   type VcpuRange,
 } from '#attestation/measure/snp/launch-digest'
+import { defaultSnpId } from '#attestation/measure/snp/reference-values'
 import type { Vmm } from '#attestation/measure/snp/save-area'
 import { measureSevLaunch } from '#attestation/measure/snp/sev-digest'
 import { signatureOfVcpuType } from '#attestation/measure/snp/vcpu-types'
@@ -39,6 +41,7 @@ export const measureSnp: CommandSpec = {
     'vmm-type': { type: 'string', placeholder: VMMS.join('|'), help: 'who starts the guest', default: 'qemu' },
     'ovmf-hash': { type: 'string', placeholder: 'HEX', help: 'ovmf_hash of an earlier run, to skip hashing the image' },
     svsm: { type: 'string', placeholder: 'FILE', help: 'SVSM that starts first, below the firmware' },
+    id: { type: 'string', placeholder: 'NAME', help: 'name of the reference values (default: from the digests)' },
     'vars-size': {
       type: 'string',
       placeholder: 'BYTES',
@@ -56,7 +59,9 @@ export const measureSnp: CommandSpec = {
     if (mode === 'snp') {
       const digest = invocation.string('ovmf-hash')
       const ovmfHash = digest === undefined ? firmwareDigest(firmware) : fromHex(digest, '--ovmf-hash')
-      print(invocation, measure(invocation, firmware, ovmfHash), { ovmf_hash: toHex(ovmfHash) })
+      const launch = launchOf(invocation, firmware, ovmfHash)
+      const measurements = measureSnpLaunch(launch, vcpuRange(invocation.required('vcpus')))
+      print(invocation, measurements, referenceMembers(invocation, launch, measurements))
     } else {
       print(invocation, measureEarlier(invocation, firmware, mode), {})
     }
@@ -64,9 +69,27 @@ export const measureSnp: CommandSpec = {
   },
 }
 
-function measure(invocation: Invocation, firmware: Uint8Array, ovmfHash: Uint8Array): SnpMeasurement[] {
+/** What makes the output a document that `caisson verifier reference-value register` takes as it is. */
+function referenceMembers(
+  invocation: Invocation,
+  launch: SnpLaunch,
+  measurements: readonly SnpMeasurement[],
+): Record<string, string | number> {
+  const further = furtherVcpuDigest(launch)
+  const variants = measurements.map(({ vcpus, measurement }) => ({ vcpus, measurement: toHex(measurement) }))
+  return {
+    version: 1,
+    platform: 'snp',
+    id: invocation.string('id') ?? defaultSnpId(variants),
+    ovmf_hash: toHex(launch.firmwareDigest ?? new Uint8Array()),
+    ...(further === undefined ? {} : { further_vcpu: toHex(further) }),
+    ...(launch.boot === undefined ? {} : { cmdline: launch.boot.cmdline }),
+  }
+}
+
+function launchOf(invocation: Invocation, firmware: Uint8Array, ovmfHash: Uint8Array): SnpLaunch {
   const svsm = invocation.string('svsm')
-  const launch: SnpLaunch = {
+  return {
     firmware,
     firmwareDigest: ovmfHash,
     ...directBoot(invocation),
@@ -77,7 +100,6 @@ function measure(invocation: Invocation, firmware: Uint8Array, ovmfHash: Uint8Ar
     features: word(invocation.required('guest-features'), '--guest-features', 16),
     vmm: choice(invocation, 'vmm-type', VMMS),
   }
-  return measureSnpLaunch(launch, vcpuRange(invocation.required('vcpus')))
 }
 
 /** Plain SEV does not measure vCPUs, so their number changes nothing. */
@@ -96,7 +118,7 @@ function measureEarlier(invocation: Invocation, firmware: Uint8Array, mode: 'sev
 function print(
   invocation: Invocation,
   measurements: readonly SnpMeasurement[],
-  more: Readonly<Record<string, string>>,
+  more: Readonly<Record<string, string | number>>,
 ): void {
   const list = measurements.map(({ vcpus, measurement }) => ({ vcpus, measurement: toHex(measurement) }))
   const ranged = invocation.required('vcpus').includes('-')

@@ -7,6 +7,7 @@ import {
   type TdArtefacts,
   type TdDirectBoot,
 } from '#attestation/measure/tdx/predict-rtmrs'
+import { defaultTdxId } from '#attestation/measure/tdx/reference-values'
 import { parseTdvf } from '#attestation/measure/tdx/tdvf'
 import { toHex } from '#protocol/encoding'
 import { UsageError } from '#protocol/errors'
@@ -32,6 +33,7 @@ export const measureTdx: CommandSpec = {
     'acpi-loader': { type: 'string', placeholder: 'FILE', help: 'etc/table-loader of QEMU’s firmware configuration' },
     'acpi-rsdp': { type: 'string', placeholder: 'FILE', help: 'etc/acpi/rsdp' },
     'acpi-tables': { type: 'string', placeholder: 'FILE', help: 'etc/acpi/tables' },
+    id: { type: 'string', placeholder: 'NAME', help: 'name of the reference values (default: from the registers)' },
     order: {
       type: 'string',
       placeholder: 'page|section',
@@ -71,7 +73,12 @@ function print(invocation: Invocation, mrtd: string, predicted: readonly RtmrPre
   const named = ({ rtmrs }: RtmrPrediction): Record<string, string | null> =>
     Object.fromEntries(rtmrs.map((value, index) => [`rtmr${index}`, value ?? null]))
   const registers = usual === undefined ? {} : named(usual)
+  const cmdline = invocation.string('append')
   const result = {
+    version: 1,
+    platform: 'tdx',
+    id: invocation.string('id') ?? defaultTdxId(mrtd, Object.values(registers)),
+    ...(cmdline === undefined ? {} : { cmdline }),
     measurement: mrtd,
     mrtd,
     ...registers,

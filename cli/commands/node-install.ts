@@ -48,7 +48,7 @@ export const nodeInstall: CommandSpec = {
     const dryRun = invocation.flag('dry-run')
     if (invocation.flag('restart') && !dryRun) checkRestart(options)
     if (!dryRun) await install(options, plan)
-    if (!dryRun && invocation.flag('restart')) await restart()
+    if (!dryRun && invocation.flag('restart')) await restart(plan)
     const next = dryRun || invocation.flag('restart') ? [] : nextSteps(options)
     out.result(
       {
@@ -68,6 +68,7 @@ export const nodeInstall: CommandSpec = {
 async function installOptions(invocation: Invocation): Promise<InstallOptions> {
   const layout = layoutOf(invocation)
   const { version, program } = await containerdOf(invocation, layout)
+  const cacheHome = process.env.XDG_CACHE_HOME
   const accel = oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg'])
   const choice = await chooseAccelerator(accel)
   const service = oneOf(invocation, 'service', ['auto', 'systemd', 'none'])
@@ -84,6 +85,7 @@ async function installOptions(invocation: Invocation): Promise<InstallOptions> {
     accelerator: choice.accelerator,
     shimProgram: CAISSON_SHIM,
     caisson: caissonWords(),
+    cacheHome: cacheHome?.startsWith('/') === true ? cacheHome : undefined,
   }
 }
 
@@ -123,8 +125,13 @@ function checkRestart({ layout, service }: InstallOptions): void {
   })
 }
 
-async function restart(): Promise<void> {
-  for (const words of [['daemon-reload'], ['restart', SERVICE], ['restart', 'containerd.service']]) {
+/** An installation that changed nothing disturbs nobody. */
+async function restart({ changes }: InstallPlan): Promise<void> {
+  const steps =
+    changes.length === 0
+      ? [['start', SERVICE]]
+      : [['daemon-reload'], ['restart', SERVICE], ['restart', 'containerd.service']]
+  for (const words of steps) {
     await promisify(execFile)('systemctl', words).catch((cause: unknown) => {
       throw new UnavailableError('ERR_SERVICE', `systemctl ${words.join(' ')} failed`, {
         hint: `Everything is installed. Look at: journalctl -u ${words.at(-1)}`,

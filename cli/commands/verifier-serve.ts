@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import type { JWK } from 'jose'
+import { type Endpoints, PUBLIC_ENDPOINTS } from '#attestation/evidence/online/fetch-collateral'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
 import { startVerifier } from '#attestation/verifier/verifier'
-import { UsageError } from '#protocol/errors'
+import { errorText, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { untilStopped } from '../signals.ts'
@@ -32,6 +33,19 @@ export const verifierServe: CommandSpec = {
       multiple: true,
       help: 'PEM of a CA whose TPMs are believed',
     },
+    offline: { type: 'boolean', help: 'never ask AMD or Intel for collateral: evidence brings it, or it is imported' },
+    'amd-kds': {
+      type: 'string',
+      placeholder: 'URL',
+      help: 'whom to ask for AMD’s collateral',
+      default: PUBLIC_ENDPOINTS.amdKds,
+    },
+    'intel-pcs': {
+      type: 'string',
+      placeholder: 'URL',
+      help: 'whom to ask for Intel’s collateral',
+      default: PUBLIC_ENDPOINTS.intelPcs,
+    },
     'tpm-ca-intermediate': {
       type: 'string',
       placeholder: 'FILE',
@@ -57,6 +71,8 @@ export const verifierServe: CommandSpec = {
       adminKeys: [adminPublicKey(adminKeyPath)],
       trustedTpmCas: pems('trust-tpm-ca'),
       tpmIntermediates: pems('tpm-ca-intermediate'),
+      ...(invocation.flag('offline') ? {} : { collateralEndpoints: endpointsOf(invocation) }),
+      onCollateralProblem: (url, error) => invocation.out.progress(`collateral ${url}: ${errorText(error)}`),
       onInternalError: (id, error) => invocation.out.progress(`internal error ${id}: ${String(error)}`),
     })
     invocation.out.result(
@@ -67,6 +83,20 @@ export const verifierServe: CommandSpec = {
     await verifier.close()
     return 0
   },
+}
+
+function endpointsOf(invocation: Invocation): Endpoints {
+  const origin = (name: string): string => {
+    const text = invocation.required(name)
+    if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text.replace(/\/+$/, '')
+    throw new UsageError('ERR_USAGE', `--${name} ${JSON.stringify(text)} is not an http or https URL`)
+  }
+  return {
+    amdKds: origin('amd-kds'),
+    intelPcs: origin('intel-pcs'),
+    intelCertificates:
+      origin('intel-pcs') === PUBLIC_ENDPOINTS.intelPcs ? PUBLIC_ENDPOINTS.intelCertificates : origin('intel-pcs'),
+  }
 }
 
 /** The administrator's key is made once and kept; the verifier uses its public half only. */

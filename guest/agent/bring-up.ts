@@ -3,6 +3,8 @@
  */
 import { parseAuthFile } from '#image/auth/auth-file'
 import { parseSignaturePolicy } from '#image/policy/parse'
+import type { RegistryRoute } from '#image/registry/registries-conf'
+import type { LookasideConfig } from '#image/signature/registries-d'
 import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
@@ -124,13 +126,30 @@ async function imageSource(
   return new ImageSource({
     platform,
     tools: await imageTools(),
-    http: await platform.network.http(initdata.registryCaPem, input.hosts),
+    http: await platform.network.http(initdata.registryCaPem, input.hosts, initdata.registryProxy),
     policy: parseSignaturePolicy(policyBytes),
     credentials: credentials === undefined ? undefined : parseAuthFile(await resource(credentials)),
+    lookaside: await readLookaside(initdata.signatureStorageResource, resource),
+    route: await readRoute(initdata.registriesConfResource, resource),
     resource,
     folder: `${input.scratch}/layers`,
     indexFolder: INDEX_DIR,
   })
+}
+
+type ResourceReader = (path: string) => Promise<Uint8Array>
+
+/** The YAML reader is loaded for tenants who keep signatures so. */
+async function readLookaside(path: string | undefined, resource: ResourceReader): Promise<LookasideConfig | undefined> {
+  if (path === undefined) return undefined
+  const { parseRegistriesD } = await import('#image/signature/registries-d')
+  return parseRegistriesD([{ name: path, text: new TextDecoder().decode(await resource(path)) }])
+}
+
+async function readRoute(path: string | undefined, resource: ResourceReader): Promise<RegistryRoute | undefined> {
+  if (path === undefined) return undefined
+  const { parseRegistriesConf, routeBy } = await import('#image/registry/registries-conf')
+  return routeBy(parseRegistriesConf(new TextDecoder().decode(await resource(path))))
 }
 
 function noResources(path: string): Promise<Uint8Array> {

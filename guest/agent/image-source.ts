@@ -6,12 +6,16 @@ import { packetUnwrapper } from '#image/encryption/unwrap'
 import type { LayerEngine } from '#image/layer/engine'
 import { FileLayerStore } from '#image/layer/file-store'
 import { ConfinedIndexer, type ImageIndexer } from '#image/layer/indexer'
+import { DEFAULT_LIMITS } from '#image/limits'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { SignatureEngines } from '#image/policy/requirement'
 import type { PullProgress } from '#image/pull/progress'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
 import type { CredentialSource } from '#image/registry/authorization'
 import { RegistryClient } from '#image/registry/client'
+import type { RegistryRoute } from '#image/registry/registries-conf'
+import { lookasideSignatures } from '#image/signature/lookaside'
+import type { LookasideConfig } from '#image/signature/registries-d'
 import { MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import type { Platform } from '../platform/platform.ts'
@@ -33,6 +37,10 @@ export interface ImageSourceOptions {
   readonly http: HttpTransport
   readonly policy: SignaturePolicy
   readonly credentials: CredentialSource | undefined
+  /** Where OpenPGP signatures are kept. Undefined: nowhere. */
+  readonly lookaside: LookasideConfig | undefined
+  /** Mirrors, locations and blocks. Undefined: every registry by its own name. */
+  readonly route: RegistryRoute | undefined
   /** A resource of the verifier: keys that the image policy names. */
   readonly resource: (path: string) => Promise<Uint8Array>
   /** Directory on scratch for layers. */
@@ -49,12 +57,13 @@ export class ImageSource {
   readonly #pulls = new Map<string, Promise<PulledImage>>()
 
   constructor(options: ImageSourceOptions) {
-    const { platform, tools, http, credentials, folder, indexFolder } = options
+    const { platform, tools, http, credentials, route, folder, indexFolder } = options
     this.#options = options
     this.#registry = new RegistryClient({
       http,
       crypto: platform.crypto,
       ...(credentials === undefined ? {} : { credentials }),
+      ...(route === undefined ? {} : { route }),
     })
     this.#store = new FileLayerStore({ folder, indexFolder, remove: (path) => platform.files.remove(path) })
     this.#indexer = new ConfinedIndexer({
@@ -75,7 +84,7 @@ export class ImageSource {
   }
 
   #pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<PulledImage> {
-    const { platform, tools, policy, resource } = this.#options
+    const { platform, tools, http, policy, lookaside: config, resource } = this.#options
     return pullImage({
       reference,
       registry: this.#registry,
@@ -84,6 +93,7 @@ export class ImageSource {
       // The verifier releases keys to guests that it attested, and to those of this image's policy alone.
       decryptionOf: decryptionSource([packetUnwrapper(tools.cipher, (uri) => resource(resourcePath(uri)))]),
       ...(tools.engines === undefined ? {} : { engines: tools.engines }),
+      ...(config === undefined ? {} : { lookaside: lookasideSignatures({ config, http, limits: DEFAULT_LIMITS }) }),
       crypto: platform.crypto,
       store: this.#store,
       engine: tools.engine,

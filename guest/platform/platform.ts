@@ -180,7 +180,11 @@ export interface Network {
    * @param caPem trusted roots; there are no built-in ones
    * @param hosts names that DNS is not asked for
    */
-  http(caPem: readonly string[], hosts?: Readonly<Record<string, string>>): Promise<HttpTransport>
+  http(
+    caPem: readonly string[],
+    hosts?: Readonly<Record<string, string>>,
+    proxy?: { readonly url: string; readonly noProxy: readonly string[] },
+  ): Promise<HttpTransport>
 }
 
 export interface Tpm {

@@ -28,6 +28,8 @@ export interface InstallOptions {
   readonly shimProgram: string
   /** Words that start `caisson` from where it lies now. */
   readonly caisson: readonly string[]
+  /** Where it finds the guest image that was built for it; undefined: the user's cache directory. */
+  readonly cacheHome: string | undefined
 }
 
 export interface PlannedChange {
@@ -62,7 +64,7 @@ export function planInstall(options: InstallOptions): InstallPlan {
   })
   const containerd = containerdFiles(operatorsText(layout.containerdConfig) ?? '', nodeOf(options))
   const files: Planned[] = [
-    text(layout.launcher, launcher(options.caisson), 0o755),
+    text(layout.launcher, launcher(options), 0o755),
     { path: layout.shim, content: readFileSync(options.shimProgram), mode: 0o755 },
     text(layout.shimConfig, shimConfig(layout, daemon, service)),
     text(layout.runtimeClass, runtimeClassYaml(options.accelerator)),
@@ -123,9 +125,16 @@ export function findContainerd({ root }: NodeLayout, path: string = process.env.
     .find((program) => existsSync(program))
 }
 
-function launcher(words: readonly string[]): string {
-  const quoted = words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
-  return `#!/bin/sh\n# Written by caisson node install.\nunset NODE_EXTRA_CA_CERTS\nexec ${quoted} "$@"\n`
+function launcher({ caisson, cacheHome }: InstallOptions): string {
+  const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
+  return [
+    '#!/bin/sh',
+    '# Written by caisson node install.',
+    'unset NODE_EXTRA_CA_CERTS',
+    ...(cacheHome === undefined ? [] : [`export XDG_CACHE_HOME=${quoted(cacheHome)}`]),
+    `exec ${caisson.map(quoted).join(' ')} "$@"`,
+    '',
+  ].join('\n')
 }
 
 function describe(planned: Planned): PlannedChange {

@@ -6,7 +6,10 @@ import type { LayerSecret } from './layer-stream.ts'
 import { nonceOf, parsePrivateOptions } from './options.ts'
 import { openKeyPacket, parseKeyPacket } from './packet.ts'
 
-/** JSON of the private options, or undefined for a scheme or a recipient that is not this one's. */
+/**
+ * JSON of the private options, which whoever asked wipes, or undefined for a scheme or a recipient that is not this
+ * one's.
+ */
 export type KeyUnwrapper = (wrapped: WrappedKey, what: string) => Promise<Uint8Array | undefined>
 
 /**
@@ -23,7 +26,12 @@ export async function unwrapLayerKey(
     for (const unwrap of unwrappers) {
       try {
         const options = await unwrap(wrapped, what)
-        if (options !== undefined) return secretOf(encryption, options, what)
+        if (options === undefined) continue
+        try {
+          return secretOf(encryption, options, what)
+        } finally {
+          options.fill(0)
+        }
       } catch (error) {
         failures.push(error)
       }
@@ -50,12 +58,18 @@ function secretOf(encryption: LayerEncryption, json: Uint8Array, what: string): 
 /**
  * Packets as Confidential Containers writes them, under any provider's name.
  *
- * @param keyOf a key's bytes by its `kbs:///` URI: the verifier gives them after attestation, and to nobody else
+ * @param keyOf a key's bytes by its `kbs:///` URI: the verifier gives them after attestation, and to nobody else. They are
+ *   wiped when they have been used.
  */
 export function packetUnwrapper(cipher: LayerCipher, keyOf: (uri: string) => Promise<Uint8Array>): KeyUnwrapper {
   return async ({ scheme, bytes }, what) => {
     if (!scheme.startsWith('provider.')) return undefined
     const packet = parseKeyPacket(bytes, `wrapped key of ${what}`)
-    return openKeyPacket(cipher, packet, await keyOf(packet.keyId), what)
+    const key = await keyOf(packet.keyId)
+    try {
+      return openKeyPacket(cipher, packet, key, what)
+    } finally {
+      key.fill(0)
+    }
   }
 }

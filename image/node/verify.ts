@@ -10,7 +10,7 @@ import { evaluateSignaturePolicy, type Judgement, type KeyResolver } from '../po
 import type { SignaturePolicy } from '../policy/policy.ts'
 import { resolveImage } from '../pull/pull-image.ts'
 import type { RegistryClient } from '../registry/client.ts'
-import { signaturesIn } from '../signature/cosign.ts'
+import { type LookasideSource, signaturesIn } from '../signature/cosign.ts'
 import type { FoundSignature } from '../signature/found.ts'
 import { isDirImage, openDirImage } from './dir-layout.ts'
 import { signatureEngines } from './engines.ts'
@@ -29,7 +29,7 @@ export interface VerifyOptions extends JudgeOptions {
   readonly reference: string | ImageReference
   readonly registry: RegistryClient
   /** Where OpenPGP signatures are kept, if anywhere: see ../signature/lookaside.ts. */
-  readonly lookaside?: (reference: ImageReference, digest: Digest) => Promise<readonly FoundSignature[]>
+  readonly lookaside?: LookasideSource
   readonly signal?: AbortSignal
 }
 
@@ -51,7 +51,7 @@ export async function verifyImage(options: VerifyOptions): Promise<VerifiedImage
     signaturesOf: signaturesIn(registry, reference, {
       limits: DEFAULT_LIMITS,
       signal,
-      ...(lookaside === undefined ? {} : { lookaside: (digest) => lookaside(reference, digest) }),
+      lookaside,
     }),
     crypto: registry.crypto,
     engines: signatureEngines,

@@ -81,6 +81,8 @@ export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<
     trouble(job, context)({ error, retryInMs: 0 })
     context.budget.add(-(first.tarBytes ?? 0))
     return await attempt(job, context, parts, { pieces: 0, whole: true })
+  } finally {
+    decryption?.key.fill(0)
   }
 }
 

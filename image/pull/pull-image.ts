@@ -18,7 +18,7 @@ import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/pl
 import { evaluateSignaturePolicy, type KeyResolver, type SignatureEngines } from '../policy/evaluate.ts'
 import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
-import { signaturesIn } from '../signature/cosign.ts'
+import { type LookasideSource, signaturesIn } from '../signature/cosign.ts'
 import { TarBudget } from './budget.ts'
 import { Buffers, Slots } from './buffers.ts'
 import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
@@ -41,6 +41,8 @@ export interface PullOptions {
   readonly resolveKey?: KeyResolver
   /** Default: policies that ask for OpenPGP or sigstore bundles refuse. */
   readonly engines?: SignatureEngines
+  /** Where OpenPGP signatures are kept. Default: nowhere. */
+  readonly lookaside?: LookasideSource
   readonly crypto: CryptoProvider
   readonly store: LayerStore
   readonly engine: LayerEngine
@@ -162,7 +164,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
       policy: options.signaturePolicy,
       reference,
       digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
-      signaturesOf: signaturesIn(registry, reference, { limits, signal }),
+      signaturesOf: signaturesIn(registry, reference, { limits, signal, lookaside: options.lookaside }),
       resolveKey: options.resolveKey ?? noKeys,
       engines: options.engines,
       crypto,

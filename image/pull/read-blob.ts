@@ -14,6 +14,8 @@ import { Patience, type Trouble } from './patience.ts'
 export const BATCH_BYTES: number = 1024 * 1024
 /** Blobs that are shorter are not worth a second connection. */
 const SHARED_BYTES = 16 * BATCH_BYTES
+/** So many times may what is known of a blob come again from a registry without ranges. */
+const MOST_SKIPS = 3
 /** Longest time without a single byte before a connection counts as dead. */
 const IDLE_MS = 30_000
 
@@ -150,9 +152,11 @@ async function* chunks(
   wholeWillDo: boolean,
 ): AsyncGenerator<Uint8Array> {
   const { registry, repository, descriptor, what, signal, slots, noProgressMs } = blob
-  const options = { what, signal, idleTimeoutMs: Math.min(IDLE_MS, noProgressMs) }
+  // Short enough to leave time for another try.
+  const options = { what, signal, idleTimeoutMs: Math.min(IDLE_MS, Math.ceil(noProgressMs / 3)) }
   let at = from
   let ranged = true
+  let skipped = 0
   while (at < to) {
     const leave = await slots.acquire(signal)
     try {
@@ -166,7 +170,11 @@ async function* chunks(
       let skip = at - range.from
       for await (const chunk of body) {
         const wanted = chunk.subarray(Math.min(skip, chunk.byteLength))
-        skip -= chunk.byteLength - wanted.byteLength
+        const passed = chunk.byteLength - wanted.byteLength
+        skip -= passed
+        skipped += passed
+        // What was there before is no progress, but going past it takes its time; not without end.
+        if (passed > 0 && skipped <= MOST_SKIPS * descriptor.size) patience.received(passed)
         if (wanted.byteLength === 0) continue
         at += wanted.byteLength
         patience.received(wanted.byteLength)

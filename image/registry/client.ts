@@ -172,6 +172,10 @@ export class RegistryClient {
       signal,
       idleTimeoutMs,
     })
+    if (part !== undefined && response.status === 416) {
+      await discard(response)
+      checkContentRange(`416, ${response.headers['content-range'] ?? 'no range'}`, part, size, what)
+    }
     const partial = part !== undefined && response.status === 206
     await expectStatus(response, partial ? 206 : 200, what)
     const { from, to } = partial ? part : { from: 0, to: size }

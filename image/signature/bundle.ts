@@ -5,7 +5,14 @@
  */
 import { type Bundle, bundleFromJSON } from '@sigstore/bundle'
 import type { PublicKey, TrustedRoot } from '@sigstore/protobuf-specs'
-import { type TrustMaterial, toSignedEntity, toTrustMaterial, Verifier } from '@sigstore/verify'
+import {
+  type SignedEntity,
+  type TrustMaterial,
+  toSignedEntity,
+  toTrustMaterial,
+  VerificationError,
+  Verifier,
+} from '@sigstore/verify'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { equalBytes } from '#protocol/encoding'
 import { CaissonError, errorText, MalformedError, UnverifiedError } from '#protocol/errors'
@@ -59,6 +66,7 @@ export interface VerifiedBundle {
 
 const MEDIA_TYPES = /^application\/vnd\.dev\.sigstore\.bundle(?:\+json;version=0\.[123]|\.v0\.3\+json)$/
 const MAX_LOG_ENTRIES = 16
+const MAX_TIME_STAMPS = 16
 const EMPTY_ROOT: TrustedRoot = {
   mediaType: '',
   certificateAuthorities: [],
@@ -82,6 +90,8 @@ export function parseBundle(json: Uint8Array, what: string): Bundle {
   }
   const { tlogEntries, content } = bundle.verificationMaterial
   if (tlogEntries.length > MAX_LOG_ENTRIES) throw malformed(what, `more than ${MAX_LOG_ENTRIES} log entries`)
+  const stamps = bundle.verificationMaterial.timestampVerificationData?.rfc3161Timestamps ?? []
+  if (stamps.length > MAX_TIME_STAMPS) throw malformed(what, `more than ${MAX_TIME_STAMPS} time stamps`)
   if (content.$case === 'publicKey') return bundle
   // Trust comes from the policy's root alone, so what is presented above the leaf is checked for its order only.
   const chain = presentedChain(bundle).map((der) => parseCertificate(der, what))
@@ -180,7 +190,47 @@ function verifyEntity(
     timestampThreshold: threshold.timestamps,
     ctlogThreshold: 1,
   })
-  verifier.verify(toSignedEntity(bundle, subject.kind === 'artifact' ? Buffer.from(subject.bytes) : undefined))
+  const entity = toSignedEntity(bundle, subject.kind === 'artifact' ? Buffer.from(subject.bytes) : undefined)
+  if (threshold.tlog === 0) {
+    // Without a trusted root nothing could be said about log entries and time stamps, and nothing is asked.
+    verifier.verify({ ...entity, tlogEntries: [], timestamps: [] })
+    return
+  }
+  const timestamps = entity.timestamps.filter(
+    (timestamp) =>
+      timestamp.$case !== 'timestamp-authority' || isUsable({ ...entity, timestamps: [timestamp] }, material),
+  )
+  verifier.verify({ ...entity, timestamps })
+  requireLogsThen({ ...entity, timestamps }, material)
+}
+
+/**
+ * Entries that a log promised carry their time, which was held against the log's validity. Those of Rekor 2 do not: the
+ * time stamps say when it was, and the log must have been good then.
+ */
+function requireLogsThen({ tlogEntries, timestamps }: SignedEntity, { tlogs }: TrustMaterial): void {
+  const times = timestamps.flatMap((stamp) =>
+    stamp.$case === 'timestamp-authority' ? [stamp.timestamp.signingTime] : [],
+  )
+  for (const { inclusionPromise, logId } of tlogEntries) {
+    if (inclusionPromise !== undefined) continue
+    const logs = tlogs.filter(({ logID }) => logId !== undefined && equalBytes(logID, logId.keyId))
+    const good = times.every((time) => logs.some(({ validFor }) => validFor.start <= time && time <= validFor.end))
+    if (!good) throw new Error('its log was not trusted yet, or no longer, when it was stamped')
+  }
+}
+
+/**
+ * A time stamp by an authority that the root does not name says nothing. It is left out rather than held against the
+ * bundle: whoever could add it could as well take it away, and what is left must still reach the threshold.
+ */
+function isUsable(entity: SignedEntity, material: TrustMaterial): boolean {
+  try {
+    new Verifier(material, { timestampThreshold: 0 }).verify(entity)
+    return true
+  } catch (error) {
+    return !(error instanceof VerificationError && error.code === 'TIMESTAMP_ERROR')
+  }
 }
 
 /** @param keys DER by hint */

@@ -21,8 +21,10 @@ export interface FetchOptions {
   readonly limits: ImageLimits
   readonly signal?: AbortSignal | undefined
   /** OpenPGP signatures are not in the repository: see ./lookaside.ts. Default: there are none. */
-  readonly lookaside?: (digest: Digest) => Promise<readonly FoundSignature[]>
+  readonly lookaside?: LookasideSource | undefined
 }
+
+export type LookasideSource = (reference: ImageReference, digest: Digest) => Promise<readonly FoundSignature[]>
 
 export function signatureTag(manifestDigest: Digest): string {
   return `${digestAlgorithm(manifestDigest)}-${digestHex(manifestDigest)}.sig`
@@ -46,7 +48,7 @@ export function signaturesIn(
       case 'bundle':
         return finder.bundles(digest)
       case 'openpgp':
-        return options.lookaside?.(digest) ?? Promise.resolve([])
+        return options.lookaside?.(repository, digest) ?? Promise.resolve([])
       default:
         return kind satisfies never
     }

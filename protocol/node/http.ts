@@ -8,8 +8,9 @@ import { lookup as systemLookup } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { Readable } from 'node:stream'
 import { Agent, type Dispatcher } from 'undici'
-import { UnavailableError, UsageError } from '../errors.ts'
+import { CaissonError, UnavailableError, UsageError } from '../errors.ts'
 import type { HttpRequest, HttpResponse, HttpTransport } from '../http-transport.ts'
+import { type ProxyOptions, proxyConnector } from './http-proxy.ts'
 
 const DEFAULT_IDLE_TIMEOUT_MS = 30_000
 
@@ -24,6 +25,8 @@ export interface UndiciTransportOptions {
   readonly maxConnections?: number
   /** TCP and TLS together, milliseconds. Default 10000. */
   readonly connectTimeoutMs?: number
+  /** Default: none, whatever the environment says. */
+  readonly proxy?: ProxyOptions
 }
 
 /** Errors: see `HttpTransport`; ERR_HTTP_CUT and ERR_HTTP_PROTOCOL additionally, also while reading the body. */
@@ -33,18 +36,22 @@ export class UndiciTransport implements HttpTransport {
 
   constructor(options: UndiciTransportOptions) {
     this.#trustsNobody = options.caPem.length === 0
+    const lookup = staticLookup(options.hosts ?? {})
+    const timeoutMs = options.connectTimeoutMs ?? 10_000
+    const direct = {
+      ca: [...options.caPem],
+      minVersion: 'TLSv1.2',
+      rejectUnauthorized: true,
+      timeout: timeoutMs,
+      lookup,
+    } as const
     this.#agent = new Agent({
       allowH2: false,
       pipelining: 1,
       connections: options.maxConnections ?? 8,
       maxHeaderSize: options.maxHeaderBytes ?? 32 * 1024,
-      connect: {
-        ca: [...options.caPem],
-        minVersion: 'TLSv1.2',
-        rejectUnauthorized: true,
-        timeout: options.connectTimeoutMs ?? 10_000,
-        lookup: staticLookup(options.hosts ?? {}),
-      },
+      connect:
+        options.proxy === undefined ? direct : proxyConnector(options.proxy, { ca: options.caPem, lookup, timeoutMs }),
     })
   }
 
@@ -182,6 +189,7 @@ const TLS_CODE =
 
 function translate(error: unknown, origin: string, signal: AbortSignal | undefined): unknown {
   if (signal?.aborted === true) return signal.reason
+  if (error instanceof CaissonError) return error
   const code = codeOf(error)
   const options = { cause: error }
   if (TLS_CODE.test(code)) {

@@ -2,14 +2,11 @@
  * A host that speaks to the agent in every way but the right one, and one that turns the clock back. The guest refuses
  * with codes, and goes on serving whoever keeps to the rules.
  */
-import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import anyTest, { type TestFn } from 'ava'
 import { AgentClient } from '#host-shim/pod/agent-client'
 import { openGuestStream } from '#host-shim/pod/guest-streams'
@@ -17,8 +14,6 @@ import type { Pod } from '#host-shim/pod/pod'
 import { connectVsock, redeemTicket } from '#host-shim/pod/vsock'
 import { AGENT_RPC_PORT, AGENT_STREAM_PORT } from '#protocol/agent-service'
 import { ContainerState, Stage, StreamKind } from '#protocol/gen/agent_pb'
-import type { LayerSource } from '#tools/nginx-image/layout'
-import { file, filler } from '../component/image/fixtures/image.ts'
 import { attest, boot, honestPlan, refusalOf } from './fixtures/host.ts'
 import { startGuest, startSandbox } from './fixtures/shell-guest.ts'
 import { Tenant } from './fixtures/tenant.ts'
@@ -203,63 +198,4 @@ for (const year of [1970, 2099]) {
       t.deepEqual(await tenant.releases(), [])
     },
   )
-}
-
-const MIB = 1024 * 1024
-const BIG_MIB = 96
-
-test.serial(
-  'sectors replayed from an earlier moment end the guest; it never reads old data as its image',
-  async (t) => {
-    t.timeout(600_000)
-    const folder = await mkdtemp(join(tmpdir(), 'ch-'))
-    t.teardown(() => rm(folder, { recursive: true, force: true }))
-    const layer: LayerSource = { compression: 'none', entries: [file('big', filler(BIG_MIB * MIB))] }
-    const { pod, image } = await startGuest(folder, t, {
-      id: 'replaying-host',
-      memoryMib: 512,
-      more: [layer],
-      // The first one takes memory, so that the kernel must forget what it has read of the disk and read it again.
-      rules: (reference) => `
-  - name: hog
-    image: ${reference}
-    args: [/bin/sh, -c, "dd if=/dev/zero of=/fill/f bs=1M count=240 && echo full && cat"]
-    mounts: [ { kind: tmpfs, path: /fill, maxBytes: ${250 * MIB} } ]
-    logs: allow
-    stdin: true
-  - name: reader
-    image: ${reference}
-    args: [/bin/sh, -c, "while cat /big > /dev/null; do :; done"]
-`,
-    })
-    await startSandbox(pod)
-    const earlier = join(folder, 'earlier')
-    await copySparse(pod.paths.scratch, earlier)
-
-    await pod.agent.createContainer({ containerId: 'hog', name: 'hog', image, stdin: true })
-    await pod.agent.createContainer({ containerId: 'reader', name: 'reader', image })
-    const full = await openGuestStream(pod, { kind: StreamKind.STDOUT, containerId: 'hog' })
-    await pod.agent.startContainer('hog')
-    t.is(String((await once(full, 'data'))[0]), 'full\n')
-    await writtenBack(pod.paths.scratch, earlier)
-
-    // Every sector as it was before the image came. What is still in memory may be read as long as it is; the first
-    // sector that comes from the disk is the last.
-    await pod.agent.startContainer('reader')
-    await copySparse(earlier, pod.paths.scratch)
-    const exit = await pod.exited
-    t.log(`the VM ended: ${JSON.stringify(exit)}`)
-  },
-)
-
-/** As long as the disk, with holes where it has zeros; the target keeps its identity, for the VM has it open. */
-async function copySparse(from: string, to: string): Promise<void> {
-  await promisify(execFile)('cp', ['--sparse=always', from, to])
-}
-
-/** Resolves when the guest has written its image to the disk: as many blocks more than at the earlier moment. */
-async function writtenBack(scratch: string, earlier: string): Promise<void> {
-  const blocks = async (path: string): Promise<number> => (await stat(path)).blocks * 512
-  const wanted = (await blocks(earlier)) + BIG_MIB * MIB
-  while ((await blocks(scratch)) < wanted) await setTimeout(200)
 }

@@ -113,14 +113,16 @@ function seconds(since) {
  */
 export function run(command, { follows = false } = {}) {
   const { NODE_EXTRA_CA_CERTS: _extraRoots, ...environment } = process.env
+  const ignore = () => {}
+  const pass = () => child.kill('SIGTERM')
+  // Before the child runs: it may say that it is up before this process gets to its next line. No signal is handled in
+  // between, since nothing here waits.
+  process.on('SIGINT', ignore).on('SIGTERM', pass)
   const child = spawn(command[0], command.slice(1), {
     cwd: PROJECT_ROOT,
     stdio: follows ? ['inherit', 'inherit', 'inherit', 'ipc'] : 'inherit',
     env: { ...environment, PATH: `${BIN}:${environment.PATH}` },
   })
-  const ignore = () => {}
-  const pass = () => child.kill('SIGTERM')
-  process.on('SIGINT', ignore).on('SIGTERM', pass)
   return new Promise((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 130)))

@@ -36,10 +36,11 @@ export class SuiteApt implements AsyncDisposable {
   }
 
   /**
-   * Fetches the suite's package index. Throws ERR_APT_KEYRING, ERR_APT_NO_MIRROR or, when no mirror answers with a
-   * validly signed index, ERR_APT_UPDATE.
+   * Fetches the suite's package index. `evenExpired`: also from a mirror that stands still, whose signed index is past its
+   * date; only where the caller pins digests, since such an index may be an old one played back. Throws ERR_APT_KEYRING,
+   * ERR_APT_NO_MIRROR or, when no mirror answers with a validly signed index, ERR_APT_UPDATE.
    */
-  static async open(suite: string): Promise<SuiteApt> {
+  static async open(suite: string, options: { readonly evenExpired?: boolean } = {}): Promise<SuiteApt> {
     if (!existsSync(KEYRING)) {
       throw new UnavailableError('ERR_APT_KEYRING', `Debian's archive keyring is not installed (${KEYRING})`, {
         hint: 'apt-get install debian-archive-keyring',
@@ -49,7 +50,7 @@ export class SuiteApt implements AsyncDisposable {
     const directory = await mkdtemp(join(tmpdir(), 'caisson-apt-'))
     const apt = new SuiteApt(directory)
     try {
-      await apt.#configure()
+      await apt.#configure(options.evenExpired === true)
       await apt.#update(suite, mirrors)
     } catch (error) {
       await apt[Symbol.asyncDispose]()
@@ -99,7 +100,7 @@ export class SuiteApt implements AsyncDisposable {
     await rm(this.#directory, { recursive: true, force: true })
   }
 
-  async #configure(): Promise<void> {
+  async #configure(evenExpired: boolean): Promise<void> {
     const folders = ['state/lists/partial', 'cache/archives/partial', 'etc/parts', 'etc/preferences.d', 'etc/sources.d']
     for (const folder of folders) await mkdir(join(this.#directory, folder), { recursive: true })
     await writeFile(join(this.#directory, 'state/status'), '')
@@ -120,6 +121,7 @@ export class SuiteApt implements AsyncDisposable {
       'Acquire::Languages': 'none',
       'Acquire::Retries': '2',
       'Acquire::AllowInsecureRepositories': 'false',
+      'Acquire::Check-Valid-Until': String(!evenExpired),
     }
     const lines = Object.entries(settings).map(([key, value]) => `${key} "${value}";`)
     await writeFile(join(d, 'apt.conf'), [...lines, 'APT::Architectures { "amd64"; };', ...proxies, ''].join('\n'))

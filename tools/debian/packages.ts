@@ -27,6 +27,8 @@ export interface ObtainOptions {
   /** Told about every pin that had to be replaced: old and new. */
   readonly onWarning?: (text: string) => void
   readonly onProgress?: (text: string) => void
+  /** Take packages of a mirror that stands still; see `SuiteApt.open`. For tools of tests, never for the guest. */
+  readonly evenExpired?: boolean
 }
 
 /**
@@ -62,7 +64,7 @@ export async function currentPins(suite: string, names: readonly string[]): Prom
 async function fetchAll(suite: string, pins: readonly DebianPin[], options: ObtainOptions) {
   options.onProgress?.(`fetching ${pins.length} packages of Debian ${suite}`)
   await mkdir(folder(), { recursive: true })
-  await using apt = await SuiteApt.open(suite)
+  await using apt = await SuiteApt.open(suite, { evenExpired: options.evenExpired === true })
   const served = await apt.served(pins.map((pin) => pin.name))
   const result = new Map<string, ObtainedPackage>()
   for (const pin of pins) {

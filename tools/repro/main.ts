@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { measureTpmGuest } from '#attestation/measure/tpm/measure'
-import { buildGuest, fsckErofs, type GuestImage, loadGuest } from '#guest/build/build'
+import { fsckErofs, type GuestImage, loadGuest } from '#guest/build/build'
 import { diffGuests } from '#guest/build/diff'
 import { cacheDirectory } from '../cache/location.ts'
 
@@ -26,18 +26,22 @@ const OLD_TIME = new Date('2001-02-03T04:05:06Z')
 const { values } = parseArgs({ options: { 'root-only': { type: 'boolean', default: false } } })
 
 const started = Date.now()
-const first = await buildGuest({ onProgress: ({ step, text }) => console.error(`first: ${step}: ${text}`) })
-const scratch = await mkdtemp(join(tmpdir(), 'caisson-repro-'))
 const interrupts = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => interrupts.abort(name))
+const scratch = await mkdtemp(join(tmpdir(), 'caisson-repro-'))
 try {
+  const first = await build([process.execPath, 'guest/build/main.ts'], {
+    cwd: ROOT,
+    env: { ...process.env, TMPDIR: scratch },
+    signal: interrupts.signal,
+  })
   const second = await buildElsewhere(scratch, values['root-only'], interrupts.signal)
   const equal = await compare(first, second)
   console.log(equal ? `the guest is reproducible (${seconds(started)})` : 'the guest is NOT reproducible')
   process.exitCode = equal ? 0 : 1
 } catch (error) {
   if (!interrupts.signal.aborted) throw error
-  console.error(`${String(interrupts.signal.reason)}: the second build is removed`)
+  console.error(`${String(interrupts.signal.reason)}: ended, and what was built is removed`)
   process.exitCode = interrupts.signal.reason === 'SIGINT' ? 130 : 143
 } finally {
   // A compiler that was told to end may write a last file.
@@ -53,12 +57,8 @@ async function buildElsewhere(scratch: string, rootOnly: boolean, signal: AbortS
     await cp(join(cacheDirectory(), kind), join(cache, 'caisson', kind), { recursive: true, verbatimSymlinks: true })
   }
   signal.throwIfAborted()
-  const script = 'umask 077; exec "$@"'
-  const child = spawn('sh', ['-c', script, 'sh', process.execPath, 'guest/build/main.ts'], {
+  return build(['sh', '-c', 'umask 077; exec "$@"', 'sh', process.execPath, 'guest/build/main.ts'], {
     cwd: folder,
-    stdio: ['ignore', 'pipe', 'inherit'],
-    // A group of its own, so that make and its compilers can be ended with it.
-    detached: true,
     env: {
       PATH: process.env.PATH,
       HOME: scratch,
@@ -68,16 +68,25 @@ async function buildElsewhere(scratch: string, rootOnly: boolean, signal: AbortS
       LANG: 'tr_TR.UTF-8',
       LC_ALL: 'tr_TR.UTF-8',
     },
+    signal,
   })
+}
+
+/** Runs a command that builds a guest and prints where it is. */
+async function build(
+  [program = '', ...args]: readonly string[],
+  { signal, ...surroundings }: { readonly cwd: string; readonly env: NodeJS.ProcessEnv; readonly signal: AbortSignal },
+): Promise<GuestImage> {
+  signal.throwIfAborted()
+  // A group of its own, so that make and its compilers can be ended with it.
+  const child = spawn(program, args, { ...surroundings, stdio: ['ignore', 'pipe', 'inherit'], detached: true })
   const end = (): void => void process.kill(-(child.pid ?? 0), 'SIGTERM')
   signal.addEventListener('abort', end, { once: true })
   const output = await new Promise<string>((resolve, reject) => {
     let text = ''
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
     child.once('error', reject)
-    child.once('close', (code) =>
-      code === 0 ? resolve(text) : reject(new Error(`the second build ended with ${code}`)),
-    )
+    child.once('close', (code) => (code === 0 ? resolve(text) : reject(new Error(`a build ended with ${code}`))))
   })
   signal.removeEventListener('abort', end)
   return loadGuest(output.trim())

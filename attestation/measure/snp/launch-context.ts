@@ -44,7 +44,12 @@ export class LaunchContext {
   }
 
   addSaveArea(contents: Uint8Array): void {
-    this.#add(PAGE_TYPE.vmsa, VMSA_GPA, sha384(contents))
+    this.addSaveAreaDigest(sha384(contents))
+  }
+
+  /** @param digest SHA-384 of the save area */
+  addSaveAreaDigest(digest: Uint8Array): void {
+    this.#add(PAGE_TYPE.vmsa, VMSA_GPA, digest)
   }
 
   #add(type: number, gpa: bigint, contents: Uint8Array): void {

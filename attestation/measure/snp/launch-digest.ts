@@ -2,6 +2,7 @@
  * The launch digest (MEASUREMENT of the attestation report) that a guest will have, computed from what the VMM loads:
  * firmware, the pages that its metadata asks for, hashes of kernel, initrd and command line, and each vCPU's start state.
  */
+import { hash } from 'node:crypto'
 import { UsageError } from '#protocol/errors'
 import { type DirectBoot, kernelHashPage } from './kernel-hashes.ts'
 import { DIGEST_BYTES, LaunchContext } from './launch-context.ts'
@@ -52,6 +53,31 @@ export function measureSnpLaunch(launch: SnpLaunch, { first, last }: VcpuRange):
   if (!Number.isInteger(first) || !Number.isInteger(last) || first < 1 || last < first || last > MAX_VCPUS) {
     throw new UsageError('ERR_VCPU_COUNT', `${first} to ${last} vCPUs; 1 to ${MAX_VCPUS} can be measured`)
   }
+  const { context, startOf } = loadGuest(launch)
+  const measurements: SnpMeasurement[] = []
+  for (let vcpus = 1; vcpus <= last; vcpus++) {
+    context.addSaveArea(startOf(vcpus - 1))
+    if (vcpus >= first) measurements.push({ vcpus, measurement: context.digest })
+  }
+  return measurements
+}
+
+/**
+ * SHA-384 of the save area that each vCPU after the first adds: with it, the digest for one more vCPU follows from the digest
+ * for one less. Undefined for firmware that starts one vCPU only. Throws as `measureSnpLaunch`.
+ */
+export function furtherVcpuDigest(launch: SnpLaunch): Uint8Array | undefined {
+  const { startOf } = loadGuest(launch)
+  try {
+    return hash('sha384', startOf(1), 'buffer')
+  } catch (error) {
+    if (error instanceof UsageError && error.code === 'ERR_SNP_RESET_BLOCK') return undefined
+    throw error
+  }
+}
+
+/** Everything but the vCPUs. */
+function loadGuest(launch: SnpLaunch): { readonly context: LaunchContext; readonly startOf: SaveAreaOf } {
   const features = launch.features ?? SNP_ACTIVE
   if ((features & SNP_ACTIVE) === 0n || features < 0n || features >= 2n ** 64n) {
     throw new UsageError('ERR_SNP_FEATURES', `guest features 0x${features.toString(16)} without SNPActive (bit 0)`)
@@ -63,13 +89,7 @@ export function measureSnpLaunch(launch: SnpLaunch, { first, last }: VcpuRange):
   const state = { features, signature: launch.vcpuSignature, vmm }
   const startOf =
     launch.svsm === undefined ? loadFirmware(context, firmware, launch, state) : loadSvsm(context, launch, state)
-
-  const measurements: SnpMeasurement[] = []
-  for (let vcpus = 1; vcpus <= last; vcpus++) {
-    context.addSaveArea(startOf(vcpus - 1))
-    if (vcpus >= first) measurements.push({ vcpus, measurement: context.digest })
-  }
-  return measurements
+  return { context, startOf }
 }
 
 /** Digest after the pages of a firmware image: the same for every guest that uses it. 48 bytes. */

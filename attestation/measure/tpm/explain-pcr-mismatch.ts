@@ -10,6 +10,7 @@ import type { EventLog } from '../../tpm/parse/event-log.ts'
 import { eventTypeName } from '../../tpm/parse/event-types.ts'
 import { loadOptions } from './linux-boot.ts'
 import type { PredictedEvent } from './predict-pcrs.ts'
+import { differingToken, recogniseCommandLine } from './recognise-command-line.ts'
 
 export interface PcrExplanation {
   readonly pcr: number
@@ -30,6 +31,8 @@ export interface ExplainInput {
     readonly predicted: string
     /** What the guest says it is, if it says so: believed only when its digest is the measured one. */
     readonly reported?: string
+    /** Lines of other guests, which are tried. */
+    readonly known?: readonly string[]
   }
 }
 
@@ -109,21 +112,18 @@ function difference(input: ExplainInput, wanted: PredictedEvent): string {
 function commandLineDifference(input: ExplainInput): string {
   const { commandLine, log } = input
   const measured = log.events.find(({ pcr }) => pcr === COMMAND_LINE_PCR)?.digests.sha256
-  if (commandLine?.reported === undefined || measured === undefined) return 'the kernel command line differs'
-  const reported = commandLine.reported
+  if (commandLine === undefined || measured === undefined) return 'the kernel command line differs'
+  const { predicted, known = [], reported } = commandLine
+  if (reported === undefined) {
+    const digestOf = (line: string): string => createHash('sha256').update(loadOptions(line)).digest('hex')
+    const booted = recogniseCommandLine({ predicted, known, isMeasured: (line) => digestOf(line) === toHex(measured) })
+    return booted === undefined ? 'the kernel command line differs' : differingToken(predicted, booted)
+  }
   // A command line that cannot be load options is not the one that was measured.
   if (!/^[\x20-\x7e]{0,2046}$/.test(reported) || /(?:^|\s)vga=/.test(reported)) return 'the kernel command line differs'
   const digest = createHash('sha256').update(loadOptions(reported)).digest('hex')
   if (digest !== toHex(measured)) return 'the kernel command line differs, and is not what the guest says it is'
-  return describeTokens(commandLine.predicted, reported)
-}
-
-function describeTokens(predicted: string, reported: string): string {
-  const [wanted, got] = [predicted.split(' '), reported.split(' ')]
-  const index = wanted.findIndex((token, position) => got[position] !== token)
-  const at = index === -1 ? wanted.length : index
-  const show = (token: string | undefined): string => (token === undefined ? 'nothing' : JSON.stringify(token))
-  return `the kernel command line differs at token ${at + 1}: predicted ${show(wanted[at])}, booted ${show(got[at])}`
+  return differingToken(predicted, reported)
 }
 
 function subject(pcr: number): string {

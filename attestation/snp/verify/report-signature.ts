@@ -33,6 +33,13 @@ export function readEcdsaSignature({ r, s }: SnpReport['signature']): Uint8Array
   return signature
 }
 
+/** Answers by key: asking a key for its details costs a noticeable part of a verdict. */
+const onP384 = new WeakMap<KeyObject, boolean>()
+
 export function isP384(key: KeyObject): boolean {
-  return key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === 'secp384r1'
+  const known = onP384.get(key)
+  if (known !== undefined) return known
+  const answer = key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === 'secp384r1'
+  onP384.set(key, answer)
+  return answer
 }

@@ -24,6 +24,8 @@ export interface SignedDocument<Content> {
 export interface IntelDocuments {
   readonly tcbInfos: readonly SignedDocument<TcbInfo>[]
   readonly identities: readonly SignedDocument<EnclaveIdentity>[]
+  /** Files that look like Intel's and cannot be read: of a later version, formatted anew, or cut. */
+  readonly broken: readonly { readonly name: string; readonly why: string }[]
 }
 
 /** Objects within objects: an answer in an object with headers, in a string of another object. */
@@ -31,17 +33,30 @@ const MAX_DEPTH = 4
 const OURS = /"(?:tcbInfo|enclaveIdentity|tcb_info|qe_identity)\\?"/
 const SIGNATURE_BYTES = 64
 
-/**
- * Documents that are none of Intel's are skipped; those that are must be whole. Throws `MalformedError` ERR_TCB_INFO,
- * ERR_ENCLAVE_IDENTITY, ERR_JSON_DOCUMENT or ERR_TDX_COLLATERAL.
- */
+/** Documents that are none of Intel's are skipped; one that cannot be read does not spoil the others. */
 export function parseIntelDocuments(documents: readonly CollateralDocument[]): IntelDocuments {
-  const found = new Found()
-  for (const { name, text } of documents) if (OURS.test(text)) found.read(name, text, 0)
-  return found
+  const broken: { name: string; why: string }[] = []
+  const read = documents.flatMap(({ name, text }) => {
+    if (!OURS.test(text)) return []
+    try {
+      const found = new Found()
+      found.read(name, text, 0)
+      return [found]
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error
+      broken.push({ name, why: `${error.code}: ${error.message}` })
+      return []
+    }
+  })
+  return {
+    tcbInfos: read.flatMap(({ tcbInfos }) => tcbInfos),
+    identities: read.flatMap(({ identities }) => identities),
+    broken,
+  }
 }
 
-class Found implements IntelDocuments {
+/** What one file holds. */
+class Found {
   readonly tcbInfos: SignedDocument<TcbInfo>[] = []
   readonly identities: SignedDocument<EnclaveIdentity>[] = []
 

@@ -208,7 +208,8 @@ function chooseTcbInfo({
   const remedy = `Add the TCB information of the platform for ${id} to the collateral.`
   if (documents.tcbInfos.length === 0 || pck === undefined) {
     const message = 'the security versions of the platform are not judged: there is no TCB information for it'
-    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_tcb', message, remedy }] }
+    const found = brokenText(documents)
+    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_tcb', message, ...found, remedy }] }
   }
   const { fmspc, pceId } = pck.extension
   const fitting = documents.tcbInfos.filter(
@@ -230,13 +231,25 @@ function chooseTcbInfo({
   return best(fitting, (document) => verifier.verify(document, 'TCB information', 'unchecked_tcb'))
 }
 
+/** What looks like the missing document, and cannot be read. */
+function brokenText({ broken }: IntelDocuments): { found?: string } {
+  return broken.length === 0 ? {} : { found: broken.map(({ name, why }) => `${name}: ${why}`).join('; ') }
+}
+
 function chooseIdentity({ quote, documents, verifier }: Choice): Chosen<EnclaveIdentity> {
   const id = quote.body.tee === 'tdx' ? 'TD_QE' : 'QE'
   const remedy = `Add the identity ${id} to the collateral.`
   const fitting = documents.identities.filter(({ content }) => content.id === id)
   if (documents.identities.length === 0) {
     const message = 'it is not judged whether the quoting enclave is one of Intel’s: there is no identity of it'
-    return { content: undefined, findings: [{ severity: 'warning', code: 'unchecked_qe_identity', message, remedy }] }
+    const finding = {
+      severity: 'warning',
+      code: 'unchecked_qe_identity',
+      message,
+      ...brokenText(documents),
+      remedy,
+    } as const
+    return { content: undefined, findings: [finding] }
   }
   if (fitting.length === 0) {
     const found = documents.identities.map(({ content }) => content.id).join(', ')

@@ -87,12 +87,14 @@ export class TpmAttestation implements AsyncDisposable {
   /** Throws `TpmResponseError` (0x1df, integrity: the challenge was made for another AK or EK). */
   async answer(input: ChallengeAnswer): Promise<TpmEvidence> {
     const secret = await this.#activate(input.challenge)
+    const proof = credentialProof(this.#crypto, secret, input.reportData)
+    secret.fill(0)
     const { message, signature, pcrs } = await this.#quote(input)
     return {
       akPublic: this.#keys.ak.publicArea,
       quote: { message, signature, pcrs: Array.from({ length: PCR_COUNT }, (_, pcr) => pcrs.get(pcr)) },
       eventLog: input.eventLog,
-      credentialSecret: credentialProof(this.#crypto, secret, input.reportData),
+      credentialSecret: proof,
       images: input.images,
     }
   }

@@ -8,9 +8,11 @@ import { createHash, type KeyObject } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
 import { type ParsedCertificate, parseCertificate } from '../../x509/certificate.ts'
+import { fingerprint } from '../../x509/fingerprint.ts'
 import { EK_TEMPLATES, type EkTemplate } from '../ek-template.ts'
 import { COORDINATE_BYTES } from '../parse/algorithms.ts'
 import type { PublicArea } from '../parse/public-area.ts'
+import { isSoftwareTpm, parseTpmIdentity } from '../parse/tpm-identity.ts'
 
 /** tcg-kp-EKCertificate */
 const EK_CERTIFICATE_USAGE = '2.23.133.8.1'
@@ -42,6 +44,10 @@ export interface VerifiedEk {
   /** SHA-256 of the key's SubjectPublicKeyInfo, hex: the same when the TPM's certificate is renewed. */
   readonly keyFingerprint: string
   readonly subject: string
+  /** Fingerprint of the pinned certificate that vouches for it. */
+  readonly anchor: string
+  /** What the certificate says of the TPM: whether it is a program. Undefined when it does not say. */
+  readonly emulated: boolean | undefined
 }
 
 export interface EkChainInput {
@@ -56,7 +62,8 @@ export interface EkChainInput {
 
 /**
  * Throws `UnverifiedError` ERR_EK_UNTRUSTED (no path to a pinned CA), ERR_EK_EXPIRED (a path, but not at this time) or
- * ERR_EK_CERTIFICATE (a certificate, but not of an EK that is known here), `MalformedError` ERR_CERTIFICATE or ERR_DER.
+ * ERR_EK_CERTIFICATE (a certificate, but not of an EK that is known here), `MalformedError` ERR_CERTIFICATE, ERR_DER or
+ * ERR_TPM_IDENTITY.
  */
 export function verifyEkChain(input: EkChainInput): VerifiedEk {
   const leaf = parseCertificate(input.certificate)
@@ -73,7 +80,18 @@ export function verifyEkChain(input: EkChainInput): VerifiedEk {
     fingerprint: sha256(leaf.der),
     keyFingerprint: sha256(new Uint8Array(leaf.publicKey.export({ format: 'der', type: 'spki' }))),
     subject: leaf.x509.subject,
+    anchor: fingerprint(chain.at(-1) ?? leaf),
+    emulated: isEmulated(leaf),
   } as VerifiedEk
+}
+
+const SUBJECT_ALT_NAME = '2.5.29.17'
+
+function isEmulated(leaf: ParsedCertificate): boolean | undefined {
+  const names = leaf.extension(SUBJECT_ALT_NAME)
+  if (names === undefined) return undefined
+  const identity = parseTpmIdentity(names)
+  return identity.model === undefined ? undefined : isSoftwareTpm(identity)
 }
 
 interface Store {

@@ -8,6 +8,7 @@ import { type AuditSource, parseAuditCheckpoint } from '../../audit/verify-log.t
 import { answerError, exchange, jsonOf } from '../../client/verifier-http.ts'
 import type { AttestationRecord } from '../../store/attestation-log.ts'
 import type { AuditEntry } from '../../store/audit-log.ts'
+import type { StoredPolicy } from '../../store/policy-store.ts'
 import type { ReferenceState } from '../../store/reference-store.ts'
 import type { ReleaseCondition } from '../../store/release-condition.ts'
 import type { ReleaseTerms, ResourceInfo } from '../../store/resource-store.ts'
@@ -21,6 +22,13 @@ export interface ReferenceInfo {
   readonly until: string | null
   readonly createdAt: Date
   readonly document: unknown
+}
+
+export interface CollateralInfo {
+  readonly url: string
+  readonly fetchedAt: Date
+  /** When the maker is asked again, RFC 3339. */
+  readonly staleAt: string
 }
 
 export interface TenantInfo extends Omit<TenantSettings, 'admins'> {
@@ -108,6 +116,42 @@ export class VerifierAdminClient {
   async retireReference(id: string, until?: Date): Promise<void> {
     const query = until === undefined ? '' : `?until=${until.toISOString()}`
     await this.#send('POST', `/reference-value-retire/${encodeURIComponent(id)}${query}`)
+  }
+
+  /** Creates or replaces. @param document YAML of docs/appraisal.md */
+  async putPolicy(id: string, document: string): Promise<void> {
+    await this.#send('POST', `/appraisal-policy/${encodeURIComponent(id)}`, new TextEncoder().encode(document))
+  }
+
+  /** Whether the verifier would take the document; nothing is kept. */
+  async checkPolicy(document: string): Promise<void> {
+    await this.#send('POST', '/appraisal-policy-check', new TextEncoder().encode(document))
+  }
+
+  async removePolicy(id: string): Promise<void> {
+    await this.#send('DELETE', `/appraisal-policy/${encodeURIComponent(id)}`)
+  }
+
+  /** By name, with their documents. */
+  async listPolicies(): Promise<readonly StoredPolicy[]> {
+    return dated<StoredPolicy>(await this.#get('/appraisal-policies', 'appraisal-policies'), 'createdAt')
+  }
+
+  /** Collateral of AMD and Intel that the verifier keeps, without its contents. For administrators of the service. */
+  async listCollateral(): Promise<readonly CollateralInfo[]> {
+    return dated<CollateralInfo>(await this.#get('/collateral', 'collateral'), 'fetchedAt')
+  }
+
+  /** All of it as one file. */
+  async exportCollateral(): Promise<Uint8Array> {
+    return await this.#send('GET', '/collateral/bundle')
+  }
+
+  /** How many answers are in the file. @param bundle as `exportCollateral` gives it */
+  async importCollateral(bundle: Uint8Array): Promise<number> {
+    const imported = member(jsonOf(await this.#send('POST', '/collateral', bundle)), 'imported')
+    if (typeof imported !== 'number') throw answerError('no number of imported answers')
+    return imported
   }
 
   /** Creates a tenant or replaces its settings. Its services are below `/t/NAME`. */

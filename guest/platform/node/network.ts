@@ -47,9 +47,9 @@ export const nodeNetwork: Network = {
   localPeer: async (port, clientPort) => (await import('./local-peer.ts')).localPeer(port, clientPort),
 
   // Loaded when first used: the agent answers before it needs HTTP.
-  http: async (caPem, hosts = {}) => {
+  http: async (caPem, hosts = {}, proxy) => {
     const { UndiciTransport } = await import('#protocol/node/http')
-    return new UndiciTransport({ caPem, hosts })
+    return new UndiciTransport({ caPem, hosts, ...(proxy === undefined ? {} : { proxy }) })
   },
 }
 

@@ -51,7 +51,7 @@ export const BOOT_EVENTS: readonly { readonly pcr: number; readonly data: string
 
 /** A TPM after such a boot, with the initdata measured into PCR 8. */
 export async function bootTpm(
-  t: ExecutionContext,
+  t: Pick<ExecutionContext, 'teardown'>,
   testCa: TestCa,
   boot: { initdata: Uint8Array; events?: typeof BOOT_EVENTS },
 ): Promise<TestTpm> {
@@ -65,7 +65,7 @@ export async function bootTpm(
   return { ...tpm, eventLog: async () => eventLog(events) }
 }
 
-async function startTpm(t: ExecutionContext, stateDir: string): Promise<Omit<TestTpm, 'eventLog'>> {
+async function startTpm(t: Pick<ExecutionContext, 'teardown'>, stateDir: string): Promise<Omit<TestTpm, 'eventLog'>> {
   const socketPath = join(stateDir, 'tpm.sock')
   const child = spawn(
     'swtpm',

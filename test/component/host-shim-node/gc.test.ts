@@ -39,7 +39,7 @@ test('what a crash left is named with --dry-run and removed without', async (t) 
   const { leftovers } = JSON.parse(listed.stdout) as { leftovers: readonly { kind: string }[] }
   t.deepEqual(
     leftovers.map(({ kind }) => kind),
-    ['record', 'machine', 'snapshot'],
+    ['machine', 'record', 'snapshot'],
   )
   t.true(existsSync(path('run/pods/aa')))
   t.is(caisson('gc', ...places).status, 0)

@@ -91,7 +91,7 @@ async function verdict(t: ExecutionContext, { folder }: Signer, path: string, ke
   return ours
 }
 
-const ALGORITHMS = ['rsa2048', 'rsa3072', 'nistp256', 'nistp384', 'ed25519']
+const ALGORITHMS = ['rsa2048', 'rsa3072', 'nistp256', 'nistp384', 'nistp521', 'ed25519']
 
 test('keys of every algorithm sign, armored and binary keyrings serve, and another key does not', async (t) => {
   const here = await signer(t)

@@ -56,7 +56,7 @@ async function scene(t: ExecutionContext): Promise<Scene> {
     pull: ({ key: given = key, policy = ACCEPT_ANYTHING } = {}) => {
       const keyOf = async (uri: string): Promise<Uint8Array> => {
         asked.push(uri)
-        if (given.length > 0) return given
+        if (given.length > 0) return Uint8Array.from(given)
         throw new UnavailableError('ERR_RESOURCE_UNAVAILABLE', `${uri} is not released to this guest`)
       }
       return pullImage({

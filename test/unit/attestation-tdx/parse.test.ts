@@ -195,3 +195,18 @@ test('TCB information of version 2 is that of SGX', (t) => {
   t.is(tcbInfos[0]?.content.id, 'SGX')
   t.is(tcbInfos[0]?.content.levels.length, 6)
 })
+
+test('a document that cannot be read is named, and does not spoil the others', (t) => {
+  const good = { name: 'good', text: answer('tcbInfo', goodTcbInfo, pki.signer) }
+  const later = { name: 'later', text: answer('tcbInfo', { ...goodTcbInfo, version: 4 }, pki.signer) }
+  const unsigned = { name: 'unsigned', text: '{"tcbInfo":{}}' }
+  const { tcbInfos, broken } = parseIntelDocuments([later, good, unsigned])
+  t.deepEqual(
+    tcbInfos.map(({ name }) => name),
+    ['good'],
+  )
+  t.deepEqual(
+    broken.map(({ name, why }) => `${name} ${why.split(':')[0]}`),
+    ['later ERR_TCB_INFO', 'unsigned ERR_TDX_COLLATERAL'],
+  )
+})

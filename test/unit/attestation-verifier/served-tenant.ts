@@ -37,6 +37,7 @@ const spoken: EvidenceKind = {
       accepted: true,
       vector: said === 'weak' ? { ...tpmTrustVector(false), executables: 33 } : tpmTrustVector(said === 'images'),
       referenceId: 'guest-1',
+      policyId: 'strict',
       reportData: Buffer.from(nonce).toString('hex'),
       initdataDigest: '00',
       teeClaims: {},

@@ -162,6 +162,7 @@ test('claims have the shape that the reference server gives its tokens', (t) => 
     lifetimeMs: 300_000,
     vector: tpmTrustVector(true),
     referenceId: 'guest-1',
+    policyId: 'strict',
     reportData: '00',
     nonce: 'n',
     teePublicKey,

@@ -51,9 +51,11 @@ for (const { name, annotation_packet, kek_b64, pubopts, layer, plaintext } of js
     const asked: string[] = []
     const keys = packetUnwrapper(nodeLayerCipher, (uri) => {
       asked.push(uri)
-      return Promise.resolve(key)
+      return Promise.resolve(released)
     })
+    const released = Uint8Array.from(key)
     const secret = await unwrapLayerKey(encryption, [keys], 'layer')
+    t.deepEqual(released, new Uint8Array(key.length), 'the released key is wiped once it has been used')
     t.deepEqual(Buffer.from(secret.key).toString('base64'), plaintext.symkey)
     t.deepEqual(Buffer.from(secret.nonce).toString('base64'), plaintext.cipheroptions.nonce)
     t.deepEqual(asked, [annotation_packet.kid])

@@ -69,6 +69,37 @@ for (const name of readdirSync(JS).filter((entry) => entry.endsWith('.sigstore')
   })
 }
 
+test('a time stamp by an unknown authority neither helps nor harms, and without a trusted root a key is all', (t) => {
+  const artifact = readFileSync(join(SIGN, 'sigstore-conformance/a.txt'))
+  // The conformance suite has this bundle to be judged without its key; the key is that of another folder.
+  const bundle = readFileSync(join(FOLDERS, 'managed-key-no-key_fail/bundle.sigstore.json'))
+  const key = readFileSync(join(FOLDERS, 'managed-key-and-trusted-root/key.pub'))
+  const stamped = JSON.parse(bundle.toString()).verificationMaterial.timestampVerificationData
+  t.true(stamped.rfc3161Timestamps.length > 0)
+  const trustedRoot = readFileSync(join(VECTORS, defaultRoot))
+  t.is(verifyArtifact({ artifact, bundle, trustedRoot, key }).signer.kind, 'key')
+  t.is(verifyArtifact({ artifact, bundle, trustedRoot: undefined, key }).signer.kind, 'key')
+  const otherRoot = readFileSync(join(FOLDERS, 'managed-key-and-trusted-root/trusted_root.json'))
+  t.throws(() => verifyArtifact({ artifact, bundle, trustedRoot: otherRoot, key }), { code: 'ERR_IMAGE_BUNDLE' })
+  const other = Buffer.from('other')
+  t.throws(() => verifyArtifact({ artifact: other, bundle, trustedRoot: undefined, key }), { code: 'ERR_IMAGE_BUNDLE' })
+})
+
+test('an entry without a time of its own counts only if its log was trusted when it was stamped', (t) => {
+  const folder = join(FOLDERS, 'rekor2-checkpoint-multiple-cosigs')
+  const root = JSON.parse(readFileSync(join(folder, 'trusted_root.json'), 'utf8'))
+  const judge = () =>
+    verifyArtifact({
+      artifact: readFileSync(join(SIGN, 'sigstore-conformance/a.txt')),
+      bundle: readFileSync(join(folder, 'bundle.sigstore.json')),
+      trustedRoot: Buffer.from(JSON.stringify(root)),
+      key: undefined,
+    })
+  t.notThrows(judge)
+  for (const { publicKey } of root.tlogs) publicKey.validFor.end = publicKey.validFor.start
+  t.throws(judge, { code: 'ERR_IMAGE_BUNDLE', message: /its log was not trusted/ })
+})
+
 test('a trusted root of which a log has no beginning is refused', (t) => {
   const document = JSON.parse(readFileSync(join(VECTORS, defaultRoot), 'utf8'))
   t.notThrows(() => parseTrustedRoot(Buffer.from(JSON.stringify(document)), 'root'))

@@ -1,0 +1,192 @@
+/**
+ * Collateral of AMD and Intel for all tenants of a verifier: asked for once, kept in the store for every replica, asked for
+ * again before it ends. When a maker does not answer, what is there goes on being used; each appraisal looks at its dates.
+ *
+ * Addresses are the makers' own, whoever is asked in their place: they are made from identifiers of a known form and name
+ * what is kept. Nothing that evidence calls an address is ever used.
+ */
+import { CaissonError } from '#protocol/errors'
+import { type Collateral, type CollateralFile, mergeCollateral } from '../evidence/collateral.ts'
+import { kdsRequests } from '../evidence/online/amd-kds.ts'
+import { type Endpoints, PUBLIC_ENDPOINTS } from '../evidence/online/fetch-collateral.ts'
+import { pcsRequests } from '../evidence/online/intel-pcs.ts'
+import type { Claims } from '../evidence/verdict.ts'
+import type { ParsedCertificate } from '../x509/certificate.ts'
+import type { AnswerStore } from './answer-store.ts'
+import type { CollateralSource, KnownCollateral, WantedCollateral } from './source.ts'
+import { type ValidAnswer, validateAnswer } from './validate-answer.ts'
+import type { VendorClient, VendorRequest } from './vendor-client.ts'
+
+export interface CollateralServiceOptions {
+  readonly store: AnswerStore
+  /** Undefined: nobody is asked; the store holds what was imported. */
+  readonly client: VendorClient | undefined
+  /** Who is asked in the makers' place. Default: they themselves. */
+  readonly endpoints?: Endpoints
+  /** Roots besides AMD's and Intel's whose answers are kept. */
+  readonly anchors?: readonly ParsedCertificate[]
+  readonly now: () => Date
+  /** Told of answers that were not kept, and of services that did not answer. */
+  readonly onProblem?: (url: string, error: unknown) => void
+}
+
+interface Kept extends ValidAnswer {
+  readonly fetchedAt: Date
+}
+
+/** What is in memory of what is in the store. */
+const MAX_IN_MEMORY = 1_000
+/** A service that failed, or has no such thing, is asked again after this long. */
+const RETRY_AFTER_MS = 60_000
+
+export class CollateralService implements CollateralSource {
+  readonly #options: Required<Pick<CollateralServiceOptions, 'endpoints' | 'anchors' | 'onProblem'>> &
+    CollateralServiceOptions
+  readonly #kept = new Map<string, Kept>()
+  readonly #failedAt = new Map<string, number>()
+  readonly #underWay = new Map<string, Promise<Kept | undefined>>()
+  /** The same objects for the same answers: appraisals remember what they verified by object. */
+  readonly #merged = new Map<string, Collateral>()
+  readonly #counts = { hits: 0, fetched: 0, failed: 0, refused: 0 }
+
+  constructor(options: CollateralServiceOptions) {
+    this.#options = { endpoints: PUBLIC_ENDPOINTS, anchors: [], onProblem: () => {}, ...options }
+  }
+
+  /** For metrics. */
+  get counts(): Readonly<Record<'hits' | 'fetched' | 'failed' | 'refused', number>> {
+    return { ...this.#counts }
+  }
+
+  async known(claims: Claims, wanted: WantedCollateral): Promise<KnownCollateral> {
+    const requests = requestsFor(claims, wanted)
+    const found = await Promise.all(requests.map(({ url }) => this.#stored(url)))
+    const complete = requests.every(({ url }, index) => !this.#isWorthAsking(url, found[index]))
+    if (complete) this.#counts.hits++
+    return { collateral: this.#merge(requests, found), complete }
+  }
+
+  async fetched(claims: Claims, wanted: WantedCollateral): Promise<Collateral> {
+    const requests = requestsFor(claims, wanted)
+    return this.#merge(requests, await Promise.all(requests.map((request) => this.#fresh(request))))
+  }
+
+  /** Throws as `validateAnswer`. */
+  check(url: string, files: readonly CollateralFile[]): void {
+    this.#validate(url, files, this.#options.now())
+  }
+
+  /** Keeps what somebody fetched elsewhere. Throws as `validateAnswer`. */
+  async keep(url: string, files: readonly CollateralFile[]): Promise<void> {
+    await this.#keep(url, files)
+  }
+
+  #isWorthAsking(url: string, kept: Kept | undefined): boolean {
+    if (this.#options.client === undefined) return false
+    const nowMs = this.#options.now().getTime()
+    if (kept !== undefined && kept.staleAt.getTime() > nowMs) return false
+    const failedMs = this.#failedAt.get(url)
+    return failedMs === undefined || nowMs - failedMs >= RETRY_AFTER_MS || nowMs < failedMs
+  }
+
+  async #stored(url: string): Promise<Kept | undefined> {
+    const kept = this.#kept.get(url)
+    if (kept !== undefined && kept.staleAt > this.#options.now()) return kept
+    const stored = await this.#options.store.find(url) // another replica may have asked meanwhile
+    if (stored === undefined || stored.fetchedAt.getTime() === kept?.fetchedAt.getTime()) return kept
+    try {
+      const { staleAt, fetchedAt, files } = stored
+      return this.#remember(url, { ...this.#validate(url, files, fetchedAt), staleAt, fetchedAt })
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      this.#options.onProblem(url, error)
+      return kept
+    }
+  }
+
+  /** One question for all that wait for its answer. */
+  async #fresh(request: VendorRequest): Promise<Kept | undefined> {
+    const kept = await this.#stored(request.url)
+    if (!this.#isWorthAsking(request.url, kept)) return kept
+    let asked = this.#underWay.get(request.url)
+    if (asked === undefined) {
+      asked = this.#ask(request, kept).finally(() => this.#underWay.delete(request.url))
+      this.#underWay.set(request.url, asked)
+    }
+    return await asked
+  }
+
+  async #ask({ url, chainHeaders }: VendorRequest, kept: Kept | undefined): Promise<Kept | undefined> {
+    const { client, endpoints, onProblem, now } = this.#options
+    try {
+      const files = await client?.get({ url: addressAt(endpoints, url), chainHeaders })
+      if (files === undefined) {
+        this.#note(url, now().getTime())
+        return kept
+      }
+      this.#counts.fetched++
+      return await this.#keep(url, files)
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      this.#counts[error.code === 'ERR_COLLATERAL_FETCH' ? 'failed' : 'refused']++
+      this.#note(url, now().getTime())
+      onProblem(url, error)
+      return kept
+    }
+  }
+
+  async #keep(url: string, files: readonly CollateralFile[]): Promise<Kept> {
+    const fetchedAt = this.#options.now()
+    const valid = this.#validate(url, files, fetchedAt)
+    const before = await this.#stored(url)
+    // A service that goes back in time hides what was revoked since.
+    if (before?.issuedAt !== undefined && valid.issuedAt !== undefined && valid.issuedAt < before.issuedAt)
+      return before
+    const kept = { ...valid, fetchedAt }
+    await this.#options.store.put({ url, files, fetchedAt, staleAt: kept.staleAt })
+    this.#failedAt.delete(url)
+    return this.#remember(url, kept)
+  }
+
+  #validate(url: string, files: readonly CollateralFile[], at: Date): ValidAnswer {
+    return validateAnswer(url, files, { anchors: this.#options.anchors, at })
+  }
+
+  #remember(url: string, kept: Kept): Kept {
+    const [oldest] = this.#kept.keys()
+    if (this.#kept.size >= MAX_IN_MEMORY && oldest !== undefined) this.#kept.delete(oldest)
+    this.#kept.set(url, kept)
+    return kept
+  }
+
+  #note(url: string, atMs: number): void {
+    const [oldest] = this.#failedAt.keys()
+    if (this.#failedAt.size >= MAX_IN_MEMORY && oldest !== undefined) this.#failedAt.delete(oldest)
+    this.#failedAt.set(url, atMs)
+  }
+
+  #merge(requests: readonly VendorRequest[], found: readonly (Kept | undefined)[]): Collateral {
+    const key = requests.map(({ url }, index) => `${url} ${found[index]?.fetchedAt.getTime() ?? '-'}`).join('\n')
+    const known = this.#merged.get(key)
+    if (known !== undefined) return known
+    const merged = mergeCollateral(...found.flatMap((kept) => (kept === undefined ? [] : [kept.collateral])))
+    const [oldest] = this.#merged.keys()
+    if (this.#merged.size >= MAX_IN_MEMORY && oldest !== undefined) this.#merged.delete(oldest)
+    this.#merged.set(key, merged)
+    return merged
+  }
+}
+
+function requestsFor(claims: Claims, { keyKnown }: WantedCollateral): VendorRequest[] {
+  const amd = kdsRequests(claims, PUBLIC_ENDPOINTS)
+  const lists = amd.filter(({ url }) => !keyKnown || url.endsWith('/crl'))
+  return [...lists, ...pcsRequests(claims, PUBLIC_ENDPOINTS)]
+}
+
+/** The same path at whoever is asked in the maker's place. */
+function addressAt(endpoints: Endpoints, url: string): string {
+  const { origin } = new URL(url)
+  const names = ['amdKds', 'intelPcs', 'intelCertificates'] as const
+  const name = names.find((each) => PUBLIC_ENDPOINTS[each] === origin)
+  return name === undefined ? url : `${endpoints[name]}${url.slice(origin.length)}`
+}

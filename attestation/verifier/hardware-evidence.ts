@@ -1,0 +1,170 @@
+/**
+ * Evidence of SEV-SNP, TDX and Azure's machines for the KBS service. Nothing is asked for but a report over the challenge:
+ * its report data must be SHA-384 of nonce and key (protocol section 4). It must then satisfy one of the tenant's appraisal
+ * policies as a whole, and what booted must be a document of reference values or listed by that policy.
+ */
+import { toHex } from '#protocol/encoding'
+import { reportDataDigest } from '#protocol/kbs-messages'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { applyPolicy } from '../appraisal/apply-policy.ts'
+import { measurementFindings } from '../appraisal/measurement-findings.ts'
+import type { CollateralSource } from '../collateral/source.ts'
+import { type Collateral, NO_COLLATERAL } from '../evidence/collateral.ts'
+import { type Claims, type Appraisal as EvidenceAppraisal, type Finding, verdictOf } from '../evidence/verdict.ts'
+import { parseReferenceDocument, type ReferenceDocument } from '../measure/reference-document.ts'
+import type { ClaimCheck } from '../store/attestation-log.ts'
+import type { StoredReference } from '../store/reference-store.ts'
+import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
+import { type Explanation, explainFindings, hardwareFacts, tokenClaims } from './explain-findings.ts'
+import type { HardwarePlatform, ReadEvidence } from './hardware-platforms.ts'
+import { checkInitdata } from './initdata-check.ts'
+import { matchReferences, type ReferenceResult } from './reference-match.ts'
+import type { NamedPolicy } from './tenant-demands.ts'
+
+export interface HardwareKindOptions {
+  readonly platform: HardwarePlatform
+  /** One of the platform's names. */
+  readonly tee: string
+  readonly collateral: CollateralSource
+  readonly now: () => Date
+}
+
+/** AR4SI section 2.3.3: only approved executables were loaded at boot. */
+const APPROVED_BOOT = 3
+
+interface Judged {
+  readonly policyId: string
+  readonly appraisal: EvidenceAppraisal
+  readonly reference: ReferenceResult | undefined
+  readonly explanation: Explanation | undefined
+}
+
+export class HardwareEvidenceKind implements EvidenceKind {
+  readonly tee: string
+  readonly #options: HardwareKindOptions
+
+  constructor(options: HardwareKindOptions) {
+    this.tee = options.tee
+    this.#options = options
+  }
+
+  challenge(): ChallengeOffer {
+    return { state: {} }
+  }
+
+  async appraise(input: AnswerInput): Promise<Appraisal> {
+    const { version, nonce, attestation, demands } = input
+    const digest = reportDataDigest(nodeCrypto, { ...attestation, version, nonce })
+    const evidence = this.#options.platform.read(attestation.primaryEvidence)
+    const collateral = await this.#collateral(evidence, digest, input)
+    const judged = demands.policies.map((policy) => this.#judge(policy, { evidence, digest, collateral, input }))
+    const accepted = judged.find(({ explanation }) => explanation === undefined)
+    const [closest] = judged.toSorted((a, b) => failures(a) - failures(b))
+    const best = accepted ?? closest
+    if (best === undefined) throw new TypeError('a tenant has at least one policy')
+    const { claims, trustworthiness } = best.appraisal
+    const initdata = evidence.initdata(claims)
+    const common = {
+      checks: [
+        ...(best.explanation?.checks ?? []),
+        ...(best.reference?.checks ?? []),
+        ...initdataChecks(evidence, best, input),
+      ],
+      facts: hardwareFacts(claims, best.policyId),
+    }
+    if (best.explanation !== undefined) {
+      const { code, reason, hint } = best.explanation
+      const among =
+        demands.policies.length > 1 ? ` (closest of ${demands.policies.length} policies: ${best.policyId})` : ''
+      return { ...common, accepted: false, code, reason: `${reason}${among}`, hint }
+    }
+    return {
+      ...common,
+      accepted: true,
+      vector: trustworthiness,
+      referenceId: best.reference?.matched === true ? best.reference.id : undefined,
+      policyId: best.policyId,
+      reportData: toHex(digest),
+      initdataDigest: initdata.found ?? '',
+      teeClaims: tokenClaims(claims),
+      images: [],
+    }
+  }
+
+  /** Makers are asked only about evidence that nothing disproves: whoever sends anything else shall not make us call them. */
+  async #collateral(evidence: ReadEvidence, nonce: Uint8Array, { demands }: AnswerInput): Promise<Collateral> {
+    const { collateral: source, now } = this.#options
+    const anchors = demands.policies.flatMap(({ policy }) => policy.anchors)
+    const first = evidence.appraise({ at: now(), nonce, collateral: NO_COLLATERAL, anchors })
+    const keyKnown = !first.findings.some(({ code }) => code === 'unchecked_chain')
+    const known = await source.known(first.claims, { keyKnown })
+    if (known.complete) return known.collateral
+    const disproven = first.findings.some(
+      ({ severity, code }) => severity === 'contraindicated' && !NO_FORGERY.has(code),
+    )
+    return disproven ? known.collateral : await source.fetched(first.claims, { keyKnown })
+  }
+
+  #judge(
+    { id, policy }: NamedPolicy,
+    with_: { evidence: ReadEvidence; digest: Uint8Array; collateral: Collateral; input: AnswerInput },
+  ): Judged {
+    const { evidence, digest, collateral, input } = with_
+    const context = { at: this.#options.now(), nonce: digest, collateral, anchors: policy.anchors }
+    const found = evidence.appraise(context)
+    const listed = measurementFindings(found, policy).approvedBoot
+    const reference = this.#reference(evidence, found.claims, input)
+    const booted = reference?.matched === true || (listed && (reference !== undefined || policy.pcrs.size > 0))
+    const appraisal = applyPolicy(booted ? approved(found) : found, policy)
+    const problem = booted ? undefined : (reference ?? NOTHING_LISTED)
+    const initdata = checkInitdata(evidence.initdata(found.claims), input.attestation.initdataToml)
+    const affirmed = verdictOf(appraisal).verdict === 'affirming' && initdata?.ok !== false && problem === undefined
+    return {
+      policyId: id,
+      appraisal,
+      reference: booted && reference?.matched === false ? undefined : reference,
+      explanation: affirmed ? undefined : explainFindings({ appraisal, initdata, reference: problem }),
+    }
+  }
+
+  #reference(evidence: ReadEvidence, claims: Claims, input: AnswerInput): ReferenceResult | undefined {
+    const measured = evidence.measured(claims)
+    if (measured === undefined) return undefined
+    return matchReferences({
+      measured,
+      current: documentsOf(input.references),
+      others: documentsOf(input.otherReferences),
+    })
+  }
+}
+
+/** What a policy may permit, or what is about the guest and not about who speaks. */
+const NO_FORGERY: ReadonlySet<string> = new Set(['debug', 'vmpl', 'policy_not_enforced'])
+
+const NOTHING_LISTED: ReferenceResult = {
+  matched: false,
+  code: 'ERR_NO_REFERENCE_VALUES',
+  reason: 'the policy lists no PCRs, so no boot of this machine is expected',
+  hint: 'List measurements.pcrs in the appraisal policy: they say what such a machine booted.',
+  checks: [],
+}
+
+function approved(appraisal: EvidenceAppraisal): EvidenceAppraisal {
+  const { trustworthiness } = appraisal
+  if (trustworthiness.executables !== 0) return appraisal
+  return { ...appraisal, trustworthiness: { ...trustworthiness, executables: APPROVED_BOOT } }
+}
+
+function failures({ appraisal, reference }: Judged): number {
+  const weight = ({ severity }: Finding): number => (severity === 'contraindicated' ? 2 : 1)
+  return appraisal.findings.reduce((sum, finding) => sum + weight(finding), reference?.matched === false ? 2 : 0)
+}
+
+function initdataChecks(evidence: ReadEvidence, { appraisal }: Judged, { attestation }: AnswerInput): ClaimCheck[] {
+  const check = checkInitdata(evidence.initdata(appraisal.claims), attestation.initdataToml)
+  return check === undefined ? [] : [check]
+}
+
+function documentsOf(stored: readonly StoredReference[]): readonly ReferenceDocument[] {
+  return stored.map(({ document }) => parseReferenceDocument(document))
+}

@@ -1,0 +1,216 @@
+/** Collateral of AMD and Intel, asked for by a running verifier at a server that behaves like theirs. */
+import test, { type ExecutionContext } from 'ava'
+import { decodeJwt } from 'jose'
+import type { EvidenceSource } from '#attestation/client/evidence-source'
+import { VerifierRefusal } from '#attestation/client/verifier-http'
+import type { VerifierConfig } from '#attestation/verifier/verifier'
+import { encodePem } from '#attestation/x509/pem'
+import { revocationList } from '../../fixtures/tdx/intel-pki.ts'
+import {
+  amd,
+  attesterOf,
+  INITDATA,
+  intel,
+  policyWith,
+  snpReference,
+  snpSource,
+  tdxReference,
+  tdxSource,
+} from './hardware-guests.ts'
+import { type Site, startSite } from './site.ts'
+import { startVendors, type VendorServer } from './vendor-server.ts'
+
+/** A VCEK comes without the certificate of its authority, which the verifier has of AMD. */
+const ROOTS = [amd.ark.der, amd.ask.der, intel.root.der].map((bytes) => encodePem({ label: 'CERTIFICATE', bytes }))
+const POLICY = policyWith([amd.ark.der, intel.root.der])
+
+async function served(
+  t: ExecutionContext,
+  vendors: VendorServer | undefined,
+  config: Partial<VerifierConfig> = {},
+): Promise<Site> {
+  const collateral =
+    vendors === undefined ? {} : { collateralEndpoints: vendors.endpoints, trustedCollateralRoots: ROOTS }
+  const site = await startSite(t, { ...collateral, ...config })
+  await site.admin.putPolicy('ours', POLICY)
+  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'ab'.repeat(48) }]))
+  await site.admin.putReference(tdxReference('td', {}))
+  return site
+}
+
+const attest = (site: Site, source: EvidenceSource) => attesterOf(site, source).attest({ initdataToml: INITDATA })
+const bare = (): EvidenceSource => snpSource({ send: [] })
+
+async function refused(t: ExecutionContext, site: Site, source: EvidenceSource, code: string) {
+  const error = await t.throwsAsync(attest(site, source), { instanceOf: VerifierRefusal })
+  t.is(error?.refusal.code, code)
+  return (await site.admin.explain(error?.refusal.correlationId ?? '')).at(-1)
+}
+
+test('a TD attests with what the verifier fetched from Intel’s service', async (t) => {
+  const vendors = await startVendors(t)
+  const site = await served(t, vendors)
+  const { token } = await attest(site, tdxSource())
+  t.like(decodeJwt(token), {
+    'caisson.reference': 'td',
+    submods: {
+      cpu0: {
+        'ear.status': 'affirming',
+        'ear.trustworthiness-vector': { hardware: 2, executables: 3 },
+        'ear.veraison.annotated-evidence': { tdx: { tcb_status: 'UpToDate', mrtd: '7d'.repeat(48) } },
+      },
+    },
+  })
+  t.is(vendors.asked.length, 4)
+  await attest(site, tdxSource())
+  t.is(vendors.asked.length, 4, 'everything is kept')
+})
+
+test('an SNP report without certificates attests with what the verifier fetched from AMD’s service', async (t) => {
+  const vendors = await startVendors(t)
+  const site = await served(t, vendors)
+  await attest(site, bare())
+  const asked = vendors.asked.map((path) => path.split('?')[0]?.replace(/[0-9a-f]{128}/, 'CHIP') ?? '')
+  t.deepEqual(
+    asked.toSorted((a, b) => a.localeCompare(b)),
+    ['/vcek/v1/Milan/cert_chain', '/vcek/v1/Milan/CHIP', '/vcek/v1/Milan/crl'],
+  )
+  t.is((await site.admin.listCollateral()).length, 3)
+})
+
+test('certificates that come with a report are not asked for again, but the revocation list is', async (t) => {
+  const vendors = await startVendors(t)
+  await attest(await served(t, vendors), snpSource({ send: ['VCEK', 'ASK', 'ARK'] }))
+  t.deepEqual(vendors.asked, ['/vcek/v1/Milan/crl'])
+})
+
+test('many guests at once ask each question once', async (t) => {
+  const vendors = await startVendors(t)
+  vendors.mode = 'slow'
+  const site = await served(t, vendors)
+  await Promise.all(Array.from({ length: 8 }, () => attest(site, tdxSource())))
+  t.is(vendors.asked.length, 4)
+})
+
+test('evidence that is disproven makes the verifier ask nobody', async (t) => {
+  const vendors = await startVendors(t)
+  const site = await served(t, vendors)
+  await refused(t, site, snpSource({ send: [], binding: () => new Uint8Array(48) }), 'ERR_NONCE_MISMATCH')
+  t.deepEqual(vendors.asked, [])
+})
+
+test('a service that asks for patience is asked again when it said, and not before', async (t) => {
+  const vendors = await startVendors(t)
+  const site = await served(t, vendors)
+  vendors.mode = 'busy'
+  vendors.retryAfter = '600'
+  await refused(t, site, tdxSource(), 'ERR_EVIDENCE_UNCHECKED')
+  const asked = vendors.asked.length
+  t.true(asked >= 1 && asked <= 4, 'each question once at most')
+  vendors.mode = undefined
+  await refused(t, site, bare(), 'ERR_EVIDENCE_UNCHECKED')
+  t.is(vendors.asked.length, asked, 'nor is anything else asked there')
+
+  const patient = await startVendors(t)
+  const other = await served(t, patient)
+  patient.mode = 'busy'
+  patient.retryAfter = '1'
+  const attested = attest(other, tdxSource())
+  while (patient.asked.length < 4) await new Promise((resolve) => setImmediate(resolve))
+  patient.mode = undefined
+  await t.notThrowsAsync(attested)
+})
+
+for (const mode of ['broken', 'down', 'redirect'] as const) {
+  test(`a service that is ${mode} leaves evidence unchecked, and what is known goes on counting`, async (t) => {
+    const vendors = await startVendors(t)
+    const site = await served(t, vendors)
+    await attest(site, tdxSource())
+    vendors.mode = mode
+    await t.notThrowsAsync(attest(site, tdxSource()))
+    const record = await refused(t, site, bare(), 'ERR_EVIDENCE_UNCHECKED')
+    t.true(record?.checks.some(({ claim }) => claim.startsWith('unchecked_chain')))
+    t.false(vendors.asked.includes('/elsewhere'))
+  })
+}
+
+test('answers that nobody trusted signed, of other platforms, or that go back in time are not kept', async (t) => {
+  const vendors = await startVendors(t)
+  const problems: string[] = []
+  const site = await served(t, vendors, { onCollateralProblem: (_url, error) => problems.push(String(error)) })
+  const stranger = (await import('../../fixtures/tdx/intel-pki.ts')).createIntelPki()
+  vendors.bodies.set('/IntelSGXRootCA.der', revocationList({ issuer: stranger.root }))
+  vendors.tcb = { fmspc: '00'.repeat(6) }
+  await refused(t, site, tdxSource(), 'ERR_EVIDENCE_UNCHECKED')
+  t.true(problems.some((problem) => problem.includes('nobody trusted')))
+  const kept = (await site.admin.listCollateral()).map(({ url }) => url)
+  t.false(kept.some((url) => /IntelSGXRootCA|tcb\?/.test(url)))
+})
+
+test('a platform that Intel calls out of date is refused by default, and accepted where the policy says so', async (t) => {
+  const vendors = await startVendors(t)
+  vendors.tcb = { levels: [{ status: 'OutOfDate', advisories: ['INTEL-SA-00999'] }] }
+  const site = await served(t, vendors)
+  const record = await refused(t, site, tdxSource(), 'ERR_EVIDENCE_REFUSED')
+  t.regex(record?.reason ?? '', /^TCB: .*OutOfDate \(INTEL-SA-00999\)/)
+  await site.admin.putPolicy('ours', policyWith([intel.root.der], 'minimum: { tdx: { tcb_status: [OutOfDate] } }\n'))
+  await t.notThrowsAsync(attest(site, tdxSource()))
+})
+
+test('another kernel, command line or firmware of a TD is refused, and named', async (t) => {
+  const site = await served(t, await startVendors(t))
+  const fill = (byte: number): Uint8Array => new Uint8Array(48).fill(byte)
+  const firmware = await refused(t, site, tdxSource({ td: { mrTd: fill(9) } }), 'ERR_MEASUREMENT_MISMATCH')
+  t.is(firmware?.reason, 'compared with td: the firmware differs (MRTD)')
+  const td = { rtmrs: [fill(1), fill(2), fill(9), fill(0)] }
+  const line = await refused(t, site, tdxSource({ td }), 'ERR_MEASUREMENT_MISMATCH')
+  t.is(line?.reason, 'compared with td: command line or initrd differs (RTMR2)')
+  t.like(
+    line?.checks.find(({ ok }) => !ok),
+    { claim: 'rtmr2 (td)', expected: '03'.repeat(48), found: '09'.repeat(48) },
+  )
+})
+
+test('a verifier that reaches nobody attests with collateral that was exported elsewhere', async (t) => {
+  const vendors = await startVendors(t)
+  const online = await served(t, vendors)
+  await attest(online, tdxSource())
+  await attest(online, bare())
+  const bundle = await online.admin.exportCollateral()
+
+  const offline = await served(t, undefined)
+  await refused(t, offline, tdxSource(), 'ERR_EVIDENCE_UNCHECKED')
+  const error = await t.throwsAsync(offline.admin.importCollateral(bundle), { instanceOf: VerifierRefusal })
+  t.is(error?.refusal.code, 'ERR_COLLATERAL_ANSWER', 'its operator does not trust these makers')
+
+  const trusting = await startSite(t, { trustedCollateralRoots: ROOTS })
+  await trusting.admin.putPolicy('ours', POLICY)
+  await trusting.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'ab'.repeat(48) }]))
+  await trusting.admin.putReference(tdxReference('td', {}))
+  t.is(await trusting.admin.importCollateral(bundle), 7)
+  await t.notThrowsAsync(attest(trusting, tdxSource()))
+  await t.notThrowsAsync(attest(trusting, bare()))
+  const damaged = Buffer.from(
+    Buffer.from(bundle).toString().replace('https://kdsintf.amd.com', 'https://kds.example.org'),
+  )
+  await t.throwsAsync(trusting.admin.importCollateral(damaged), { instanceOf: VerifierRefusal })
+})
+
+test('collateral outlives the verifier’s process', async (t) => {
+  const vendors = await startVendors(t)
+  const site = await served(t, vendors)
+  await attest(site, tdxSource())
+  vendors.mode = 'down'
+  const { startVerifier } = await import('#attestation/verifier/verifier')
+  const { STORE_KEY } = await import('./site.ts')
+  const again = await startVerifier({
+    storePath: site.storePath,
+    storeKey: STORE_KEY,
+    adminKeys: [],
+    collateralEndpoints: vendors.endpoints,
+    trustedCollateralRoots: ROOTS,
+  })
+  t.teardown(() => again.close())
+  await t.notThrowsAsync(attesterOf(site, tdxSource(), again.url).attest({ initdataToml: INITDATA }))
+  t.is(vendors.asked.length, 4)
+})
