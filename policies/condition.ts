@@ -19,6 +19,7 @@ export type ConditionValue =
 /** True, false, or what kept the condition from being either. */
 export type ConditionAnswer = { readonly answer: boolean } | { readonly problem: string }
 
+/** `values` do not change: they are read once for all conditions of a compiler. */
 export type CompiledCondition = (values: Readonly<Record<string, ConditionValue>>) => ConditionAnswer
 
 export interface ConditionLanguage {
@@ -41,6 +42,7 @@ const CEL_TYPES = { string: 'string', int: 'int', bool: 'bool', list: 'list<dyn>
 export class ConditionCompiler {
   readonly #language: ConditionLanguage
   readonly #environment: Environment
+  readonly #contexts = new WeakMap<object, Record<string, unknown>>()
 
   constructor(language: ConditionLanguage) {
     this.#language = language
@@ -69,20 +71,28 @@ export class ConditionCompiler {
   }
 
   #evaluate(parsed: ParseResult, values: Readonly<Record<string, ConditionValue>>): ConditionAnswer {
-    const context: Record<string, unknown> = Object.create(null)
-    for (const [name, value] of Object.entries(values)) {
-      // What is left out cannot be asked about; conditions on other values still can be answered.
-      if (value === null || !Object.hasOwn(this.#language.variables, name) || isTooLong(value)) continue
-      context[name] = celValue(value)
-    }
     try {
-      const answer: unknown = parsed(context)
+      const answer: unknown = parsed(this.#context(values))
       return typeof answer === 'boolean'
         ? { answer }
         : { problem: `the result is a ${typeof answer}, not true or false` }
     } catch (error) {
       return { problem: firstLine(error) }
     }
+  }
+
+  /** Made once for all conditions on the same values. */
+  #context(values: Readonly<Record<string, ConditionValue>>): Record<string, unknown> {
+    const known = this.#contexts.get(values)
+    if (known !== undefined) return known
+    const context: Record<string, unknown> = Object.create(null)
+    for (const [name, value] of Object.entries(values)) {
+      // What is left out cannot be asked about; conditions on other values still can be answered.
+      if (value === null || !Object.hasOwn(this.#language.variables, name) || isTooLong(value)) continue
+      context[name] = celValue(value)
+    }
+    this.#contexts.set(values, context)
+    return context
   }
 
   #parse(expression: string): ParseResult {

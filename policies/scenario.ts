@@ -31,7 +31,7 @@ export interface StepResult {
 }
 
 const PERIOD_US = 100_000
-const ACTIONS = ['create', 'started', 'ended', 'removed', 'exec', 'logs', 'stdin', 'signal', 'port'] as const
+const ACTIONS = ['create', 'started', 'ended', 'removed', 'exec', 'logs', 'stdin', 'signal', 'port', 'api'] as const
 
 /** Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
 export function parseScenario(text: string): readonly ScenarioStep[] {
@@ -103,6 +103,15 @@ function readAction(action: Exclude<(typeof ACTIONS)[number], 'create'>, value: 
       const id = needed(fields, 'container', value).string()
       const code = fields.get('code')?.integer(0, 255) ?? 0
       return (engine) => engine.ended(id, code)
+    }
+    case 'api': {
+      const fields = value.fields(['container', 'resource', 'call'])
+      const [id, resource] = [needed(fields, 'container', value).string(), fields.get('resource')?.string()]
+      const request =
+        resource === undefined
+          ? { kind: needed(fields, 'call', value).oneOf(['token', 'evidence', 'info']) }
+          : { kind: 'resource' as const, resource }
+      return (engine) => engine.admitApi(id, request)
     }
     case 'started':
       return withId(value, (engine, id) => engine.started(id))

@@ -127,6 +127,26 @@ test('on platform none the sandbox starts from its initdata alone, once', async 
   t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
 })
 
+test('the endpoint is started for a policy that gives a container access, and for no other', async (t) => {
+  const plain = setUp(t)
+  await plain.client.unary(method.startSandbox, {})
+  t.deepEqual([...plain.platform.served.keys()], [])
+  const policyYaml = `${POLICY}    api: { token: true }\n`
+  const { client, platform } = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  await client.unary(method.startSandbox, {})
+  t.deepEqual([...platform.served.keys()], [8006])
+  const taken = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  taken.platform.failing = 'serve'
+  await refusal(t, taken.client.unary(method.startSandbox, {}))
+  t.is((await taken.client.unary(method.getStatus, {})).stage, Stage.FAILED)
+})
+
+test('a policy with a condition that nobody can judge fails the sandbox', async (t) => {
+  const policyYaml = `${POLICY}    conditions: [{ name: broken, require: '1 +' }]\n`
+  const { client } = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_POLICY_MALFORMED')
+})
+
 test('the verifier’s time becomes the guest’s', async (t) => {
   const signedTime = new Date(1_800_000_000_000)
   const verifier = {

@@ -341,7 +341,7 @@ const WHILE_ONE_RUNS: readonly Denial[] = [
 ]
 
 function denial(engine: PolicyEngine, { asked }: Denial) {
-  const { message = '', hint = '' } = captured(() => asked(engine))
+  const { message, hint } = captured(() => asked(engine))
   return { message, hint }
 }
 
