@@ -1,6 +1,6 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|verifier]: prints each figure beside its peer of the
- * same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier]: prints each figure beside its
+ * peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -8,6 +8,7 @@ import { type BootFigures, benchBoot } from './boot.ts'
 import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchPolicy, printPolicy } from './policy.ts'
+import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
@@ -34,6 +35,11 @@ if (wanted('policy')) {
   const policy = await benchPolicy(3 * rounds, say)
   printPolicy(policy)
   write('policy.json', policy)
+}
+if (wanted('shim')) {
+  const shim = await benchShim(5 * rounds, say)
+  printShim(shim)
+  write('shim.json', shim)
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

@@ -5,6 +5,7 @@ import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
 import type { PolicyNode } from './document.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
+import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
 
 /** The image's own entrypoint and command, or exactly these. */
@@ -52,6 +53,7 @@ export interface ContainerRule {
   readonly secrets: readonly SecretRule[]
   /** What it may ask of the guest's loopback endpoint; undefined: nothing. */
   readonly api: ApiRule | undefined
+  readonly identity: IdentityRule | undefined
   readonly readOnlyRoot: boolean
   readonly terminal: boolean
   readonly stdin: boolean
@@ -103,6 +105,7 @@ const CONTAINER_KEYS = [
   'mounts',
   'secrets',
   'api',
+  'identity',
   'readOnlyRoot',
   'terminal',
   'stdin',
@@ -147,6 +150,7 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     mounts: listOf(fields.get('mounts'), parseMount),
     secrets: listOf(fields.get('secrets'), parseSecret),
     api: readApiRule(fields.get('api')),
+    identity: readIdentityRule(fields.get('identity')),
     readOnlyRoot: fields.get('readOnlyRoot')?.boolean() ?? false,
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
@@ -220,7 +224,7 @@ function parseSecretSource(node: PolicyNode, fields: Map<string, PolicyNode>): S
 }
 
 /** Absolute, normalised, no `..`: it names a place in the container that the guest mounts on. */
-function absolutePath(node: PolicyNode): string {
+export function absolutePath(node: PolicyNode): string {
   const path = node.string()
   const parts = path.split('/').slice(1)
   if (

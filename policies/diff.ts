@@ -53,6 +53,9 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...each('api.resources', rule.api?.resources ?? []),
     ...flag('api.token', rule.api?.token === true, 'the attestation token'),
     ...flag('api.evidence', rule.api?.evidence === true, 'evidence over data of its choice'),
+    ...(rule.identity === undefined
+      ? []
+      : [permission('identity', `${rule.identity.names.join(', ')}, key at ${rule.identity.path}`)]),
     ...flag('readOnlyRoot', !rule.readOnlyRoot, 'writing to the root file system'),
     ...flag('terminal', rule.terminal, 'a terminal'),
     ...flag('stdin', rule.stdin, 'input from the host'),

@@ -36,6 +36,7 @@ function describe(rule: ContainerRule): string[] {
     `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
     `  secrets   ${rule.secrets.map(({ source, path }) => `${describeSource(source)} at ${path}`).join(', ') || 'none'}`,
     `  api       ${apiText(rule)}`,
+    `  identity  ${rule.identity === undefined ? 'none' : `${rule.identity.names.join(', ')} at ${rule.identity.path}`}`,
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,

@@ -49,6 +49,7 @@ export function admittedContainer(
       mounts: [],
       secrets: [],
       api: undefined,
+      identity: undefined,
       readOnlyRoot: false,
       terminal: false,
       stdin: false,
