@@ -4,6 +4,7 @@
  */
 import type { ContainerRule, SecretSource } from './container-rule.ts'
 import { describeEnvRule } from './env-rule.ts'
+import type { IdentityRule } from './identity-rule.ts'
 import type { Range } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
@@ -47,15 +48,13 @@ function containerPermissions(rule: ContainerRule): string[] {
       ),
     ]),
     ...rule.secrets.map(({ source, path, mode, uid, gid }) =>
-      permission('secrets', `${describeSource(source)} at ${path}, mode ${mode.toString(8)}, owner ${uid}:${gid}`),
+      permission('secrets', `${exactSource(source)} at ${path}, mode ${mode.toString(8)}, owner ${uid}:${gid}`),
     ),
     ...flag('api', rule.api !== undefined, 'what kind of machine the guest is'),
     ...each('api.resources', rule.api?.resources ?? []),
     ...flag('api.token', rule.api?.token === true, 'the attestation token'),
     ...flag('api.evidence', rule.api?.evidence === true, 'evidence over data of its choice'),
-    ...(rule.identity === undefined
-      ? []
-      : [permission('identity', `${rule.identity.names.join(', ')}, key at ${rule.identity.path}`)]),
+    ...(rule.identity === undefined ? [] : [permission('identity', describeIdentity(rule.identity))]),
     ...flag('readOnlyRoot', !rule.readOnlyRoot, 'writing to the root file system'),
     ...flag('terminal', rule.terminal, 'a terminal'),
     ...flag('stdin', rule.stdin, 'input from the host'),
@@ -86,6 +85,15 @@ function containerPermissions(rule: ContainerRule): string[] {
 
 export function describeSource(source: SecretSource): string {
   return source.kind === 'resource' ? source.resource : `a sealed secret, signed with ${source.key},`
+}
+
+/** Which of all that the key has signed. */
+function exactSource(source: SecretSource): string {
+  return source.kind === 'resource' ? source.resource : `${source.sealed}, signed with ${source.key},`
+}
+
+function describeIdentity({ names, path, uid, gid }: IdentityRule): string {
+  return `${names.join(', ')}, key at ${path}, owner ${uid}:${gid}`
 }
 
 function describe(range: Range | undefined, unit: string): string {
