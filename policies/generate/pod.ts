@@ -5,13 +5,7 @@
 import type { VolumeFile } from '#protocol/volume-content'
 import { draftContainer, type ImageFacts } from './container.ts'
 import type { DraftMap, Refusal } from './draft.ts'
-import {
-  type KubeObject,
-  type KubernetesObjects,
-  objectsOf,
-  type PodTemplate,
-  text,
-} from './kubernetes-objects.ts'
+import { type KubeObject, type KubernetesObjects, objectsOf, type PodTemplate, text } from './kubernetes-objects.ts'
 import { type RenderedPolicy, renderPolicy } from './render.ts'
 import { type PodVolumesContext, podVolumes } from './volumes.ts'
 
