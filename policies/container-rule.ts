@@ -3,6 +3,7 @@ import { errorText } from '#protocol/errors'
 import { parseSealedSecret } from '#protocol/sealed-secret'
 import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
+import { type DeviceRule, readDeviceRule } from './device-rule.ts'
 import type { PolicyNode } from './document.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
@@ -46,6 +47,7 @@ export interface ContainerRule {
   readonly groups: readonly number[]
   readonly workingDir: string | undefined
   readonly mounts: readonly MountRule[]
+  readonly devices: readonly DeviceRule[]
   readonly secrets: readonly SecretRule[]
   /** What it may ask of the guest's loopback endpoint; undefined: nothing. */
   readonly api: ApiRule | undefined
@@ -102,6 +104,7 @@ const CONTAINER_KEYS = [
   'groups',
   'workingDir',
   'mounts',
+  'devices',
   'secrets',
   'api',
   'identity',
@@ -149,6 +152,7 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
     groups: listOf(fields.get('groups'), (item) => item.integer(0, 0xfffffffe)),
     workingDir: optionalPath(fields.get('workingDir')),
     mounts: listOf(fields.get('mounts'), (item) => readMountRule(item, volumes)),
+    devices: listOf(fields.get('devices'), (item) => readDeviceRule(item, volumes)),
     secrets: listOf(fields.get('secrets'), parseSecret),
     api: readApiRule(fields.get('api')),
     identity: readIdentityRule(fields.get('identity')),

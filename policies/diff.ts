@@ -42,6 +42,12 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...flag('serviceEnv', rule.serviceEnv, 'variables of Kubernetes services'),
     permission('user', rule.user ?? 'the image’s own'),
     permission('workingDir', rule.workingDir ?? 'the image’s own'),
+    ...each(
+      'devices',
+      rule.devices.map(({ volume, path, readOnly, uid, gid }) => {
+        return `volume ${volume.name} at ${path}, owner ${uid}:${gid}${readOnly ? ', read-only' : ''}`
+      }),
+    ),
     ...each('groups', rule.groups.map(String)),
     ...each('terminationMessage', rule.terminationMessage === undefined ? [] : [rule.terminationMessage]),
     ...rule.mounts.flatMap(({ kind, path, readOnly, maxBytes, required, volume, subPath }) => [
@@ -91,6 +97,11 @@ function containerPermissions(rule: ContainerRule): string[] {
 }
 
 function describeVolume(rule: VolumeRule): string {
+  if (rule.kind === 'block') return 'a block device of the host'
+  if (rule.kind === 'luks') {
+    const format = rule.formatEmpty ? ', formatted when empty' : ''
+    return `encrypted with ${rule.key}${format}${rule.gid === undefined ? '' : `, group ${rule.gid}`}`
+  }
   if (!isContentRule(rule)) {
     const size = rule.maxBytes === undefined ? 'any size' : `at most ${rule.maxBytes} bytes`
     return `${rule.kind} of ${size}${rule.gid === undefined ? '' : `, group ${rule.gid}`}`

@@ -20,6 +20,7 @@ import {
 } from './container-checks.ts'
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
+import { type AdmittedDevice, checkDevices } from './device-rule.ts'
 import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
 import { checkContent, checkVolume } from './volume-checks.ts'
 import type { ContentVolumeRule } from './volume-rule.ts'
@@ -34,6 +35,7 @@ export interface AdmittedContainer {
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
   readonly mounts: readonly MountRule[]
+  readonly devices: readonly AdmittedDevice[]
   /** Variable → resource of the verifier that it is set to. */
   readonly envSecrets: ReadonlyMap<string, string>
   /** Variable → sealed secret of the host, and the resource of the key that must have signed it. Not part of `env`. */
@@ -97,6 +99,7 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const mounts = checkMounts(rule, request)
     checkGroups(rule, request.groups ?? [])
+    const devices = checkDevices(rule, request.devices ?? [])
     checkResources(rule, request)
     checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
@@ -107,6 +110,7 @@ export class PolicyEngine {
       args,
       ...splitEnv(rule, request.env),
       mounts,
+      devices,
       envSecrets: new Map(
         [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
       ),

@@ -123,6 +123,10 @@ function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
 /** What the host puts into volumes, the workload reads as if its owner had written it. */
 function hostContents({ volumes }: WorkloadPolicy): LintFinding[] {
   return [...volumes.values()].flatMap((rule) => {
+    if (rule.kind === 'block') {
+      const message = 'the host reads and changes what is on this device'
+      return [{ kind: 'open', path: `volumes.${rule.name}`, message, remedy: 'Use the kind luks.' } as const]
+    }
     if (!isContentRule(rule) || rule.digest !== undefined) return []
     const message = rule.mutable ? 'the host chooses its content, at any time' : 'the host chooses its content, once'
     const remedy =

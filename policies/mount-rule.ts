@@ -29,6 +29,9 @@ function readVolumeMount(node: PolicyNode, volumes: ReadonlyMap<string, VolumeRu
   const fields = node.fields(['volume', 'path', 'readOnly', 'subPath', 'required'])
   const name = requiredField(fields, 'volume', node)
   const volume = volumes.get(name.string())
+  if (volume?.kind === 'block') {
+    throw name.fail('is a block device, which has no files', 'List it under `devices`.')
+  }
   if (volume === undefined) {
     throw name.fail(`is ${JSON.stringify(name.string())}, which is no volume here`, 'Declare it under `volumes`.')
   }

@@ -16,6 +16,8 @@ export interface ContainerRequest {
   readonly mounts: readonly MountRequest[]
   /** Supplementary groups. */
   readonly groups?: readonly number[]
+  /** Block devices. */
+  readonly devices?: readonly DeviceRequest[]
   readonly terminal: boolean
   readonly stdin: boolean
   readonly resources: AskedResources
@@ -29,6 +31,13 @@ export interface MountRequest {
   readonly sizeLimitBytes: number
   /** Name of the pod's volume; empty: the policy's. */
   readonly volume?: string
+}
+
+export interface DeviceRequest {
+  /** Where the container asks for it. */
+  readonly path: string
+  /** The host's word for the disk. */
+  readonly disk: string
 }
 
 /** Content for a volume of the pod. */

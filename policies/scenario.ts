@@ -139,6 +139,7 @@ const CONTAINER_KEYS = [
   'workingDir',
   'mounts',
   'groups',
+  'devices',
   'terminal',
   'stdin',
   'resources',
@@ -159,6 +160,10 @@ function readContainer(node: PolicyNode): ContainerRequest {
     user: fields.get('user')?.string() ?? '',
     workingDir: fields.get('workingDir')?.string() ?? '',
     mounts: (fields.get('mounts')?.items() ?? []).map(readMount),
+    devices: (fields.get('devices')?.items() ?? []).map((item) => {
+      const device = item.fields(['path', 'disk'])
+      return { path: needed(device, 'path', item).string(), disk: device.get('disk')?.string() ?? 'block-0' }
+    }),
     groups: (fields.get('groups')?.items() ?? []).map((item) => item.integer(0, 0xfffffffe)),
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,

@@ -4,6 +4,7 @@
  */
 import { bounded, matching, requiredField } from './container-rule.ts'
 import type { PolicyNode } from './document.ts'
+import { RESOURCE_NAME } from './env-rule.ts'
 
 /** What the kubelet fills: the host reads and writes it before the guest gets it. */
 export const CONTENT_KINDS = ['config-map', 'secret', 'projected', 'downward-api'] as const
@@ -32,7 +33,24 @@ export interface ContentVolumeRule {
   readonly gid: number
 }
 
-export type VolumeRule = EmptyVolumeRule | ContentVolumeRule
+/** A block device of the host, as it is: the host reads and writes it. */
+export interface BlockVolumeRule {
+  readonly kind: 'block'
+  readonly name: string
+}
+
+/** An ext4 file system in LUKS2 on a block device of the host. */
+export interface LuksVolumeRule {
+  readonly kind: 'luks'
+  readonly name: string
+  /** Resource of the verifier that is its passphrase. */
+  readonly key: string
+  /** A disk without any content is formatted. */
+  readonly formatEmpty: boolean
+  readonly gid: number | undefined
+}
+
+export type VolumeRule = EmptyVolumeRule | ContentVolumeRule | BlockVolumeRule | LuksVolumeRule
 
 const MAX_ID = 0xfffffffe
 const MAX_VOLUMES = 64
@@ -55,8 +73,32 @@ export function isContentRule(rule: VolumeRule): rule is ContentVolumeRule {
 }
 
 function readVolumeRule(node: PolicyNode): VolumeRule {
-  const kind = requiredField(node.entries(), 'kind', node).oneOf(['scratch', 'tmpfs', ...CONTENT_KINDS])
-  return kind === 'scratch' || kind === 'tmpfs' ? readEmpty(node, kind) : readContent(node, kind)
+  const kind = requiredField(node.entries(), 'kind', node).oneOf([
+    ...(['scratch', 'tmpfs', 'block', 'luks'] as const),
+    ...CONTENT_KINDS,
+  ])
+  switch (kind) {
+    case 'scratch':
+    case 'tmpfs':
+      return readEmpty(node, kind)
+    case 'block':
+      return { kind, name: nameOf(node.fields(['name', 'kind']), node) }
+    case 'luks':
+      return readLuks(node)
+    default:
+      return readContent(node, kind)
+  }
+}
+
+function readLuks(node: PolicyNode): LuksVolumeRule {
+  const fields = node.fields(['name', 'kind', 'key', 'format', 'gid'])
+  return {
+    kind: 'luks',
+    name: nameOf(fields, node),
+    key: matching(requiredField(fields, 'key', node), RESOURCE_NAME, 'must be repository/type/tag'),
+    formatEmpty: fields.get('format')?.oneOf(['never', 'empty']) === 'empty',
+    gid: idOf(fields, 'gid'),
+  }
 }
 
 function readEmpty(node: PolicyNode, kind: EmptyVolumeRule['kind']): EmptyVolumeRule {

@@ -48,7 +48,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
-  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch })
+  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),

@@ -66,13 +66,14 @@ export class ContainerFactory {
 
   /** @param undo gets what has to be undone, also when this fails half-way */
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
-    const { platform, pull, images, scratch, hostname } = this.#options
+    const { platform, pull, images, scratch, volumes, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
     const image = await pull(admitted.reference, input.onProgress)
     await this.#measure(image, input)
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
     undo.defer(() => platform.files.remove(bundle))
     await platform.files.mkdir(bundle, 0o711)
+    const devices = await volumes.devices(admitted.devices)
     const binds = [
       ...SANDBOX_FILE_BINDS,
       ...(await this.#volumes(admitted, runtimeId, bundle, undo)),
@@ -87,7 +88,7 @@ export class ContainerFactory {
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
     const env = [...admitted.env, ...(await this.#secretEnv(admitted)), ...(await this.#unsealedEnv(admitted))]
     const base = { config: image.config, admitted: { ...admitted, env }, user, hostname, terminal }
-    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
+    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds, devices })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })

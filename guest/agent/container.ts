@@ -5,7 +5,7 @@ import { AgentError, limitExceeded } from './agent-error.ts'
 import { wasOomKilled } from './cgroup-stats.ts'
 import { ContainerProcess } from './container-process.ts'
 import { type ContainerState, type Exit, nextState, wrongState } from './container-state.ts'
-import { MAX_EXECS_PER_CONTAINER, TERMINATION_FILE_BYTES, TERMINATION_MESSAGE_BYTES } from './limits.ts'
+import { MAX_EXECS_PER_CONTAINER, TERMINATION_MESSAGE_BYTES } from './limits.ts'
 import type { OciProcess } from './oci-spec.ts'
 import { stopSignal } from './signals.ts'
 
@@ -66,8 +66,8 @@ export class Container {
   async terminationMessage(): Promise<Uint8Array> {
     const { messagePath } = this.parts
     if (messagePath === undefined) return new Uint8Array()
-    const bytes = await this.#files.readIfExists(messagePath, TERMINATION_FILE_BYTES)
-    return bytes?.subarray(-TERMINATION_MESSAGE_BYTES) ?? new Uint8Array()
+    // How it ended must be told in any case.
+    return this.#files.readEnd(messagePath, TERMINATION_MESSAGE_BYTES).catch(() => new Uint8Array())
   }
 
   started(atMs: number): void {

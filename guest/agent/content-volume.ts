@@ -50,9 +50,14 @@ export class ContentVolume {
   async replace(files: readonly VolumeFile[]): Promise<void> {
     const { files: guest } = this.#platform
     const before = `${this.#root}/..v${this.#version}`
+    const folder = `..v${this.#version + 1}`
+    try {
+      await this.#write(`${this.#root}/${folder}`, files)
+    } catch (error) {
+      await guest.remove(`${this.#root}/${folder}`)
+      throw error
+    }
     this.#version++
-    const folder = `..v${this.#version}`
-    await this.#write(`${this.#root}/${folder}`, files)
     await guest.link(`${this.#root}/${DATA}`, folder)
     const names = new Set(files.map(({ path }) => path.split('/')[0] ?? ''))
     for (const name of names) {

@@ -34,6 +34,7 @@ export const MAX_ENV = 1024
 export const MAX_ARGS_CHARS: number = 128 * 1024
 export const MAX_MOUNTS = 64
 export const MAX_GROUPS = 64
+export const MAX_DEVICES = 16
 /** Contents of volumes on their way at the same time; each holds at most `MAX_VOLUME_BYTES`. */
 export const MAX_VOLUME_UPLOADS = 4
 /** The end of a termination message that is kept: what the kubelet reads of it. */

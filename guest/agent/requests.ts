@@ -3,9 +3,10 @@
  * policy's business. Text never holds NUL, which would end it early in a system call.
  */
 
-import type { ContainerRequest, ExecRequest } from '#policies/requests'
+import type { ContainerRequest, DeviceRequest, ExecRequest } from '#policies/requests'
 import type {
   CreateContainerRequest,
+  Device as DeviceMessage,
   ExecProcessRequest,
   Mount as MountMessage,
   Resources as ResourcesMessage,
@@ -18,6 +19,7 @@ import {
   MAX_ADDRESSES_PER_INTERFACE,
   MAX_ARGS,
   MAX_ARGS_CHARS,
+  MAX_DEVICES,
   MAX_ENV,
   MAX_GROUPS,
   MAX_HOST_ENTRIES,
@@ -85,6 +87,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
 } {
   atMost(message.mounts, MAX_MOUNTS, 'mounts')
   atMost(message.groups, MAX_GROUPS, 'groups')
+  atMost(message.devices, MAX_DEVICES, 'devices')
   const resources = parseResources(message.resources)
   const request = {
     containerId: parseId(message.containerId, 'container_id'),
@@ -96,6 +99,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
     workingDir: text(message.workingDir, 'working_dir'),
     mounts: message.mounts.map(parseMount),
     groups: message.groups,
+    devices: message.devices.map(parseDevice),
     terminal: message.terminal,
     stdin: message.stdin,
     resources,
@@ -143,6 +147,12 @@ export function parseWindow(columns: number, rows: number): { columns: number; r
     throw malformedRequest('columns and rows', `are ${columns} and ${rows}, must be 1 to 65535`)
   }
   return { columns, rows }
+}
+
+/** A disk of the host, told apart from the guest's own by its word alone. */
+function parseDevice({ path, disk }: DeviceMessage): DeviceRequest {
+  if (!/^block-[0-9]{1,2}$/.test(disk)) throw malformedRequest('devices.disk', 'is not "block-" and a number')
+  return { path: text(path, 'devices.path'), disk }
 }
 
 function parseMount(mount: MountMessage): ContainerRequest['mounts'][number] {

@@ -2,9 +2,11 @@
  * What the agent asks of the machine it runs on. `guest/agent` is written against these interfaces alone, so it runs in
  * unit tests without a VM and does not know its JavaScript engine; `guest/platform/node/` is the real thing.
  */
+
 import type { ByteStream } from '#protocol/byte-stream'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import type { HttpTransport } from '#protocol/http-transport'
+import type { DiskCrypto } from '../luks/keyslot.ts'
 
 export type { ByteStream }
 
@@ -19,12 +21,16 @@ export interface Files {
   read(path: string, maxBytes: number): Promise<Uint8Array>
   /** Undefined when there is no such file. */
   readIfExists(path: string, maxBytes: number): Promise<Uint8Array | undefined>
+  /** At most the last `maxBytes` of a file, however large a workload says that it is; empty when there is none. */
+  readEnd(path: string, maxBytes: number): Promise<Uint8Array>
   /** Creates or replaces atomically. Owner is root unless given. */
   write(path: string, bytes: Uint8Array, mode: number, owner?: { uid: number; gid: number }): Promise<void>
   /** Writes to a file that the kernel offers (proc, sysfs, cgroup), in one write. */
   control(path: string, text: string): Promise<void>
   /** With missing parents; an existing directory is fine. */
   mkdir(path: string, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** Mode and owner of a file or directory that is there. */
+  own(path: string, mode: number, owner: { uid: number; gid: number }): Promise<void>
   /** A symbolic link at `path`, in place of what was there, atomically. */
   link(path: string, target: string): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
@@ -138,6 +144,15 @@ export interface Storage {
   /** dm-crypt aes-xts-plain64 with a fresh random key that exists in this guest's kernel only. */
   openScratch(name: string, device: string): Promise<string>
   closeMapped(name: string): Promise<void>
+  /** dm-crypt aes-xts-plain64 with this key over `sectors` (of 512 bytes) from `offset` on; bytes but for the count. */
+  openCrypt(
+    name: string,
+    device: { device: string; key: Uint8Array; offset: number; sectors: number; sectorBytes: 512 | 4096 },
+  ): Promise<string>
+  /** Exactly these bytes. Throws `UnavailableError` ERR_VOLUME_DISK when they cannot be read, as beyond the end. */
+  readDevice(path: string, offset: number, length: number): Promise<Uint8Array>
+  /** Resolves when the disk has them. */
+  writeDevice(path: string, offset: number, bytes: Uint8Array): Promise<void>
   /** Bytes of a block device. */
   deviceSize(path: string): Promise<number>
   /** Block device whose virtio serial number is `serial` ("scratch"), or undefined. */
@@ -233,6 +248,7 @@ export interface Platform {
   readonly tpm: Tpm | undefined
   readonly clock: Clock
   readonly crypto: CryptoProvider
+  readonly diskCrypto: DiskCrypto
   listenVsock(port: number): VsockListener
   memory(): Promise<AgentMemory>
   /** One enumerated code on the serial console, nothing else ever. */

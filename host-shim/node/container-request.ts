@@ -4,9 +4,11 @@
  * takes from the image that it verified.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import { UsageError } from '#protocol/errors'
 import type { CreateContainerRequestSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
 import type { HostImageConfig } from '../containerd/image-config.ts'
-import { type ContentKind, isTerminationMessage, kubeletVolume } from '../volumes/kubelet-volume.ts'
+import { type ContentKind, isTerminationMessage, isVolume, kubeletVolume } from '../volumes/kubelet-volume.ts'
+import type { FedVolume } from '../volumes/volume-feed.ts'
 import { ANNOTATION } from './annotations.ts'
 import type { Bundle, BundleMount, BundleProcess, BundleResources } from './bundle.ts'
 
@@ -42,6 +44,8 @@ export interface ContainerWish {
   readonly terminal: boolean
   readonly stdin: boolean
   readonly volumes: readonly MountedVolume[]
+  /** Block devices of the pod's VM. */
+  readonly disks: readonly { readonly serial: string; readonly number: string }[]
 }
 
 /** A volume of the pod, at its place in the container. */
@@ -51,8 +55,8 @@ export interface MountedVolume {
   readonly kind: 'scratch' | 'tmpfs' | ContentKind
   /** Name of the pod's volume; empty for one that only the container has. */
   readonly name: string
-  /** The kubelet's; undefined for volumes without content of the host. */
-  readonly directory: string | undefined
+  /** What the host brings into it; undefined for volumes that start empty. */
+  readonly content: FedVolume | undefined
 }
 
 export function containerRequest(wish: ContainerWish): MessageInitShape<typeof CreateContainerRequestSchema> {
@@ -74,6 +78,7 @@ export function containerRequest(wish: ContainerWish): MessageInitShape<typeof C
       volume: name,
     })),
     groups: addedGroups(process),
+    devices: requestedDevices(bundle, wish.disks),
     terminal,
     stdin,
     resources: requestedLimits(resources),
@@ -128,6 +133,17 @@ function addedUser({ uid, gid }: BundleProcess, image: HostImageConfig): string 
   return gid === 0 || gid === UNRESOLVED_ID ? String(uid) : `${uid}:${gid}`
 }
 
+/** Block devices that the kubelet has prepared (`volumeDevices`). @throws UsageError ERR_MOUNT_UNSUPPORTED for others */
+function requestedDevices({ devices }: Bundle, disks: ContainerWish['disks']): { path: string; disk: string }[] {
+  return devices.map(({ path, type, number }) => {
+    const disk = type === 'b' ? disks.find((known) => known.number === number) : undefined
+    if (disk !== undefined) return { path, disk: disk.serial }
+    throw new UsageError('ERR_MOUNT_UNSUPPORTED', `${path} is a device of the host, which guests do not get`, {
+      hint: 'Block volumes of the pod (volumeDevices) can be given to a guest, and no other devices',
+    })
+  })
+}
+
 /** fsGroup and supplementalGroups; what the image's own files say of its user, the guest reads there. */
 function addedGroups({ gid, additionalGids }: BundleProcess): number[] {
   return [...new Set(additionalGids)].filter((group) => group !== gid && group !== UNRESOLVED_ID)
@@ -145,20 +161,20 @@ export async function mountedVolumes(
   const volumes: MountedVolume[] = []
   for (const { destination, source, type, options } of mounts) {
     const readOnly = options.includes('ro')
-    // An emptyDir may stand in the place of what the guest makes, such as a larger /dev/shm.
-    if (OF_THE_GUEST.has(destination) && !source.includes('/kubernetes.io~')) continue
+    // A volume may stand in the place of what the guest makes: a larger /dev/shm, a file for /etc/hosts.
+    if (OF_THE_GUEST.has(destination) && !isVolume(source)) continue
     if (isTerminationMessage(source)) continue
     // A volume that the image declares: the guest has the verified image, and an empty directory of the host's says nothing.
     if (/\/io\.containerd\.[^/]*cri[^/]*\/containers\/[0-9a-f]+\/volumes\//.test(source)) continue
     if (type === 'tmpfs') {
-      volumes.push({ kind: 'tmpfs', destination, readOnly, name: '', directory: undefined })
+      volumes.push({ kind: 'tmpfs', destination, readOnly, name: '', content: undefined })
       continue
     }
     const { kind, name, directory } = await kubeletVolume(source, destination)
     if (kind === 'empty-dir') {
       const medium = (await isTmpfs(directory)) ? 'tmpfs' : 'scratch'
-      volumes.push({ kind: medium, destination, readOnly, name, directory: undefined })
-    } else volumes.push({ kind, destination, readOnly, name, directory })
+      volumes.push({ kind: medium, destination, readOnly, name, content: undefined })
+    } else volumes.push({ kind, destination, readOnly, name, content: { kind, name, directory } })
   }
   return volumes
 }

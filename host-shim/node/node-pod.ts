@@ -12,8 +12,10 @@ import { describePodNetwork, joinPodNetwork, leavePodNetwork } from '../network/
 import { GuestRefusalError, type ProcessName } from '../pod/agent-client.ts'
 import { isSameProcess } from '../pod/process-identity.ts'
 import { podPaths, removePod } from '../pod/state-dir.ts'
+import { podBlockDevices } from '../volumes/block-devices.ts'
 import { writeTerminationMessage } from '../volumes/termination-message.ts'
 import { VolumeFeed } from '../volumes/volume-feed.ts'
+import { ANNOTATION } from './annotations.ts'
 import { readBundle } from './bundle.ts'
 import { mountedVolumes } from './container-request.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
@@ -114,7 +116,9 @@ export class NodePod {
     const bundle = await readBundle(directory)
     const { networkNamespace } = bundle
     const network = networkNamespace === undefined ? undefined : await joinPodNetwork(networkNamespace)
-    const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config)
+    const disks = await podBlockDevices(this.#config.kubeletRoot, bundle.annotations[ANNOTATION.podUid] ?? '')
+    this.record.disks = disks.map(({ serial, number }) => ({ serial, number }))
+    const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config, disks)
     const machine = await bootMachine(plan, relay, {
       stateRoot: this.#config.stateRoot,
       podProgram: this.#config.podProgram,
@@ -258,10 +262,7 @@ export class NodePod {
   async #resumeVolumes(task: TaskRecord): Promise<void> {
     const bundle = await readBundle(task.bundle).catch(() => undefined)
     const volumes = await mountedVolumes(bundle?.mounts ?? [], async () => false).catch(() => [])
-    for (const { kind, name, directory } of volumes) {
-      if (kind !== 'scratch' && kind !== 'tmpfs' && directory !== undefined)
-        this.volumes.adopt({ kind, name, directory })
-    }
+    for (const { content } of volumes) if (content !== undefined) this.volumes.adopt(content)
   }
 
   async #follow(process: Process): Promise<void> {

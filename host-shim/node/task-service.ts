@@ -283,10 +283,7 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
   const name = bundle.annotations[ANNOTATION.imageName] ?? ''
   const image = await readImageConfig(containerd, record.namespace, name)
   const volumes = await mountedVolumes(bundle.mounts, async (path) => (await statfs(path)).type === TMPFS_MAGIC)
-  for (const { kind, name, directory } of volumes) {
-    if (kind !== 'scratch' && kind !== 'tmpfs' && directory !== undefined)
-      await pod.volumes.add({ kind, name, directory })
-  }
+  for (const { content } of volumes) if (content !== undefined) await pod.volumes.add(content)
   const request = containerRequest({
     containerId: task.id,
     bundle,
@@ -295,6 +292,7 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     terminal: task.terminal,
     stdin: task.stdin !== '',
     volumes,
+    disks: record.disks ?? [],
   })
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {

@@ -35,6 +35,11 @@ const SUB_PATH = /^(?<pod>.*\/pods\/[^/]+)\/volume-subpaths\/(?<name>[^/]+)\/[^/
 const TERMINATION = /\/pods\/[^/]+\/containers\/[^/]+\/[0-9a-f]{1,16}$/
 const TOKEN_VOLUME = /^(?<name>kube-api-access)-[a-z0-9]{5}$/
 
+/** A volume of the pod or a part of one, as opposed to files that kubelet and containerd make for every container. */
+export function isVolume(source: string): boolean {
+  return VOLUME.test(source) || SUB_PATH.test(source)
+}
+
 /** The file that the kubelet reads when a container has ended. */
 export function isTerminationMessage(source: string): boolean {
   return TERMINATION.test(source)

@@ -175,6 +175,13 @@ void ExportStorage(Napi::Env env, Napi::Object& exports) {
   Export(env, exports, "createEncrypted", [](const Info& i) {
     return OnThread(i, [name = Text(i, 0), device = Text(i, 1)] { return CreateEncrypted(name, device); });
   });
+  Export(env, exports, "createCrypt", [](const Info& i) {
+    return OnThread(i, [name = Text(i, 0), device = Text(i, 1), key = Bytes(i, 2), offset = Long(i, 3),
+                        sectors = Long(i, 4), sector_bytes = Unsigned(i, 5)]() mutable {
+      return CreateCrypt(name, device, std::move(key), static_cast<uint64_t>(offset), static_cast<uint64_t>(sectors),
+                         sector_bytes);
+    });
+  });
   Export(env, exports, "removeMapped", [](const Info& i) {
     return OnThread(i, [name = Text(i, 0)] { return RemoveMapped(name); });
   });

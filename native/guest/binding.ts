@@ -37,6 +37,14 @@ export interface Binding {
   detachLoop(device: string): Promise<number>
   createMapped(name: string, target: string, parameters: string, sectors: number, readOnly: boolean): Promise<number>
   createEncrypted(name: string, device: string): Promise<number>
+  createCrypt(
+    name: string,
+    device: string,
+    key: Uint8Array,
+    offset: number,
+    sectors: number,
+    sectorBytes: number,
+  ): Promise<number>
   removeMapped(name: string): Promise<number>
   blockDeviceSize(path: string): Promise<number>
   linkByMac(mac: Uint8Array): Promise<number>

@@ -86,6 +86,22 @@ export async function createEncrypted(name: string, device: string): Promise<str
   return `/dev/dm-${check(`dm crypt ${name}`, await native().createEncrypted(name, device))}`
 }
 
+/** dm-crypt (aes-xts-plain64) with this key of 64 bytes, which is copied for the call and wiped. @returns the device node's path */
+export async function createCrypt(
+  name: string,
+  device: string,
+  table: {
+    readonly key: Uint8Array
+    readonly offsetSectors: number
+    readonly sectors: number
+    readonly sectorBytes: number
+  },
+): Promise<string> {
+  const { key, offsetSectors, sectors, sectorBytes } = table
+  const made = native().createCrypt(name, device, key, offsetSectors, sectors, sectorBytes)
+  return `/dev/dm-${check(`dm crypt ${name}`, await made)}`
+}
+
 export async function removeMapped(name: string): Promise<void> {
   check(`dm remove ${name}`, await native().removeMapped(name))
 }

@@ -235,6 +235,25 @@ int CreateEncrypted(const std::string& name, const std::string& device) noexcept
   return Create(name, "crypt", parameters.data(), static_cast<size_t>(length), sectors, false);
 }
 
+int CreateCrypt(const std::string& name, const std::string& device, std::vector<uint8_t> key, uint64_t offset,
+                uint64_t sectors, uint32_t sector_bytes) noexcept {
+  if (key.size() != kXtsKeyBytes) {
+    ::explicit_bzero(key.data(), key.size());
+    return -EINVAL;
+  }
+  WipedBytes parameters(2 * kXtsKeyBytes + device.size() + 128);
+  int length = std::snprintf(parameters.data(), parameters.size(), "aes-xts-plain64 ");
+  for (const uint8_t byte : key) {
+    length += std::snprintf(parameters.data() + length, parameters.size() - static_cast<size_t>(length), "%02x", byte);
+  }
+  ::explicit_bzero(key.data(), key.size());
+  const char* large = sector_bytes == 4096 ? " sector_size:4096" : "";
+  length += std::snprintf(parameters.data() + length, parameters.size() - static_cast<size_t>(length),
+                          " 0 %s %llu %d no_read_workqueue no_write_workqueue%s", device.c_str(),
+                          static_cast<unsigned long long>(offset), sector_bytes == 4096 ? 3 : 2, large);
+  return Create(name, "crypt", parameters.data(), static_cast<size_t>(length), sectors, false);
+}
+
 int RemoveMapped(const std::string& name) noexcept {
   if (name.size() >= DM_NAME_LEN) return -ENAMETOOLONG;
   const Descriptor control("/dev/mapper/control", O_RDWR);

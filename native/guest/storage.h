@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace caisson {
 
@@ -27,6 +28,9 @@ int CreateMapped(const std::string& name, const std::string& target, const std::
 
 // dm-crypt over the whole of `device` with a key from getrandom(2) that is wiped here and never leaves the kernel.
 int CreateEncrypted(const std::string& name, const std::string& device) noexcept;
+// dm-crypt aes-xts-plain64 over `sectors` of 512 bytes of `device` from `offset` on. Takes the key and wipes it.
+int CreateCrypt(const std::string& name, const std::string& device, std::vector<uint8_t> key, uint64_t offset,
+                uint64_t sectors, uint32_t sector_bytes) noexcept;
 int RemoveMapped(const std::string& name) noexcept;
 
 // Bytes.

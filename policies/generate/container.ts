@@ -12,7 +12,7 @@ import {
   text,
   textsOf,
 } from './kubernetes-objects.ts'
-import { groupOf, type PodVolumesContext, volumesOf } from './volumes.ts'
+import { devicesOf, groupOf, type PodVolumesContext, volumesOf } from './volumes.ts'
 
 /** What the registry says of an image. */
 export interface ImageFacts {
@@ -58,6 +58,7 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
     groups: groupsOf(context.pod.spec),
     workingDir: text(container.workingDir),
     mounts: volumes.mounts,
+    devices: devicesOf(container, context.volumes),
     readOnlyRoot: security.readOnlyRootFilesystem === true ? true : undefined,
     capabilities: capabilitiesOf(security),
     terminal: container.tty === true ? true : undefined,

@@ -21,10 +21,15 @@ const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 
 /** The entries of `volumes` for those that some container mounts. */
 export function podVolumes(context: PodVolumesContext, containers: readonly KubeObject[]): readonly DraftMap[] {
-  const mounted = new Set(containers.flatMap((container) => objectsOf(container.volumeMounts).map(({ name }) => name)))
+  const namesOf = (list: string): ReadonlySet<unknown> =>
+    new Set(containers.flatMap((container) => objectsOf(container[list]).map(({ name }) => name)))
+  const [mounted, devices] = [namesOf('volumeMounts'), namesOf('volumeDevices')]
   return uniqueVolumes(context.spec)
-    .filter(({ name }) => mounted.has(name))
-    .flatMap((volume) => draftOf(volume, context) ?? [])
+    .map((volume) => {
+      if (devices.has(volume.name)) return blockDraft(volume)
+      return mounted.has(volume.name) ? draftOf(volume, context) : undefined
+    })
+    .filter((draft) => draft !== undefined)
 }
 
 export function volumesOf(container: KubeObject, context: PodVolumesContext): VolumesDraft {
@@ -54,6 +59,19 @@ export function volumesOf(container: KubeObject, context: PodVolumesContext): Vo
     }
   }
   return { mounts, refusals }
+}
+
+/** Block volumes (volumeMode: Block), under the names of the pod. */
+export function devicesOf(container: KubeObject, { spec }: PodVolumesContext): readonly Draft[] {
+  const names = uniqueVolumes(spec).map(({ name }) => name)
+  return objectsOf(container.volumeDevices).flatMap(({ name, devicePath }) =>
+    names.includes(name) ? [compact({ volume: text(name), path: text(devicePath) })] : [],
+  )
+}
+
+function blockDraft(volume: KubeObject): DraftMap {
+  const question = 'luks (with key: repository/type/tag of the verifier), or block (the host reads and changes it)?'
+  return compact({ name: text(volume.name), kind: new OpenChoice(question) })
 }
 
 /** Two volumes of one name are no pod of Kubernetes. */
@@ -127,11 +145,16 @@ function modeOf(source: KubeObject): OpenChoice | undefined {
     : new OpenChoice(`permissions of the files in octal, such as "0440"; defaultMode reads ${given}`)
 }
 
+const ENCRYPTED = 'Use a block volume (volumeMode: Block, volumeDevices) that the guest encrypts, or an emptyDir.'
+
 const REASONS: Readonly<Record<string, readonly [string, string]>> = {
   hostPath: [
     'a directory of the host cannot be shared with a confidential guest: the host reads and changes what is in it',
     'Use an emptyDir, an image that holds the files, or a resource of the verifier.',
   ],
+  persistentVolumeClaim: ['the file system of a claim is the host’s, which reads and changes it', ENCRYPTED],
+  ephemeral: ['the file system of a claim is the host’s, which reads and changes it', ENCRYPTED],
+  csi: ['the file system of a driver is the host’s, which reads and changes it', ENCRYPTED],
 }
 
 function refuse(path: string, volume: KubeObject | undefined): Refusal {

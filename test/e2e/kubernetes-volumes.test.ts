@@ -1,9 +1,11 @@
 /** Volumes of Kubernetes pods: folders as the kubelet makes them on the host, and what containers in the guest see. */
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { volumeDigest } from '#protocol/volume-content'
+import { Int64ValueSchema, LinuxContainerSecurityContextSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesContainer } from '../fixtures/kubernetes/kubelet.ts'
 import { PodFolder, writeVolume } from '../fixtures/kubernetes/volume-folder.ts'
@@ -29,6 +31,7 @@ const WRITE = [
   'echo "it went wrong" > /dev/termination-log',
   'exit 3',
 ].join('\n')
+const DISK = 'echo from the guest > /dev/raw; stat -c "%F" /dev/raw; cat /dev/vda 2>/dev/null || echo no other'
 const LOOP = "trap 'exit 0' TERM; while :; do sleep 1; done"
 
 const POLICY = (image: string): string => `
@@ -70,10 +73,17 @@ const POLICY = (image: string): string => `
     image: ${image}
     args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
     mounts: [{ volume: cache, path: /x, subPath: link/passwd }]
+  - name: disk
+    image: ${image}
+    user: "0"
+    args: [/bin/sh, -c, ${JSON.stringify(DISK)}]
+    logs: allow
+    devices: [{ volume: raw, path: /dev/raw }]
   - { name: plain, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOP)}] }
 `
 const VOLUMES = `
 volumes:
+  - { name: raw, kind: block }
   - { name: settings, kind: config-map, digest: "${DIGEST}" }
   - { name: keys, kind: secret, mode: "0440", gid: 2000 }
   - { name: podinfo, kind: downward-api, mutable: true }
@@ -86,11 +96,13 @@ test.serial(
   'volumes of a pod are what Kubernetes promises, and no more of the host than the policy declares',
   async (t) => {
     const cluster = await startCluster(t, POLICY, { volumes: VOLUMES })
-    const { kubelet, folder, image: pushed, initdata } = cluster
+    const { kubelet, containerd, folder, image: pushed, initdata } = cluster
     const image = pushed.reference
     await kubelet.pull(image)
+    const host = new PodFolder(containerd.path('kubelet'), 'uid-volumes')
+    const file = join(folder, 'disk')
+    const disk = host.disk(t, 'pv', file, 4 * 1024 * 1024)
     const pod = await kubelet.runPod({ name: 'volumes', initdata })
-    const host = new PodFolder(folder, 'u')
     const settings = host.volume('configmap', 'settings')
     const podinfo = host.volume('downward-api', 'podinfo')
     writeVolume(settings, 'v1', SETTINGS)
@@ -156,6 +168,24 @@ test.serial(
     const linked = { ...command(LOOP), mounts: [mount('/x', host.subPath('cache', 'follower', 0))] }
     await t.throwsAsync(pod.run('follower', image, linked), { message: /ERR_VOLUME_PATH/ })
 
+    // A block device appears where the pod wants it, and no other of the guest's.
+    const device = {
+      $typeName: 'runtime.v1.Device' as const,
+      containerPath: '/dev/raw',
+      hostPath: disk,
+      permissions: 'rwm',
+    }
+    const root = { ...groups(), command: ['/bin/sh', '-c', DISK], devices: [device] }
+    root.linux.securityContext.runAsUser = create(Int64ValueSchema, { value: 0n })
+    const writes = await pod.run('disk', image, root)
+    t.is((await writes.exited()).exitCode, 0)
+    t.deepEqual(writes.log().slice(0, 2), ['stdout F block special file', 'stdout F no other'])
+    t.is(readFileSync(file).subarray(0, 15).toString(), 'from the guest\n')
+    const foreign = [{ ...device, containerPath: '/dev/foreign', hostPath: '/dev/null' }]
+    await t.throwsAsync(pod.run('plain', image, { ...command(LOOP), devices: foreign, attempt: 3 }), {
+      message: /ERR_MOUNT_UNSUPPORTED: \/dev\/foreign is a device of the host/,
+    })
+
     // What shares a file system of the host is refused with place, cause and remedy; what is not declared, by the policy.
     const asked = (path: string, source: string) => ({ ...command(LOOP), mounts: [mount(path, source)] })
     mkdirSync(join(folder, 'host'), { recursive: true })
@@ -199,13 +229,7 @@ function groups(...supplementalGroups: bigint[]) {
   return {
     linux: {
       $typeName: 'runtime.v1.LinuxContainerConfig' as const,
-      securityContext: {
-        $typeName: 'runtime.v1.LinuxContainerSecurityContext' as const,
-        privileged: false,
-        readonlyRootfs: false,
-        supplementalGroups,
-        noNewPrivs: false,
-      },
+      securityContext: create(LinuxContainerSecurityContextSchema, { supplementalGroups }),
     },
   }
 }

@@ -20,6 +20,19 @@ export const nodeFiles: Files = {
     }
   },
 
+  readEnd: async (path, maxBytes) => {
+    try {
+      await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW)
+      const { size } = await file.stat()
+      const length = Math.min(size, maxBytes)
+      const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, size - length)
+      return buffer.subarray(0, bytesRead)
+    } catch (error) {
+      if (isMissing(error)) return new Uint8Array()
+      throw error
+    }
+  },
+
   write: async (path, bytes, mode, owner) => {
     const fresh = `${path}.new`
     {
@@ -41,6 +54,11 @@ export const nodeFiles: Files = {
     if (made === undefined) return
     if (owner !== undefined) await chown(path, owner.uid, owner.gid)
     // The file mode creation mask, 022 from PID 1 on, took bits away: users of a container could not write to a volume.
+    await chmod(path, mode)
+  },
+
+  own: async (path, mode, { uid, gid }) => {
+    await chown(path, uid, gid)
     await chmod(path, mode)
   },
 

@@ -1,8 +1,11 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import {
   attachLoop,
   bindInRoot,
   blockDeviceSize,
+  createCrypt,
   createEncrypted,
   createMapped,
   detachLoop,
@@ -46,6 +49,22 @@ export function nodeStorage(files: Files): Storage {
       return createMapped(name, 'verity', parameters, { sectors, readOnly: true })
     },
     openScratch: (name, device) => createEncrypted(name, device),
+    openCrypt: (name, { device, key, offset, sectors, sectorBytes }) =>
+      createCrypt(name, device, { key, offsetSectors: offset / SECTOR_BYTES, sectors, sectorBytes }),
+    readDevice: async (path, offset, length) => {
+      await using device = await open(path, constants.O_RDONLY)
+      const bytes = new Uint8Array(length)
+      const { bytesRead } = await device.read(bytes, 0, length, offset)
+      if (bytesRead === length) return bytes
+      throw new UnavailableError('ERR_VOLUME_DISK', `a disk ends before byte ${offset + length}`, {
+        hint: 'Give the disk that the volume was made on.',
+      })
+    },
+    writeDevice: async (path, offset, bytes) => {
+      await using device = await open(path, constants.O_WRONLY)
+      await device.write(bytes, 0, bytes.byteLength, offset)
+      await device.sync()
+    },
     closeMapped: removeMapped,
     deviceSize: blockDeviceSize,
     findDisk: async (serial) => {

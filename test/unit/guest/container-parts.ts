@@ -36,6 +36,7 @@ export function admittedContainer(
     args: undefined,
     env: [],
     mounts: [],
+    devices: [],
     envSecrets: new Map(),
     sealedEnv: new Map(),
     rule: {
@@ -48,6 +49,7 @@ export function admittedContainer(
       groups: [],
       workingDir: undefined,
       mounts: [],
+      devices: [],
       secrets: [],
       api: undefined,
       identity: undefined,

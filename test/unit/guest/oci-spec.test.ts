@@ -23,6 +23,7 @@ function input(change: Partial<SpecInput> = {}): SpecInput {
     terminal: false,
     resources: NO_LIMITS,
     binds: [],
+    devices: [],
     ...change,
   }
 }
@@ -77,6 +78,14 @@ test('the specification shares the sandbox’s network and host name and nothing
   t.deepEqual(spec.linux.seccomp, JSON.parse(JSON.stringify(seccompProfile(['KILL']))))
   t.is(spec.hooks, undefined)
   t.is(spec.linux.devices, undefined)
+})
+
+test('a block device is in the specification, with leave for it and no other', (t) => {
+  const node = { path: '/dev/db', major: 254, minor: 48, readOnly: true, uid: 1, gid: 2 }
+  const { linux } = JSON.parse(JSON.stringify(buildOciSpec(input({ devices: [node] }))))
+  t.deepEqual(linux.devices, [{ path: '/dev/db', type: 'b', major: 254, minor: 48, fileMode: 0o660, uid: 1, gid: 2 }])
+  const blocks = linux.resources.devices.filter(({ type }: { type: string }) => type === 'b')
+  t.deepEqual(blocks, [{ allow: true, type: 'b', major: 254, minor: 48, access: 'r' }])
 })
 
 test('limits, read-only root and mounts reach the specification', (t) => {

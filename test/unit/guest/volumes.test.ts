@@ -139,6 +139,8 @@ test('content changes as a whole: every name leads through one link, and only wh
   t.false(readdirSync(root).includes('a'))
 })
 
+const KEY = new Uint8Array(64).map((_, index) => index)
+const resource = async () => KEY.slice()
 const POLICY = `
 apiVersion: caisson/v1
 kind: WorkloadPolicy
@@ -147,13 +149,19 @@ volumes:
   - { name: labels, kind: downward-api, mutable: true }
   - { name: cache, kind: scratch, maxBytes: 8388608, gid: 2000 }
   - { name: fast, kind: tmpfs, maxBytes: 8388608 }
-containers: [{ name: app, image: "registry.test/app@sha256:${'a'.repeat(64)}" }]
+  - { name: raw, kind: block }
+  - { name: db, kind: luks, key: default/keys/db, format: empty }
+  - { name: kept, kind: luks, key: default/keys/db }
+containers:
+  - name: app
+    image: registry.test/app@sha256:${'a'.repeat(64)}
+    devices: [{ volume: raw, path: /dev/raw, gid: 7 }, { volume: db, path: /dev/db }, { volume: kept, path: /dev/kept }]
 `
 
 function setUp() {
   const platform = new FakePlatform()
   const parsed = parseWorkloadPolicy(POLICY)
-  const volumes = new PodVolumes({ platform, policy: new PolicyEngine(parsed), scratch: '/scratch' })
+  const volumes = new PodVolumes({ platform, policy: new PolicyEngine(parsed), scratch: '/scratch', resource })
   const mount = (name: string, subPath?: string) => {
     const volume = parsed.volumes.get(name) as VolumeRule
     const rule = {
@@ -169,7 +177,15 @@ function setUp() {
   }
   const deliver = (name: string, text: string, kind: VolumeKind = VolumeKind.CONFIG_MAP) =>
     volumes.deliver(stream([{ kind, name, files: [{ path: 'a', content: bytes(text) }] }]))
-  return { platform, volumes, mount, deliver }
+  const devices = parsed.containers[0]?.devices ?? []
+  const give = (disks: Readonly<Record<string, string>>) =>
+    volumes.devices(
+      devices.flatMap((rule) => {
+        const disk = disks[rule.volume.name]
+        return disk === undefined ? [] : [{ rule, disk }]
+      }),
+    )
+  return { platform, volumes, mount, deliver, give }
 }
 
 test('a container waits for the content of its volumes, which lies where the guest chose', async (t) => {
@@ -248,3 +264,51 @@ test('a host that never finishes its uploads holds a bounded number of them', as
   for (let count = 0; count < MAX_VOLUME_UPLOADS; count++) void volumes.deliver(never())
   await t.throwsAsync(volumes.deliver(never()), { code: 'ERR_LIMIT' })
 })
+
+test('a block device appears as it is, and a volume and its disk belong together', async (t) => {
+  const { platform, give } = setUp()
+  platform.content.set('/sys/class/block/block-0/dev', bytes('254:48\n'))
+  const node = { path: '/dev/raw', major: 254, minor: 48, readOnly: false, uid: 0, gid: 7 }
+  t.deepEqual(await give({ raw: 'block-0', db: 'block-1' }), [node])
+  t.deepEqual(await give({ raw: 'block-0' }), [node])
+  await t.throwsAsync(give({ raw: 'block-2' }), { code: 'ERR_VOLUME_DISK' })
+  await t.throwsAsync(give({ kept: 'block-1' }), { code: 'ERR_VOLUME_DISK' })
+})
+
+test.serial('an empty disk is formatted where the policy says so, and opens with its key from then on', async (t) => {
+  const { platform, mount, give } = setUp()
+  await t.throwsAsync(mount('db'), { code: 'ERR_VOLUME_DISK' })
+  await give({ db: 'block-1' })
+  t.is((await mount('db')).source, '/run/caisson/v/2')
+  const steps = () => platform.log.filter((step) => /^(?:crypt|run|mount)/.test(step))
+  t.deepEqual(steps(), ['crypt volume-db', 'run /usr/sbin/mke2fs', 'mount ext4 /run/caisson/v/2'])
+  // Another guest, which may not format, finds the same disk.
+  const next = setUp()
+  next.platform.disk.set(platform.disk)
+  await next.give({ kept: 'block-0' })
+  await next.mount('kept')
+  t.false(next.platform.log.includes('run /usr/sbin/mke2fs'))
+})
+
+test.serial(
+  'a disk that is not what it should be is never formatted: empty without leave, other content, another key',
+  async (t) => {
+    const empty = setUp()
+    await empty.give({ kept: 'block-0' })
+    await t.throwsAsync(empty.mount('kept'), { code: 'ERR_LUKS_HEADER' })
+    const written = setUp()
+    written.platform.disk[16 * 1024 * 1024] = 1
+    await written.give({ db: 'block-0' })
+    await t.throwsAsync(written.mount('db'), { code: 'ERR_LUKS_HEADER' })
+    const made = setUp()
+    await made.give({ db: 'block-0' })
+    await made.mount('db')
+    KEY[0] = 255
+    const other = setUp()
+    other.platform.disk.set(made.platform.disk)
+    await other.give({ db: 'block-0' })
+    await t.throwsAsync(other.mount('db'), { code: 'ERR_LUKS_KEY' })
+    KEY[0] = 0
+    t.false(other.platform.log.some((step) => step.startsWith('crypt')))
+  },
+)

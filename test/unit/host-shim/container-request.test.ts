@@ -26,6 +26,7 @@ function bundle(changes: Partial<Bundle['process']> = {}, mounts: Bundle['mounts
       ...changes,
     },
     mounts,
+    devices: [],
     annotations: { 'io.kubernetes.cri.container-name': 'web', 'io.kubernetes.cri.image-name': 'registry.test/web:1' },
     resources: { memoryBytes: 5n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 0n, pids: 0n },
     networkNamespace: undefined,
@@ -43,6 +44,7 @@ const wish = (given: Bundle, image = IMAGE) =>
     terminal: false,
     stdin: false,
     volumes: [],
+    disks: [{ serial: 'block-0', number: '7:3' }],
   })
 
 test('a container that is as its image says asks for nothing but its image', (t) => {
@@ -66,6 +68,14 @@ test('a numeric user of the image is the image’s own, and runAsUser of a named
   t.is(wish(bundle({ uid: 33, gid: 0 }), IMAGE).user, '33')
   t.is(wish(bundle({ uid: 0, gid: 0 }), { ...IMAGE, user: '' }).user, '')
   t.is(wish(bundle({ uid: 0, gid: 0 }), IMAGE).user, '0')
+})
+
+test('a block device of the pod is asked for by the disk that the VM has, and other devices are refused', (t) => {
+  const device = (type: string, number: string) => ({ ...bundle(), devices: [{ path: '/dev/db', type, number }] })
+  t.deepEqual(wish(device('b', '7:3')).devices, [{ path: '/dev/db', disk: 'block-0' }])
+  const refused = { code: 'ERR_MOUNT_UNSUPPORTED', message: /^\/dev\/db is a device of the host/ }
+  t.throws(() => wish(device('b', '7:4')), refused)
+  t.throws(() => wish(device('c', '7:3')), refused)
 })
 
 test('groups of the pod’s volumes and supplementary ones are asked for, and not the image’s own', (t) => {

@@ -28,13 +28,14 @@ test('mounts that the kubelet and containerd wrote become volumes of a kind, and
   const { mounts } = parseBundle(RECORDED)
   const volumes = await mountedVolumes(mounts, isTmpfs)
   const at = (destination: string) => volumes.find((volume) => volume.destination === destination)
-  t.like(at('/cache'), { kind: 'scratch', name: 'cache', readOnly: false, directory: undefined })
-  t.like(at('/fast'), { kind: 'tmpfs', name: 'memory', directory: undefined })
+  t.like(at('/cache'), { kind: 'scratch', name: 'cache', readOnly: false, content: undefined })
+  t.like(at('/fast'), { kind: 'tmpfs', name: 'memory', content: undefined })
   t.like(at('/dev/shm'), { kind: 'scratch', name: 'shm' })
   t.like(at('/etc/app'), { kind: 'config-map', name: 'settings', readOnly: true })
   t.like(at('/etc/keys'), { kind: 'secret', name: 'keys' })
   t.like(at('/etc/podinfo'), { kind: 'downward-api', name: 'podinfo' })
-  t.like(at('/etc/all'), { kind: 'projected', name: 'all', directory: `${POD}/volumes/kubernetes.io~projected/all` })
+  t.like(at('/etc/all'), { kind: 'projected', name: 'all' })
+  t.is(at('/etc/all')?.content?.directory, `${POD}/volumes/kubernetes.io~projected/all`)
   // Its name ends differently in every pod.
   t.like(at('/var/run/secrets/kubernetes.io/serviceaccount'), { kind: 'projected', name: 'kube-api-access' })
   t.is(volumes.length, 8)
@@ -48,8 +49,10 @@ test('a part of a volume is told by the volume’s name and the kind that the po
   t.like(volume, {
     kind: 'config-map',
     name: 'settings',
-    directory: join(pod, 'volumes/kubernetes.io~configmap/settings'),
+    content: { directory: join(pod, 'volumes/kubernetes.io~configmap/settings') },
   })
+  const place = { ...mount, destination: '/etc/hosts', source: `${pod}/volume-subpaths/settings/web/1` }
+  t.like((await mountedVolumes([place], isTmpfs))[0], { kind: 'config-map', destination: '/etc/hosts' })
   const other = mountedVolumes([{ ...mount, source: `${pod}/volume-subpaths/gone/web/0` }], isTmpfs)
   await t.throwsAsync(other, { code: 'ERR_MOUNT_UNSUPPORTED' })
 })

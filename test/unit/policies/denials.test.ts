@@ -16,6 +16,7 @@ volumes:
   - { name: cache, kind: scratch, maxBytes: 8192 }
   - { name: settings, kind: config-map, digest: "${DIGEST}" }
   - { name: once, kind: secret }
+  - { name: raw, kind: block }
 containers:
   - name: web
     image: r.test/web@${DIGEST}
@@ -38,11 +39,12 @@ containers:
     conditions:
       - { name: debug-is-local, require: 'request.env.MODE != "debug" || request.env.POD_IP == "127.0.0.1"', remedy: Debug on one machine. }
   - { name: job, image: "r.test/job@${DIGEST}", args: [run, --once], user: "33", workingDir: /srv, requires: [web] }
+  - { name: disk, image: "r.test/disk@${DIGEST}", devices: [{ volume: raw, path: /dev/raw }] }
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 31
+const PLACES = 33
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -92,17 +94,17 @@ const OF_THE_FIRST: readonly Denial[] = [
   {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, twin, other-twin; asked: "db"',
+    message: 'containers.name: the policy allows web, job, disk, twin, other-twin; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',
@@ -207,6 +209,16 @@ const OF_THE_FIRST: readonly Denial[] = [
     title: 'another group',
     asked: create({ groups: [2000, 4] }),
     message: 'containers.web.groups: the policy allows 2000; asked: "4"',
+  },
+  {
+    title: 'another device',
+    asked: create({ devices: [{ path: '/dev/other', disk: 'block-0' }] }),
+    message: 'containers.web.devices: the policy allows nothing; asked: "/dev/other"',
+  },
+  {
+    title: 'a container without its device',
+    asked: create({ name: 'disk', image: 'r.test/disk', env: [] }),
+    message: 'containers.disk.devices: the policy allows it with /dev/raw; asked: "it without"',
   },
   {
     title: 'content for a volume that is not declared',

@@ -209,6 +209,10 @@ test('volumes of the pod are declared once, by what they are and by what is know
   t.like(volumes.get('all'), { kind: 'projected', mutable: true })
   t.deepEqual(containers[0]?.groups, [2000, 3000])
   t.like(containers[0]?.mounts[0], { path: '/cache', subPath: 'web' })
+  const claim = { volumeDevices: [{ name: 'data', devicePath: '/dev/db' }] }
+  const claimed = generate(pod(claim, { volumes: [{ name: 'data', persistentVolumeClaim: { claimName: 'c' } }] }))
+  t.regex(claimed.choices.map(({ question }) => question).join(), /luks .* or block/)
+  t.regex(claimed.yaml, /devices:\n.*volume: data, path: \/dev\/db/)
   // What is not in the files is asked for, and never guessed.
   t.regex(
     generate(pod(container, spec))

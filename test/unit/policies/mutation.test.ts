@@ -21,6 +21,8 @@ kind: WorkloadPolicy
 volumes:
   - { name: cache, kind: scratch, maxBytes: 8192, gid: 3 }
   - { name: settings, kind: config-map, digest: "${DIGEST}", mode: "0440", uid: 1, gid: 2 }
+  - { name: raw, kind: block }
+  - { name: db, kind: luks, key: a/b/c, format: empty, gid: 3 }
   - { name: podinfo, kind: downward-api, mutable: true }
 containers:
   - name: web
@@ -37,6 +39,7 @@ containers:
     user: "1:2"
     workingDir: /srv/x
     groups: [4, 5]
+    devices: [{ volume: raw, path: /dev/raw, readOnly: true, uid: 1, gid: 2 }, { volume: db, path: /dev/db }]
     terminationMessage: /dev/termination-log
     mounts:
       - { kind: scratch, path: /d, readOnly: true, maxBytes: 4096, required: false }
@@ -115,6 +118,7 @@ function decisions({ containers, volumes, ...rest }: WorkloadPolicy): unknown {
       ...rule,
       env: each([...rule.env].map(([name, value]) => [name, 'values' in value ? each(value.values) : value])),
       groups: each(rule.groups),
+      devices: each(rule.devices),
       mounts: each(rule.mounts),
       secrets: each(rule.secrets),
       api: rule.api === undefined ? undefined : { ...rule.api, resources: each(rule.api.resources) },

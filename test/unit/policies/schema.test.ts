@@ -23,6 +23,7 @@ const CONTAINER = {
   serviceEnv: true,
   user: '1:2',
   groups: [2000],
+  devices: [{ volume: 'raw', path: '/dev/raw', readOnly: true, uid: 1, gid: 2 }],
   workingDir: '/srv/x',
   mounts: [
     { kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false },
@@ -53,6 +54,8 @@ const VOLUMES = [
   { name: 'cache', kind: 'scratch', maxBytes: 1_048_576, gid: 2000 },
   { name: 'settings', kind: 'config-map', digest: `sha256:${'d'.repeat(64)}`, mode: '0440', uid: 1, gid: 2 },
   { name: 'token', kind: 'projected', mutable: true },
+  { name: 'raw', kind: 'block' },
+  { name: 'db', kind: 'luks', key: 'a/b/c', format: 'empty', gid: 3 },
 ]
 const policy = (container: unknown, volumes: unknown = VOLUMES) => {
   return { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', volumes, containers: [container] }
@@ -73,6 +76,7 @@ const REFUSED: readonly [string, object][] = [
   ['a path with dots', { workingDir: '/a/../b' }],
   ['a path that is relative', { mounts: [{ kind: 'tmpfs', path: 'tmp' }] }],
   ['a mount of another kind', { mounts: [{ kind: 'hostPath', path: '/x' }] }],
+  ['a device without a path', { devices: [{ volume: 'raw' }] }],
   ['a mount with two kinds', { mounts: [{ kind: 'tmpfs', volume: 'cache', path: '/x' }] }],
   ['a mount of a part outside', { mounts: [{ volume: 'cache', path: '/x', subPath: 'a/../b' }] }],
   ['a secret without its path', { secrets: [{ resource: 'a/b/c' }] }],
