@@ -24,7 +24,8 @@ export function podVolumes(context: PodVolumesContext, containers: readonly Kube
   const mounted = new Set(containers.flatMap((container) => objectsOf(container.volumeMounts).map(({ name }) => name)))
   return uniqueVolumes(context.spec)
     .filter(({ name }) => mounted.has(name))
-    .flatMap((volume) => draftOf(volume, context) ?? [])
+    .map((volume) => draftOf(volume, context))
+    .filter((draft) => draft !== undefined)
 }
 
 export function volumesOf(container: KubeObject, context: PodVolumesContext): VolumesDraft {
