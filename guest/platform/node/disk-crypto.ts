@@ -8,9 +8,7 @@ const SECTOR_BYTES = 512
 const derive = promisify(pbkdf2)
 
 export const nodeDiskCrypto: DiskCrypto = {
-  createHash: nodeCrypto.createHash,
-  randomBytes: nodeCrypto.randomBytes,
-  timingSafeEqual: nodeCrypto.timingSafeEqual,
+  ...nodeCrypto,
   pbkdf2: async (secret, { hash, iterations, salt }, bytes) =>
     new Uint8Array(await derive(secret, salt, iterations, bytes, hash)),
   xts: (direction, key, sectors) => {
