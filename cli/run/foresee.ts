@@ -23,6 +23,7 @@ export function foresee(initdata: Initdata, wish: ContainerWish): void {
     stdin,
     workingDir: '',
     mounts: [],
+    sharesProcesses: false,
     // The guest has no other workload: a standalone run asks for no limits.
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   })

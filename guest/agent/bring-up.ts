@@ -17,9 +17,11 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
+import { ipcSysctls, preparePod } from './pod-settings.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
+import { SharedProcesses } from './shared-processes.ts'
 
 const INITDATA_PATH = '/run/caisson/initdata.toml'
 const IMAGE_MOUNTS_DIR = '/run/caisson/l'
@@ -33,6 +35,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const initdata = parseInitdata(initdataToml)
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
+  await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)
@@ -46,6 +49,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
   const engine = new PolicyEngine(policy)
+  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),
@@ -55,6 +59,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
     hostname: request.hostname,
+    sysctls: ipcSysctls(policy),
+    shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   return { policy: engine, containers }

@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
+import { StreamKind } from '#protocol/gen/agent_pb'
 import { rpcStatus } from '#protocol/ttrpc/status'
 import { TaskDeleteSchema, TaskExitSchema, TaskOOMSchema } from '../containerd/gen/events_pb.ts'
 import { GrpcClient } from '../containerd/grpc.ts'
@@ -21,6 +22,7 @@ import { planPod } from './pod-sizing.ts'
 import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
 import type { RelayControl } from './relay-control.ts'
 import { readResolvConf } from './resolv-conf.ts'
+import { askedSysctls } from './unsupported.ts'
 
 const STOP_GRACE_MS = 5000
 /** Execs end with their container's first process; their ends are told first. */
@@ -88,6 +90,7 @@ export class NodePod {
     try {
       await relay.ready
       this.#attached = relay
+      relay.onClient = (client, port) => void this.#forward(relay, client, port)
       this.#relay.resolve(relay)
       await this.#resume()
     } catch (error) {
@@ -134,12 +137,25 @@ export class NodePod {
     const network = networkNamespace === undefined ? undefined : await describePodNetwork(networkNamespace)
     const source = bundle.mounts.find(({ destination }) => destination === '/etc/resolv.conf')?.source
     const resolv = source === undefined ? '' : await readFile(source, 'utf8').catch(() => '')
+    const { nameservers, searches, options } = readResolvConf(resolv)
     await this.guest().agent.startSandbox({
       hostname: bundle.hostname,
       interfaces: network === undefined ? [] : [network],
-      nameservers: [...readResolvConf(resolv).nameservers],
+      nameservers: [...nameservers],
+      searches: [...searches],
+      resolverOptions: [...options],
+      sysctls: askedSysctls(bundle.sysctls),
       hosts: [],
     })
+  }
+
+  /** Opens the ports that the guest opens for its containers: where containerd looks for what is forwarded. */
+  async openPorts(): Promise<void> {
+    const { networkNamespace } = await readBundle(this.record.bundle)
+    const containers = await this.guest().agent.listContainers()
+    const relay = await this.relay
+    if (networkNamespace === undefined) return
+    for (const port of new Set(containers.flatMap(({ ports }) => ports))) await relay.listen(port, networkNamespace)
   }
 
   /** Follows a process until it ends, however often the daemon changes. */
@@ -183,6 +199,7 @@ export class NodePod {
   /** Ends the VM; the tasks that still run end with it. `exitStatus` is theirs. */
   async stopMachine(exitStatus: number, graceMs: number = STOP_GRACE_MS): Promise<void> {
     this.#exitWhenLost = exitStatus
+    this.#attached?.closePorts()
     await this.#machine?.stop(graceMs)
     await this.#clean()
     // Also when there never was a machine.
@@ -211,6 +228,19 @@ export class NodePod {
     await removePod(podPaths(this.#config.stateRoot, podIdOf(this.record.sandboxId)))
     const bundle = await readBundle(this.record.bundle).catch(() => undefined)
     if (bundle?.networkNamespace !== undefined) await leavePodNetwork(bundle.networkNamespace).catch(() => undefined)
+  }
+
+  /** A client of a port; whether the port is open, the guest says. */
+  async #forward(relay: RelayControl, client: string, port: number): Promise<void> {
+    try {
+      await this.resumed
+      const { agent, vsock } = this.guest()
+      const ticket = await agent.openStream({ kind: StreamKind.PORT, port })
+      await relay.joinClient(client, { vsock, ticket })
+    } catch (error) {
+      this.#config.log(`pod ${this.record.sandboxId}: port ${port}: ${errorText(error)}`)
+      relay.refuseClient(client)
+    }
   }
 
   #use(machine: Machine): void {

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlIqECChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIrcBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqhQMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDSqHAQoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX0NSRUFURUQQARIbChdDT05UQUlORVJfU1RBVEVfUlVOTklORxACEhoKFkNPTlRBSU5FUl9TVEFURV9FWElURUQQAyq2AQoKU3RyZWFtS2luZBIbChdTVFJFQU1fS0lORF9VTlNQRUNJRklFRBAAEhUKEVNUUkVBTV9LSU5EX1NURElOEAESFgoSU1RSRUFNX0tJTkRfU1RET1VUEAISFgoSU1RSRUFNX0tJTkRfU1RERVJSEAMSGAoUU1RSRUFNX0tJTkRfVEVSTUlOQUwQBBIUChBTVFJFQU1fS0lORF9QT1JUEAUSFAoQU1RSRUFNX0tJTkRfTE9HUxAGMsoMCgVBZ2VudBJUCglHZXRTdGF0dXMSIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1JlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1Jlc3BvbnNlElcKCkdldFJlYXNvbnMSIy5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVzcG9uc2USTgoLV2F0Y2hFdmVudHMSJC5jYWlzc29uLmFnZW50LnYxLldhdGNoRXZlbnRzUmVxdWVzdBoXLmNhaXNzb24uYWdlbnQudjEuRXZlbnQwARJdCgxTdGFydFNhbmRib3gSJS5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlcXVlc3QaJi5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlc3BvbnNlEmYKD0NyZWF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOU3RhcnRDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJaCgtFeGVjUHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1Jlc3BvbnNlEmAKDVNpZ25hbFByb2Nlc3MSJi5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GicuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USWgoLV2FpdFByb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXNwb25zZRJjCg5SZXNpemVUZXJtaW5hbBInLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEmYKD0RlbGV0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USYwoOTGlzdENvbnRhaW5lcnMSJy5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJRCghHZXRTdGF0cxIhLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXF1ZXN0GiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1Jlc3BvbnNlEmYKD1VwZGF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOUGF1c2VDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJXCgpPcGVuU3RyZWFtEiMuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlc3BvbnNlElEKCFNodXRkb3duEiEuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIvABChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5EhAKCHNlYXJjaGVzGAUgAygJEhgKEHJlc29sdmVyX29wdGlvbnMYBiADKAkSKQoHc3lzY3RscxgHIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuU3lzY3RsIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqQBCglJbnRlcmZhY2USCwoDbWFjGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIQCghnYXRld2F5cxgDIAMoCRILCgNtdHUYBCABKA0SJwoGcm91dGVzGAUgAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Sb3V0ZRIvCgpuZWlnaGJvdXJzGAYgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5OZWlnaGJvdXIiLQoFUm91dGUSEwoLZGVzdGluYXRpb24YASABKAkSDwoHZ2F0ZXdheRgCIAEoCSIpCglOZWlnaGJvdXISDwoHYWRkcmVzcxgBIAEoCRILCgNtYWMYAiABKAkiKgoJSG9zdEVudHJ5EgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIWChRTdGFydFNhbmRib3hSZXNwb25zZSK7AgoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIqCgRhcmdzGAQgASgLMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJpbmdMaXN0EgsKA2VudhgFIAMoCRIMCgR1c2VyGAYgASgJEhMKC3dvcmtpbmdfZGlyGAcgASgJEicKBm1vdW50cxgIIAMoCzIXLmNhaXNzb24uYWdlbnQudjEuTW91bnQSEAoIdGVybWluYWwYCSABKAgSDQoFc3RkaW4YCiABKAgSLgoJcmVzb3VyY2VzGAsgASgLMhsuY2Fpc3Nvbi5hZ2VudC52MS5SZXNvdXJjZXMSGAoQc2hhcmVzX3Byb2Nlc3NlcxgMIAEoCCIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIsYBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEEg0KBXBvcnRzGAggAygNIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqhQMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDSqHAQoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX0NSRUFURUQQARIbChdDT05UQUlORVJfU1RBVEVfUlVOTklORxACEhoKFkNPTlRBSU5FUl9TVEFURV9FWElURUQQAyq2AQoKU3RyZWFtS2luZBIbChdTVFJFQU1fS0lORF9VTlNQRUNJRklFRBAAEhUKEVNUUkVBTV9LSU5EX1NURElOEAESFgoSU1RSRUFNX0tJTkRfU1RET1VUEAISFgoSU1RSRUFNX0tJTkRfU1RERVJSEAMSGAoUU1RSRUFNX0tJTkRfVEVSTUlOQUwQBBIUChBTVFJFQU1fS0lORF9QT1JUEAUSFAoQU1RSRUFNX0tJTkRfTE9HUxAGMsoMCgVBZ2VudBJUCglHZXRTdGF0dXMSIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1JlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1Jlc3BvbnNlElcKCkdldFJlYXNvbnMSIy5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVzcG9uc2USTgoLV2F0Y2hFdmVudHMSJC5jYWlzc29uLmFnZW50LnYxLldhdGNoRXZlbnRzUmVxdWVzdBoXLmNhaXNzb24uYWdlbnQudjEuRXZlbnQwARJdCgxTdGFydFNhbmRib3gSJS5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlcXVlc3QaJi5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlc3BvbnNlEmYKD0NyZWF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOU3RhcnRDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJaCgtFeGVjUHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1Jlc3BvbnNlEmAKDVNpZ25hbFByb2Nlc3MSJi5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GicuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USWgoLV2FpdFByb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXNwb25zZRJjCg5SZXNpemVUZXJtaW5hbBInLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEmYKD0RlbGV0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USYwoOTGlzdENvbnRhaW5lcnMSJy5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJRCghHZXRTdGF0cxIhLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXF1ZXN0GiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1Jlc3BvbnNlEmYKD1VwZGF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOUGF1c2VDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJXCgpPcGVuU3RyZWFtEiMuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlc3BvbnNlElEKCFNodXRkb3duEiEuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -271,6 +271,25 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
    * @generated from field: repeated caisson.agent.v1.HostEntry hosts = 4;
    */
   hosts: HostEntry[];
+
+  /**
+   * Domains that bare names are looked up in, and options of resolv.conf(5).
+   *
+   * @generated from field: repeated string searches = 5;
+   */
+  searches: string[];
+
+  /**
+   * @generated from field: repeated string resolver_options = 6;
+   */
+  resolverOptions: string[];
+
+  /**
+   * Kernel settings of the pod; the policy says which.
+   *
+   * @generated from field: repeated caisson.agent.v1.Sysctl sysctls = 7;
+   */
+  sysctls: Sysctl[];
 };
 
 /**
@@ -279,6 +298,28 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
  */
 export const StartSandboxRequestSchema: GenMessage<StartSandboxRequest> = /*@__PURE__*/
   messageDesc(file_agent, 7);
+
+/**
+ * @generated from message caisson.agent.v1.Sysctl
+ */
+export type Sysctl = Message<"caisson.agent.v1.Sysctl"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string value = 2;
+   */
+  value: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Sysctl.
+ * Use `create(SysctlSchema)` to create a new message.
+ */
+export const SysctlSchema: GenMessage<Sysctl> = /*@__PURE__*/
+  messageDesc(file_agent, 8);
 
 /**
  * @generated from message caisson.agent.v1.Interface
@@ -307,6 +348,20 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
    * @generated from field: uint32 mtu = 4;
    */
   mtu: number;
+
+  /**
+   * Beside the default routes to the gateways.
+   *
+   * @generated from field: repeated caisson.agent.v1.Route routes = 5;
+   */
+  routes: Route[];
+
+  /**
+   * Link addresses that are known without asking.
+   *
+   * @generated from field: repeated caisson.agent.v1.Neighbour neighbours = 6;
+   */
+  neighbours: Neighbour[];
 };
 
 /**
@@ -314,7 +369,55 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
  * Use `create(InterfaceSchema)` to create a new message.
  */
 export const InterfaceSchema: GenMessage<Interface> = /*@__PURE__*/
-  messageDesc(file_agent, 8);
+  messageDesc(file_agent, 9);
+
+/**
+ * @generated from message caisson.agent.v1.Route
+ */
+export type Route = Message<"caisson.agent.v1.Route"> & {
+  /**
+   * "10.1.0.0/16"
+   *
+   * @generated from field: string destination = 1;
+   */
+  destination: string;
+
+  /**
+   * Empty: on the link itself.
+   *
+   * @generated from field: string gateway = 2;
+   */
+  gateway: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Route.
+ * Use `create(RouteSchema)` to create a new message.
+ */
+export const RouteSchema: GenMessage<Route> = /*@__PURE__*/
+  messageDesc(file_agent, 10);
+
+/**
+ * @generated from message caisson.agent.v1.Neighbour
+ */
+export type Neighbour = Message<"caisson.agent.v1.Neighbour"> & {
+  /**
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * @generated from field: string mac = 2;
+   */
+  mac: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Neighbour.
+ * Use `create(NeighbourSchema)` to create a new message.
+ */
+export const NeighbourSchema: GenMessage<Neighbour> = /*@__PURE__*/
+  messageDesc(file_agent, 11);
 
 /**
  * @generated from message caisson.agent.v1.HostEntry
@@ -336,7 +439,7 @@ export type HostEntry = Message<"caisson.agent.v1.HostEntry"> & {
  * Use `create(HostEntrySchema)` to create a new message.
  */
 export const HostEntrySchema: GenMessage<HostEntry> = /*@__PURE__*/
-  messageDesc(file_agent, 9);
+  messageDesc(file_agent, 12);
 
 /**
  * @generated from message caisson.agent.v1.StartSandboxResponse
@@ -349,7 +452,7 @@ export type StartSandboxResponse = Message<"caisson.agent.v1.StartSandboxRespons
  * Use `create(StartSandboxResponseSchema)` to create a new message.
  */
 export const StartSandboxResponseSchema: GenMessage<StartSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 10);
+  messageDesc(file_agent, 13);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerRequest
@@ -417,6 +520,13 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
    * @generated from field: caisson.agent.v1.Resources resources = 11;
    */
   resources?: Resources | undefined;
+
+  /**
+   * See the processes of the pod's other containers (shareProcessNamespace), or of the one that the policy names.
+   *
+   * @generated from field: bool shares_processes = 12;
+   */
+  sharesProcesses: boolean;
 };
 
 /**
@@ -424,7 +534,7 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
  * Use `create(CreateContainerRequestSchema)` to create a new message.
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 11);
+  messageDesc(file_agent, 14);
 
 /**
  * @generated from message caisson.agent.v1.StringList
@@ -441,7 +551,7 @@ export type StringList = Message<"caisson.agent.v1.StringList"> & {
  * Use `create(StringListSchema)` to create a new message.
  */
 export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
-  messageDesc(file_agent, 12);
+  messageDesc(file_agent, 15);
 
 /**
  * @generated from message caisson.agent.v1.Mount
@@ -475,7 +585,7 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
-  messageDesc(file_agent, 13);
+  messageDesc(file_agent, 16);
 
 /**
  * @generated from message caisson.agent.v1.Resources
@@ -512,7 +622,7 @@ export type Resources = Message<"caisson.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_agent, 14);
+  messageDesc(file_agent, 17);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerResponse
@@ -531,7 +641,7 @@ export type CreateContainerResponse = Message<"caisson.agent.v1.CreateContainerR
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 15);
+  messageDesc(file_agent, 18);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerRequest
@@ -548,7 +658,7 @@ export type StartContainerRequest = Message<"caisson.agent.v1.StartContainerRequ
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 16);
+  messageDesc(file_agent, 19);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerResponse
@@ -565,7 +675,7 @@ export type StartContainerResponse = Message<"caisson.agent.v1.StartContainerRes
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 17);
+  messageDesc(file_agent, 20);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessRequest
@@ -617,7 +727,7 @@ export type ExecProcessRequest = Message<"caisson.agent.v1.ExecProcessRequest"> 
  * Use `create(ExecProcessRequestSchema)` to create a new message.
  */
 export const ExecProcessRequestSchema: GenMessage<ExecProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 18);
+  messageDesc(file_agent, 21);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessResponse
@@ -634,7 +744,7 @@ export type ExecProcessResponse = Message<"caisson.agent.v1.ExecProcessResponse"
  * Use `create(ExecProcessResponseSchema)` to create a new message.
  */
 export const ExecProcessResponseSchema: GenMessage<ExecProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 19);
+  messageDesc(file_agent, 22);
 
 /**
  * exec_id empty: the container's first process.
@@ -668,7 +778,7 @@ export type SignalProcessRequest = Message<"caisson.agent.v1.SignalProcessReques
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 23);
 
 /**
  * @generated from message caisson.agent.v1.SignalProcessResponse
@@ -681,7 +791,7 @@ export type SignalProcessResponse = Message<"caisson.agent.v1.SignalProcessRespo
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 24);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessRequest
@@ -703,7 +813,7 @@ export type WaitProcessRequest = Message<"caisson.agent.v1.WaitProcessRequest"> 
  * Use `create(WaitProcessRequestSchema)` to create a new message.
  */
 export const WaitProcessRequestSchema: GenMessage<WaitProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 25);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessResponse
@@ -732,7 +842,7 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
  * Use `create(WaitProcessResponseSchema)` to create a new message.
  */
 export const WaitProcessResponseSchema: GenMessage<WaitProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 26);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalRequest
@@ -764,7 +874,7 @@ export type ResizeTerminalRequest = Message<"caisson.agent.v1.ResizeTerminalRequ
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 27);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalResponse
@@ -777,7 +887,7 @@ export type ResizeTerminalResponse = Message<"caisson.agent.v1.ResizeTerminalRes
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 28);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerRequest
@@ -799,7 +909,7 @@ export type DeleteContainerRequest = Message<"caisson.agent.v1.DeleteContainerRe
  * Use `create(DeleteContainerRequestSchema)` to create a new message.
  */
 export const DeleteContainerRequestSchema: GenMessage<DeleteContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerResponse
@@ -821,7 +931,7 @@ export type DeleteContainerResponse = Message<"caisson.agent.v1.DeleteContainerR
  * Use `create(DeleteContainerResponseSchema)` to create a new message.
  */
 export const DeleteContainerResponseSchema: GenMessage<DeleteContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersRequest
@@ -834,7 +944,7 @@ export type ListContainersRequest = Message<"caisson.agent.v1.ListContainersRequ
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersResponse
@@ -851,7 +961,7 @@ export type ListContainersResponse = Message<"caisson.agent.v1.ListContainersRes
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message caisson.agent.v1.ContainerInfo
@@ -891,6 +1001,13 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
    * @generated from field: uint64 started_at_ms = 7;
    */
   startedAtMs: bigint;
+
+  /**
+   * That the policy opens for it.
+   *
+   * @generated from field: repeated uint32 ports = 8;
+   */
+  ports: number[];
 };
 
 /**
@@ -898,7 +1015,7 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
  * Use `create(ContainerInfoSchema)` to create a new message.
  */
 export const ContainerInfoSchema: GenMessage<ContainerInfo> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 33);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsRequest
@@ -915,7 +1032,7 @@ export type GetStatsRequest = Message<"caisson.agent.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsResponse
@@ -957,7 +1074,7 @@ export type GetStatsResponse = Message<"caisson.agent.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 35);
 
 /**
  * Limits that are 0 stay as they are.
@@ -981,7 +1098,7 @@ export type UpdateContainerRequest = Message<"caisson.agent.v1.UpdateContainerRe
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 36);
 
 /**
  * @generated from message caisson.agent.v1.UpdateContainerResponse
@@ -994,7 +1111,7 @@ export type UpdateContainerResponse = Message<"caisson.agent.v1.UpdateContainerR
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 34);
+  messageDesc(file_agent, 37);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerRequest
@@ -1016,7 +1133,7 @@ export type PauseContainerRequest = Message<"caisson.agent.v1.PauseContainerRequ
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 35);
+  messageDesc(file_agent, 38);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerResponse
@@ -1029,7 +1146,7 @@ export type PauseContainerResponse = Message<"caisson.agent.v1.PauseContainerRes
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 36);
+  messageDesc(file_agent, 39);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamRequest
@@ -1070,7 +1187,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 40);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -1089,7 +1206,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 41);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -1102,7 +1219,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 42);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -1115,7 +1232,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 40);
+  messageDesc(file_agent, 43);
 
 /**
  * @generated from enum caisson.agent.v1.Stage

@@ -275,6 +275,7 @@ function requestOf(container: Container): ContainerRequest {
     })),
     terminal: container.tty ?? false,
     stdin: container.stdin ?? false,
+    sharesProcesses: false,
     resources: {
       memoryBytes: limited ? 64 * 2 ** 20 : 0,
       cpuQuotaUs: limited ? 25_000 : 0,

@@ -1,0 +1,117 @@
+/** A pod's network, names and kernel settings, and connections that containerd forwards to its ports. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+import { file } from '../component/image/fixtures/image.ts'
+import { startCluster } from '../fixtures/kubernetes/cluster.ts'
+import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
+import { FileScope } from '../fixtures/kubernetes/scope.ts'
+
+const MTU = 1400
+const LOOK = [
+  'cat /etc/resolv.conf /etc/hosts',
+  'cat /proc/net/if_inet6 /proc/net/ipv6_route /sys/class/net/*/mtu',
+  'echo somaxconn $(cat /proc/sys/net/core/somaxconn) msgmax $(cat /proc/sys/kernel/msgmax)',
+].join('; ')
+
+const CONTAINERS = (image: string): string => `
+  - name: server
+    image: ${image}
+    args: [/bin/echo-server, "8080", "9090"]
+    logs: allow
+    ports: [8080]
+  - { name: look, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOK)}], logs: allow }
+`
+const POD = `
+sysctls: { net.core.somaxconn: "1234", kernel.msgmax: "9999" }
+hostAliases: [{ address: 10.9.9.9, names: [db.shop.test, db] }]
+`
+const SYSCTLS = { 'net.core.somaxconn': '1234', 'kernel.msgmax': '9999' }
+
+const scope = new FileScope()
+let pod: KubernetesPod
+let image: string
+let runDenied: () => Promise<unknown>
+
+test.before(async () => {
+  const layers = [{ compression: 'gzip' as const, entries: [file('bin/echo-server', echoServer(), 0o755)] }]
+  const cluster = await startCluster(scope, CONTAINERS, { layers, dualStackMtu: MTU })
+  image = cluster.image.reference
+  const { kubelet, initdataOf } = cluster
+  await kubelet.pull(image)
+  const initdata = initdataOf(CONTAINERS(image), POD)
+  const dns = { searches: ['shop.test', 'cluster.test'], options: ['ndots:3'] }
+  pod = await kubelet.runPod({ name: 'net', initdata, dns, linux: { sysctls: SYSCTLS } })
+  runDenied = () => kubelet.runPod({ name: 'denied', initdata, linux: { sysctls: { 'net.core.somaxconn': '4096' } } })
+})
+test.after.always(() => scope.end())
+
+test.serial('port-forward reaches the ports that the policy opens, and no others', async (t) => {
+  const server = await pod.run('server', image, { command: ['/bin/echo-server', '8080', '9090'] })
+  await server.logged(/listening/)
+  const first = await pod.forward(8080, 'hello\n', 'hello\n')
+  t.deepEqual(first, { data: '8080: hello\n', error: '' })
+  // More than fits into any buffer on the way, several at once.
+  const lines = Array.from({ length: 3000 }, (_, index) => `line ${index} ${'x'.repeat(64)}`)
+  const text = lines.map((line) => `${line}\n`).join('')
+  const answers = await Promise.all([1, 2, 3].map(() => pod.forward(8080, text, `8080: ${lines.at(-1) ?? ''}\n`)))
+  for (const { data, error } of answers) {
+    t.is(error, '')
+    t.deepEqual(
+      data.split('\n').slice(0, -1),
+      lines.map((line) => `8080: ${line}`),
+    )
+  }
+  // It listens there too, and the policy does not open it.
+  const closed = await pod.forward(9090, 'hello\n', 'hello\n')
+  t.is(closed.data, '')
+  t.regex(closed.error, /9090|refused/)
+  await server.stop()
+  await server.remove()
+})
+
+test.serial(
+  'search domains, host aliases, kernel settings, IPv6 and MTU of a pod are those of CNI, pod and policy',
+  async (t) => {
+    const look = await pod.run('look', image, { command: ['/bin/sh', '-c', LOOK] })
+    t.is((await look.exited()).exitCode, 0)
+    const lines = look.log().map((line) => line.replace('stdout F ', ''))
+    const address = (await pod.status())?.network?.ip ?? ''
+    for (const line of [
+      'nameserver 10.88.0.1',
+      'search shop.test cluster.test',
+      'options ndots:3',
+      `${address} net`,
+      '10.9.9.9 db.shop.test db',
+      'somaxconn 1234 msgmax 9999',
+      String(MTU),
+    ]) {
+      t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
+    }
+    t.true(
+      lines.some((line) => /^fd88[0-9a-f]{28} .* eth0$/.test(line)),
+      lines.join('\n'),
+    )
+    const defaultRoute = /^0{32} 00 0{32} 00 fd880{27}1 /
+    t.true(
+      lines.some((line) => defaultRoute.test(line)),
+      lines.join('\n'),
+    )
+  },
+)
+
+test.serial('a kernel setting that the policy does not say is refused', async (t) => {
+  await t.throwsAsync(runDenied(), { message: /ERR_POLICY_DENIED/ })
+})
+
+function echoServer(): Uint8Array {
+  const folder = mkdtempSync(join(tmpdir(), 'echo-'))
+  const source = fileURLToPath(new URL('../fixtures/kubernetes/echo-server.c', import.meta.url))
+  execFileSync('gcc', ['-static', '-O2', '-s', '-Wall', '-Werror', '-o', join(folder, 'server'), source])
+  const program = readFileSync(join(folder, 'server'))
+  rmSync(folder, { recursive: true })
+  return program
+}
