@@ -3,9 +3,10 @@
  * not in the record can be found again in the guest, so a daemon that comes later goes on where this one stopped.
  */
 import { readFile } from 'node:fs/promises'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
-import { StreamKind } from '#protocol/gen/agent_pb'
+import { type StartSandboxRequestSchema, StreamKind } from '#protocol/gen/agent_pb'
 import { rpcStatus } from '#protocol/ttrpc/status'
 import { TaskDeleteSchema, TaskExitSchema, TaskOOMSchema } from '../containerd/gen/events_pb.ts'
 import { GrpcClient } from '../containerd/grpc.ts'
@@ -16,7 +17,9 @@ import { podPaths, removePod } from '../pod/state-dir.ts'
 import { readBundle } from './bundle.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
+import type { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
+import { PodProgress } from './pod-progress.ts'
 import { type EventRecord, type PodRecord, type PodStore, podIdOf, type TaskRecord } from './pod-record.ts'
 import { planPod } from './pod-sizing.ts'
 import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
@@ -43,8 +46,12 @@ export class NodePod {
   #exitWhenLost = UNKNOWN_EXIT
   #ended: Promise<void> | undefined
 
-  constructor(record: PodRecord, config: NodeConfig, store: PodStore) {
+  readonly progress = new PodProgress()
+  readonly #metrics: NodeMetrics
+
+  constructor(record: PodRecord, config: NodeConfig, store: PodStore, metrics: NodeMetrics) {
     this.record = record
+    this.#metrics = metrics
     this.processes = new Processes(record)
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
@@ -113,7 +120,10 @@ export class NodePod {
       stateRoot: this.#config.stateRoot,
       podProgram: this.#config.podProgram,
       qemuProgram: this.#config.qemuProgram,
-      onStage: (stage, atMs) => this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`),
+      onStage: (stage, atMs) => {
+        this.#metrics.boot.observe(atMs / 1000, { stage })
+        this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
+      },
     })
     this.#use(machine)
     return this.pid()
@@ -138,7 +148,7 @@ export class NodePod {
     const source = bundle.mounts.find(({ destination }) => destination === '/etc/resolv.conf')?.source
     const resolv = source === undefined ? '' : await readFile(source, 'utf8').catch(() => '')
     const { nameservers, searches, options } = readResolvConf(resolv)
-    await this.guest().agent.startSandbox({
+    await this.#attest({
       hostname: bundle.hostname,
       interfaces: network === undefined ? [] : [network],
       nameservers: [...nameservers],
@@ -147,6 +157,17 @@ export class NodePod {
       sysctls: askedSysctls(bundle.sysctls),
       hosts: [],
     })
+  }
+
+  async #attest(request: MessageInitShape<typeof StartSandboxRequestSchema>): Promise<void> {
+    const { attestation, attestations } = this.#metrics
+    try {
+      await attestation.time({}, () => this.guest().agent.startSandbox(request))
+      attestations.add({ outcome: 'attested' })
+    } catch (error) {
+      attestations.add({ outcome: error instanceof GuestRefusalError ? error.code : 'lost' })
+      throw error
+    }
   }
 
   /** Opens the ports that the guest opens for its containers: where containerd looks for what is forwarded. */
@@ -248,6 +269,19 @@ export class NodePod {
     this.record.machine = machine.process
     this.save()
     void machine.exited.then(() => this.#lose())
+    void this.#listen(machine)
+  }
+
+  /** What the guest tells of its life; for people, so its end is nobody's trouble. */
+  async #listen({ agent }: Machine): Promise<void> {
+    try {
+      for await (const event of agent.watchEvents()) {
+        this.progress.take(event)
+        if (event.errorCode !== '') this.#metrics.refusals.add({ code: event.errorCode })
+      }
+    } catch {
+      // The machine is gone, or the agent's connection.
+    }
   }
 
   /** Everything that ran in the machine has ended with it. */

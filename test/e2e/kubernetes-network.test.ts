@@ -1,15 +1,19 @@
 /** A pod's network, names and kernel settings, and connections that containerd forwards to its ports. */
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import test from 'ava'
 import { file } from '../component/image/fixtures/image.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 const MTU = 1400
 const LOOK = [
   'cat /etc/resolv.conf /etc/hosts',
@@ -34,6 +38,7 @@ const SYSCTLS = { 'net.core.somaxconn': '1234', 'kernel.msgmax': '9999' }
 const scope = new FileScope()
 let pod: KubernetesPod
 let image: string
+let state: string
 let runDenied: () => Promise<unknown>
 
 test.before(async () => {
@@ -41,6 +46,7 @@ test.before(async () => {
   const cluster = await startCluster(scope, CONTAINERS, { layers, dualStackMtu: MTU })
   image = cluster.image.reference
   const { kubelet, initdataOf } = cluster
+  state = cluster.containerd.state
   await kubelet.pull(image)
   const initdata = initdataOf(CONTAINERS(image), POD)
   const dns = { searches: ['shop.test', 'cluster.test'], options: ['ndots:3'] }
@@ -106,6 +112,36 @@ test.serial(
 test.serial('a kernel setting that the policy does not say is refused', async (t) => {
   await t.throwsAsync(runDenied(), { message: /ERR_POLICY_DENIED/ })
 })
+
+test.serial('a node tells of its pods: ps --pods to people, monitor to Prometheus', async (t) => {
+  const socket = `${state}/node.sock`
+  const listed = JSON.parse(await caisson('ps', '--pods', '--json', '--socket', socket)) as readonly object[]
+  t.like(listed[0], { name: 'net', namespace: 'default', stage: 'attested' })
+  t.regex(await caisson('ps', '--pods', '--socket', socket), /default +net +attested +look +stopped \(0\)/)
+  const monitor = spawn(process.execPath, [MAIN, 'monitor', '--json', '--listen', '127.0.0.1:0', '--socket', socket])
+  scope.teardown(() => monitor.kill('SIGKILL'))
+  const [line] = (await once(createInterface({ input: monitor.stdout }), 'line')) as [string]
+  const { url } = JSON.parse(line) as { url: string }
+  const text = await (await fetch(url)).text()
+  for (const pattern of [
+    /^caisson_node_up 1$/m,
+    /^caisson_pod_attested\{namespace="default",pod="net"\} 1$/m,
+    /^caisson_pod_vm_bytes\{namespace="default",pod="net"\} [1-9]\d{7,}$/m,
+    /^caisson_pod_agent_bytes\{namespace="default",pod="net"\} [1-9]\d{6,}$/m,
+    /^caisson_boot_stage_seconds_count\{stage="agent"\} [12]$/m,
+    /^caisson_rpc_seconds_count\{method="create"\} \d+$/m,
+    /^caisson_attestations_total\{outcome="attested"\} 1$/m,
+    /^caisson_attestations_total\{outcome="ERR_POLICY_DENIED"\} 1$/m,
+  ]) {
+    t.regex(text, pattern)
+  }
+  t.is((await fetch(url.replace('/metrics', '/'))).status, 404)
+})
+
+async function caisson(...words: readonly string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)(process.execPath, [MAIN, ...words])
+  return stdout
+}
 
 function echoServer(): Uint8Array {
   const folder = mkdtempSync(join(tmpdir(), 'echo-'))
