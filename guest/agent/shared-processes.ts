@@ -30,7 +30,8 @@ export class SharedProcesses {
 
   async #make(): Promise<string> {
     const { files, runtime } = this.#platform
-    await files.mkdir(`${BUNDLE}/rootfs`, 0o755)
+    // The runtime makes devices there, whether or not anything uses one.
+    await files.mkdir(`${BUNDLE}/rootfs/dev`, 0o755)
     await files.write(`${BUNDLE}/config.json`, new TextEncoder().encode(JSON.stringify(specification())), 0o600)
     const running = await runtime.create(ID, BUNDLE, { terminal: false, stdin: false })
     await start(runtime)

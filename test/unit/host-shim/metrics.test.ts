@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { Histogram, NodeMetrics } from '#host-shim/node/metrics'
@@ -73,4 +74,28 @@ test('what a guest tells becomes stage, pull progress and the last refusal', (t)
   t.deepEqual([progress.stage, progress.refusal, progress.pulls.length], ['attested', 'ERR_IMAGE_UNSIGNED', 0])
   take(EventKind.FAILED, { errorCode: 'ERR_VERIFIER_REFUSED' })
   t.is(progress.stage, 'refused')
+})
+
+test('every panel of the dashboard asks for metrics that a node has', (t) => {
+  const metrics = new NodeMetrics()
+  metrics.rpc.observe(1, { method: 'create' })
+  metrics.boot.observe(1, { stage: 'agent' })
+  metrics.attestation.observe(1, {})
+  metrics.attestations.add({ outcome: 'attested' })
+  metrics.refusals.add({ code: 'ERR_POLICY_DENIED' })
+  const known = new Set(['caisson_node_up', ...(metricsText(metrics, [POD]).match(/^caisson_[a-z_]+/gm) ?? [])])
+  const { panels } = JSON.parse(readFileSync('deploy/grafana/caisson.json', 'utf8')) as {
+    panels: { title: string; targets: { expr: string }[] }[]
+  }
+  const asked = panels.flatMap(({ targets }) => targets.flatMap(({ expr }) => expr.match(/caisson_[a-z_]+/g) ?? []))
+  t.deepEqual(
+    asked.filter((name) => !known.has(name)),
+    [],
+  )
+  // And none is left out.
+  const base = [...known].map((name) => name.replace(/_(?:sum|count)$/, '_bucket'))
+  t.deepEqual(
+    [...new Set(base)].filter((name) => !asked.includes(name)),
+    [],
+  )
 })
