@@ -5,6 +5,7 @@ import { parseAuthFile } from '#image/auth/auth-file'
 import { parseSignaturePolicy } from '#image/policy/parse'
 import type { RegistryRoute } from '#image/registry/registries-conf'
 import type { LookasideConfig } from '#image/signature/registries-d'
+import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
@@ -35,6 +36,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const initdata = parseInitdata(initdataToml)
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
+  const engine = new PolicyEngine(policy, await loadConditions(policy))
+  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
@@ -48,8 +51,6 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
-  const engine = new PolicyEngine(policy)
-  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),
@@ -63,7 +64,24 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
+  if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
   return { policy: engine, containers }
+}
+
+/** Before any container exists, so that none can take the port. Loaded for policies that give a container access. */
+async function serveWorkloads(
+  { platform, refusals }: SandboxOptions,
+  parts: { readonly engine: PolicyEngine; readonly containers: Containers; readonly verifier: Verifier | undefined },
+): Promise<void> {
+  const { startWorkloadApi } = await import('./workload-api.ts')
+  const { engine, containers, verifier } = parts
+  await startWorkloadApi({
+    platform,
+    policy: engine,
+    containers: () => containers.list().map(({ parts: { id, cgroupPath } }) => ({ id, cgroupPath })),
+    refusals,
+    verifier,
+  })
 }
 
 /** Undefined on platform `none`, which the measured command line names. */

@@ -37,6 +37,7 @@ export function admittedContainer(
     env: [],
     mounts: [],
     envSecrets: new Map(),
+    sealedEnv: new Map(),
     processes: 'own',
     rule: {
       name: 'app',
@@ -49,6 +50,7 @@ export function admittedContainer(
       workingDir: undefined,
       mounts: [],
       secrets: [],
+      api: undefined,
       identity: undefined,
       readOnlyRoot: false,
       terminal: false,
@@ -60,6 +62,7 @@ export function admittedContainer(
       capabilities: ['KILL'],
       serviceEnv: false,
       resources: { memory: undefined, cpu: undefined, pids: undefined },
+      conditions: [],
       role: 'main',
       requires: [],
       targetContainer: undefined,
