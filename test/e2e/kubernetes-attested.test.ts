@@ -82,7 +82,7 @@ containers:
 
     const other = tenant.initdata(policy.replace('logs: allow', 'logs: none'))
     await t.throwsAsync(kubelet.runPod({ name: 'other', initdata: other, linux: { resources } }), {
-      message: /ERR_VERIFIER_REFUSED/,
+      message: /ERR_PCR_MISMATCH/,
     })
   },
 )
