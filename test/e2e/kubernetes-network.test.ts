@@ -7,8 +7,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { file } from '../component/image/fixtures/image.ts'
+import { LinuxContainerConfigSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
@@ -21,12 +23,23 @@ const LOOK = [
   'echo somaxconn $(cat /proc/sys/net/core/somaxconn) msgmax $(cat /proc/sys/kernel/msgmax)',
 ].join('; ')
 
+const CONFINED = 'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online'
+const GUARANTEED = { memoryLimitInBytes: 256n << 20n, cpuQuota: 200_000n, cpuPeriod: 100_000n }
+
 const CONTAINERS = (image: string): string => `
   - name: server
     image: ${image}
     args: [/bin/echo-server, "8080", "9090"]
     logs: allow
     ports: [8080]
+  - name: confined
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(CONFINED)}]
+    user: "1000:2000"
+    capabilities: [KILL]
+    readOnlyRoot: true
+    logs: allow
+    resources: { memory: { max: 256Mi }, cpu: { max: "2" } }
   - { name: look, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOK)}], logs: allow }
 `
 const POD = `
@@ -39,6 +52,7 @@ const scope = new FileScope()
 let pod: KubernetesPod
 let image: string
 let state: string
+let killDaemon: () => Promise<void>
 let runDenied: () => Promise<unknown>
 
 test.before(async () => {
@@ -47,10 +61,11 @@ test.before(async () => {
   image = cluster.image.reference
   const { kubelet, initdataOf } = cluster
   state = cluster.containerd.state
+  killDaemon = () => cluster.containerd.endDaemon('SIGKILL')
   await kubelet.pull(image)
   const initdata = initdataOf(CONTAINERS(image), POD)
   const dns = { searches: ['shop.test', 'cluster.test'], options: ['ndots:3'] }
-  pod = await kubelet.runPod({ name: 'net', initdata, dns, linux: { sysctls: SYSCTLS } })
+  pod = await kubelet.runPod({ name: 'net', initdata, dns, linux: { sysctls: SYSCTLS, resources: GUARANTEED } })
   runDenied = () => kubelet.runPod({ name: 'denied', initdata, linux: { sysctls: { 'net.core.somaxconn': '4096' } } })
 })
 test.after.always(() => scope.end())
@@ -75,8 +90,6 @@ test.serial('port-forward reaches the ports that the policy opens, and no others
   const closed = await pod.forward(9090, 'hello\n', 'hello\n')
   t.is(closed.data, '')
   t.regex(closed.error, /9090|refused/)
-  await server.stop()
-  await server.remove()
 })
 
 test.serial(
@@ -109,6 +122,37 @@ test.serial(
   },
 )
 
+test.serial(
+  'capabilities, seccomp, read-only root, user and privileges are the policy’s, in a VM of the pod’s size',
+  async (t) => {
+    const confined = await pod.run('confined', image, {
+      command: ['/bin/sh', '-c', CONFINED],
+      linux: create(LinuxContainerConfigSchema, {
+        // As a pod of QoS class Guaranteed asks, and with more rights than the policy has for it.
+        resources: GUARANTEED,
+        securityContext: { runAsUser: { value: 1000n }, runAsGroup: { value: 2000n }, noNewPrivs: false },
+      }),
+    })
+    t.is((await confined.exited()).exitCode, 0)
+    const lines = confined.log().map((line) => line.replace(/^std(?:out|err) F /, ''))
+    const bounding = (1n << 5n).toString(16).padStart(16, '0')
+    for (const line of [
+      `CapBnd:\t${bounding}`,
+      `CapEff:\t${'0'.repeat(16)}`,
+      'NoNewPrivs:\t1',
+      'Seccomp:\t2',
+      'kept',
+      '0-1',
+    ]) {
+      t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
+    }
+    t.true(
+      lines.some((line) => line.startsWith('uid=1000 gid=2000')),
+      lines.join('\n'),
+    )
+  },
+)
+
 test.serial('a kernel setting that the policy does not say is refused', async (t) => {
   await t.throwsAsync(runDenied(), { message: /ERR_POLICY_DENIED/ })
 })
@@ -136,6 +180,11 @@ test.serial('a node tells of its pods: ps --pods to people, monitor to Prometheu
     t.regex(text, pattern)
   }
   t.is((await fetch(url.replace('/metrics', '/'))).status, 404)
+})
+
+test.serial('port-forward outlives the daemon of the node', async (t) => {
+  await killDaemon()
+  t.deepEqual(await pod.forward(8080, 'again\n', 'again\n'), { data: '8080: again\n', error: '' })
 })
 
 async function caisson(...words: readonly string[]): Promise<string> {
