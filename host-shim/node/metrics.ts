@@ -110,11 +110,23 @@ function labelText(labels: Labels): string {
 
 /** What one daemon counts and times from its start on. */
 export class NodeMetrics {
-  readonly rpc = new Histogram('caisson_rpc_seconds', 'Requests of containerd, by method of the task service.')
-  readonly boot = new Histogram('caisson_boot_stage_seconds', 'From the start of a machine to a stage of its boot.')
-  readonly attestation = new Histogram('caisson_attestation_seconds', 'Network, attestation and policy of a pod.')
-  readonly attestations = new Counter('caisson_attestations_total', 'Pods that were attested, or refused, by code.')
-  readonly refusals = new Counter('caisson_refusals_total', 'Refusals and failures that guests told, by code.')
+  readonly rpc: Histogram = new Histogram(
+    'caisson_rpc_seconds',
+    'Requests of containerd, by method of the task service.',
+  )
+  readonly boot: Histogram = new Histogram(
+    'caisson_boot_stage_seconds',
+    'From the start of a machine to a stage of its boot.',
+  )
+  readonly attestation: Histogram = new Histogram(
+    'caisson_attestation_seconds',
+    'Network, attestation and policy of a pod.',
+  )
+  readonly attestations: Counter = new Counter(
+    'caisson_attestations_total',
+    'Pods that were attested, or refused, by code.',
+  )
+  readonly refusals: Counter = new Counter('caisson_refusals_total', 'Refusals and failures that guests told, by code.')
 
   lines(): readonly string[] {
     return [this.rpc, this.boot, this.attestation, this.attestations, this.refusals].flatMap((metric) => metric.lines())

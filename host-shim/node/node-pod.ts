@@ -46,7 +46,7 @@ export class NodePod {
   #exitWhenLost = UNKNOWN_EXIT
   #ended: Promise<void> | undefined
 
-  readonly progress = new PodProgress()
+  readonly progress: PodProgress = new PodProgress()
   readonly #metrics: NodeMetrics
 
   constructor(record: PodRecord, config: NodeConfig, store: PodStore, metrics: NodeMetrics) {
