@@ -20,6 +20,8 @@ export interface ContainerRequest {
   readonly devices?: readonly DeviceRequest[]
   readonly terminal: boolean
   readonly stdin: boolean
+  /** See the processes of others. */
+  readonly sharesProcesses: boolean
   readonly resources: AskedResources
 }
 

@@ -142,6 +142,7 @@ const CONTAINER_KEYS = [
   'devices',
   'terminal',
   'stdin',
+  'sharesProcesses',
   'resources',
 ]
 
@@ -167,6 +168,7 @@ function readContainer(node: PolicyNode): ContainerRequest {
     groups: (fields.get('groups')?.items() ?? []).map((item) => item.integer(0, 0xfffffffe)),
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
+    sharesProcesses: fields.get('sharesProcesses')?.boolean() ?? false,
     resources: readResources(fields.get('resources')),
   }
 }

@@ -19,9 +19,11 @@ import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
 import { PodVolumes } from './pod-volumes.ts'
+import { ipcSysctls, preparePod } from './pod-settings.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
+import { SharedProcesses } from './shared-processes.ts'
 
 const INITDATA_PATH = '/run/caisson/initdata.toml'
 const IMAGE_MOUNTS_DIR = '/run/caisson/l'
@@ -36,6 +38,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
+  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
+  await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)
@@ -59,6 +63,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     scratch: await scratch,
     volumes,
     hostname: request.hostname,
+    sysctls: ipcSysctls(policy),
+    shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })

@@ -44,6 +44,10 @@ export interface SpecInput {
   /** Host names, secrets and scratch directories, in mount order. */
   readonly binds: readonly BindMount[]
   readonly devices: readonly DeviceNode[]
+  /** Of the container's IPC namespace. */
+  readonly sysctls: Readonly<Record<string, string>>
+  /** Path of the process namespace to join; undefined: one of its own. */
+  readonly processes: string | undefined
 }
 
 export interface OciProcess {
@@ -57,10 +61,11 @@ export interface OciProcess {
   readonly noNewPrivileges: true
 }
 
+/** As much of it as a process depends on. */
+export type ProcessInput = Pick<SpecInput, 'config' | 'admitted' | 'user' | 'hostname' | 'terminal'>
+
 /** @throws CaissonError ERR_IMAGE_COMMAND when neither image nor policy names a command */
-export function buildProcess(
-  input: Omit<SpecInput, 'rootfs' | 'cgroupPath' | 'resources' | 'binds' | 'devices'>,
-): OciProcess {
+export function buildProcess(input: ProcessInput): OciProcess {
   const { config, admitted, user, hostname, terminal } = input
   const args = admitted.args ?? [...config.entrypoint, ...config.cmd]
   if (args.length === 0) {
@@ -104,7 +109,11 @@ export function buildOciSpec(input: SpecInput): object {
     linux: {
       cgroupsPath: input.cgroupPath,
       // The guest is the pod: containers share its network and host name.
-      namespaces: ['pid', 'ipc', 'mount', 'cgroup'].map((type) => ({ type })),
+      namespaces: [
+        { type: 'pid', ...(input.processes === undefined ? {} : { path: input.processes }) },
+        ...['ipc', 'mount', 'cgroup'].map((type) => ({ type })),
+      ],
+      sysctl: input.sysctls,
       ...(input.devices.length === 0 ? {} : { devices: input.devices.map(deviceNode) }),
       resources: resources(input.resources, input.devices),
       maskedPaths: MASKED_PATHS,

@@ -79,6 +79,7 @@ export function containerRequest(wish: ContainerWish): MessageInitShape<typeof C
     })),
     groups: addedGroups(process),
     devices: requestedDevices(bundle, wish.disks),
+    sharesProcesses: bundle.sharesProcesses,
     terminal,
     stdin,
     resources: requestedLimits(resources),

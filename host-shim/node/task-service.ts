@@ -37,7 +37,6 @@ import { newProcess, type Process } from './processes.ts'
 import { encodeStats, hostCgroupVersion } from './stats.ts'
 import { attach, closeInput, detach } from './stdio.ts'
 import { taskStatus } from './task-errors.ts'
-import { refuseUnsupported } from './unsupported.ts'
 
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
@@ -70,7 +69,6 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
         if (request.checkpoint !== '') throw rpcStatus('unimplemented', 'restoring from a checkpoint: not implemented')
         const bundle = await readBundle(directory)
-        refuseUnsupported(bundle)
         const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
         const { env, cwd: workingDir, uid, gid } = bundle.process
         const task: TaskRecord = {
@@ -294,6 +292,19 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     volumes,
     disks: record.disks ?? [],
   })
+  await createUnderItsName(pod, request, name, again)
+  await pod.openPorts()
+  return pod.pid()
+}
+
+/** Asks under the name that the pod says, and under others of the same image where the policy knows it by them. */
+async function createUnderItsName(
+  pod: NodePod,
+  request: Awaited<ReturnType<typeof containerRequest>>,
+  name: string,
+  again: boolean,
+): Promise<void> {
+  const { containerd, record } = pod
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
     // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
@@ -308,7 +319,6 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     }
     throw error
   })
-  return pod.pid()
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -3,9 +3,18 @@
  * nothing else. Deterministic: equal files and images give equal text.
  */
 import type { VolumeFile } from '#protocol/volume-content'
+import { IPC_SYSCTLS, NETWORK_SYSCTLS } from '../pod-rule.ts'
 import { draftContainer, type ImageFacts } from './container.ts'
-import type { DraftMap, Refusal } from './draft.ts'
-import { type KubeObject, type KubernetesObjects, objectsOf, type PodTemplate, text } from './kubernetes-objects.ts'
+import { compact, type DraftMap, type Refusal } from './draft.ts'
+import {
+  type KubeObject,
+  type KubernetesObjects,
+  objectOf,
+  objectsOf,
+  type PodTemplate,
+  text,
+  textsOf,
+} from './kubernetes-objects.ts'
 import { type RenderedPolicy, renderPolicy } from './render.ts'
 import { type PodVolumesContext, podVolumes } from './volumes.ts'
 
@@ -62,12 +71,38 @@ export function generatePolicy(
     {
       apiVersion: 'caisson/v1',
       kind: 'WorkloadPolicy',
+      ...podRule(pod.spec),
       ...(declared.length === 0 ? {} : { volumes: declared }),
       containers: rules,
     },
     `What may run in the guests of ${pod.owner}, and what may leave them. Whatever is absent is denied.`,
   )
   return { ...rendered, owner: pod.owner, name: pod.name, refusals, notes: notesOf(pod.spec) }
+}
+
+/** What the policy says of the pod as a whole, where the YAML does. */
+function podRule(spec: KubeObject): DraftMap {
+  const sysctls = sysctlsOf(spec).filter(([name]) => isOffered(name))
+  const hostAliases = objectsOf(spec.hostAliases).flatMap(({ ip, hostnames }) => {
+    const address = text(ip)
+    return address === undefined ? [] : [{ address, names: [...(textsOf(hostnames) ?? [])] }]
+  })
+  return compact({
+    shareProcessNamespace: spec.shareProcessNamespace === true ? true : undefined,
+    sysctls: sysctls.length === 0 ? undefined : Object.fromEntries(sysctls),
+    hostAliases: hostAliases.length === 0 ? undefined : hostAliases,
+  })
+}
+
+function sysctlsOf(spec: KubeObject): readonly (readonly [name: string, value: string])[] {
+  return objectsOf(objectOf(spec.securityContext)?.sysctls).flatMap(({ name, value }) => {
+    const setting = text(name)
+    return setting === undefined ? [] : [[setting, text(value) ?? ''] as const]
+  })
+}
+
+function isOffered(sysctl: string): boolean {
+  return NETWORK_SYSCTLS.includes(sysctl) || IPC_SYSCTLS.includes(sysctl)
 }
 
 interface StagedContainer {
@@ -91,9 +126,17 @@ const POD_REFUSALS: Readonly<Record<string, readonly [string, string]>> = {
 }
 
 function podRefusals(spec: KubeObject): Refusal[] {
-  return Object.entries(POD_REFUSALS).flatMap(([path, [reason, remedy]]) =>
-    spec[path] === true ? [{ path, reason, remedy }] : [],
-  )
+  const refused = sysctlsOf(spec).filter(([name]) => !isOffered(name))
+  return [
+    ...Object.entries(POD_REFUSALS).flatMap(([path, [reason, remedy]]) =>
+      spec[path] === true ? [{ path, reason, remedy }] : [],
+    ),
+    ...refused.map(([name]) => ({
+      path: `securityContext.sysctls.${name}`,
+      reason: 'the guest offers settings of the pod’s own network and IPC only',
+      remedy: 'Remove it; docs/policy.md lists those that are offered.',
+    })),
+  ]
 }
 
 function notesOf(spec: KubeObject): string[] {

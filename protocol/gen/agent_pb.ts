@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlItwCChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcxIOCgZncm91cHMYDiADKA0SKQoHZGV2aWNlcxgPIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuRGV2aWNlIiQKBkRldmljZRIMCgRwYXRoGAEgASgJEgwKBGRpc2sYAiABKAkiHAoKU3RyaW5nTGlzdBIOCgZ2YWx1ZXMYASADKAkiZwoFTW91bnQSDAoEa2luZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIRCglyZWFkX29ubHkYAyABKAgSGAoQc2l6ZV9saW1pdF9ieXRlcxgEIAEoBBIOCgZ2b2x1bWUYBSABKAkifAoJUmVzb3VyY2VzEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgBIAEoBBIUCgxjcHVfcXVvdGFfdXMYAiABKAQSFQoNY3B1X3BlcmlvZF91cxgDIAEoBBISCgpjcHVfc2hhcmVzGAQgASgEEhIKCnBpZHNfbGltaXQYBSABKAQiLwoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USFAoMaW1hZ2VfZGlnZXN0GAEgASgJIi0KFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiKwoWU3RhcnRDb250YWluZXJSZXNwb25zZRIRCglndWVzdF9waWQYASABKA0imgEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIMCgRhcmdzGAMgAygJEgsKA2VudhgEIAMoCRIMCgR1c2VyGAUgASgJEhMKC3dvcmtpbmdfZGlyGAYgASgJEhAKCHRlcm1pbmFsGAcgASgIEg0KBXN0ZGluGAggASgIIigKE0V4ZWNQcm9jZXNzUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIloKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg4KBnNpZ25hbBgDIAEoDRILCgNhbGwYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJvChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQSEgoKb29tX2tpbGxlZBgDIAEoCBIbChN0ZXJtaW5hdGlvbl9tZXNzYWdlGAQgASgMIl0KFVJlc2l6ZVRlcm1pbmFsUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIPCgdjb2x1bW5zGAMgASgNEgwKBHJvd3MYBCABKA0iGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSI/ChZEZWxldGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJIkIKF0RlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQiFwoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0Ik0KFkxpc3RDb250YWluZXJzUmVzcG9uc2USMwoKY29udGFpbmVycxgBIAMoCzIfLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVySW5mbyK3AQoNQ29udGFpbmVySW5mbxIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxpbWFnZV9kaWdlc3QYAyABKAkSLwoFc3RhdGUYBCABKA4yIC5jYWlzc29uLmFnZW50LnYxLkNvbnRhaW5lclN0YXRlEhEKCWd1ZXN0X3BpZBgFIAEoDRIRCglleGl0X2NvZGUYBiABKAUSFQoNc3RhcnRlZF9hdF9tcxgHIAEoBCInCg9HZXRTdGF0c1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIpQBChBHZXRTdGF0c1Jlc3BvbnNlEhQKDGNwdV91c2FnZV91cxgBIAEoBBITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBSABKAQSDAoEcGlkcxgGIAEoBCJeChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIuCglyZXNvdXJjZXMYAiABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIZChdVcGRhdGVDb250YWluZXJSZXNwb25zZSI9ChVQYXVzZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCCIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlInkKEFNldFZvbHVtZVJlcXVlc3QSKgoEa2luZBgBIAEoDjIcLmNhaXNzb24uYWdlbnQudjEuVm9sdW1lS2luZBIMCgRuYW1lGAIgASgJEisKBWZpbGVzGAMgAygLMhwuY2Fpc3Nvbi5hZ2VudC52MS5Wb2x1bWVGaWxlIisKClZvbHVtZUZpbGUSDAoEcGF0aBgBIAEoCRIPCgdjb250ZW50GAIgASgMIhMKEVNldFZvbHVtZVJlc3BvbnNlIoQBChFPcGVuU3RyZWFtUmVxdWVzdBIqCgRraW5kGAEgASgOMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJlYW1LaW5kEhQKDGNvbnRhaW5lcl9pZBgCIAEoCRIPCgdleGVjX2lkGAMgASgJEgwKBHBvcnQYBCABKA0SDgoGZm9sbG93GAUgASgIIiQKEk9wZW5TdHJlYW1SZXNwb25zZRIOCgZ0aWNrZXQYASABKAkiEQoPU2h1dGRvd25SZXF1ZXN0IhIKEFNodXRkb3duUmVzcG9uc2UqkQEKBVN0YWdlEhUKEVNUQUdFX1VOU1BFQ0lGSUVEEAASDwoLU1RBR0VfUkVBRFkQARIRCg1TVEFHRV9ORVRXT1JLEAISEwoPU1RBR0VfQVRURVNUSU5HEAMSEgoOU1RBR0VfQVRURVNURUQQBBIQCgxTVEFHRV9GQUlMRUQQBRISCg5TVEFHRV9TVE9QUElORxAGKoUDCglFdmVudEtpbmQSGgoWRVZFTlRfS0lORF9VTlNQRUNJRklFRBAAEhwKGEVWRU5UX0tJTkRfU1RBR0VfTkVUV09SSxABEh4KGkVWRU5UX0tJTkRfU1RBR0VfQVRURVNUSU5HEAISHQoZRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RFRBADEhwKGEVWRU5UX0tJTkRfUFVMTF9NQU5JRkVTVBAEEh0KGUVWRU5UX0tJTkRfUFVMTF9TSUdOQVRVUkUQBRIZChVFVkVOVF9LSU5EX1BVTExfTEFZRVIQBhIYChRFVkVOVF9LSU5EX1BVTExfRE9ORRAHEhcKE0VWRU5UX0tJTkRfTUVBU1VSRUQQCBIWChJFVkVOVF9LSU5EX0NSRUFURUQQCRIWChJFVkVOVF9LSU5EX1NUQVJURUQQChIVChFFVkVOVF9LSU5EX0VYSVRFRBALEhYKEkVWRU5UX0tJTkRfUkVGVVNFRBAMEhUKEUVWRU5UX0tJTkRfRkFJTEVEEA0qhwEKDkNvbnRhaW5lclN0YXRlEh8KG0NPTlRBSU5FUl9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9TVEFURV9DUkVBVEVEEAESGwoXQ09OVEFJTkVSX1NUQVRFX1JVTk5JTkcQAhIaChZDT05UQUlORVJfU1RBVEVfRVhJVEVEEAMqlgEKClZvbHVtZUtpbmQSGwoXVk9MVU1FX0tJTkRfVU5TUEVDSUZJRUQQABIaChZWT0xVTUVfS0lORF9DT05GSUdfTUFQEAESFgoSVk9MVU1FX0tJTkRfU0VDUkVUEAISGQoVVk9MVU1FX0tJTkRfUFJPSkVDVEVEEAMSHAoYVk9MVU1FX0tJTkRfRE9XTldBUkRfQVBJEAQqtgEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9TVERJThABEhYKElNUUkVBTV9LSU5EX1NURE9VVBACEhYKElNUUkVBTV9LSU5EX1NUREVSUhADEhgKFFNUUkVBTV9LSU5EX1RFUk1JTkFMEAQSFAoQU1RSRUFNX0tJTkRfUE9SVBAFEhQKEFNUUkVBTV9LSU5EX0xPR1MQBjKiDQoFQWdlbnQSVAoJR2V0U3RhdHVzEiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXNwb25zZRJXCgpHZXRSZWFzb25zEiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1Jlc3BvbnNlEk4KC1dhdGNoRXZlbnRzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFy5jYWlzc29uLmFnZW50LnYxLkV2ZW50MAESXQoMU3RhcnRTYW5kYm94EiUuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXF1ZXN0GiYuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJmCg9DcmVhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlN0YXJ0Q29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USWgoLRXhlY1Byb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXNwb25zZRJgCg1TaWduYWxQcm9jZXNzEiYuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBonLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEloKC1dhaXRQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVzcG9uc2USYwoOUmVzaXplVGVybWluYWwSJy5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJmCg9EZWxldGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDkxpc3RDb250YWluZXJzEicuY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUQoIR2V0U3RhdHMSIS5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXNwb25zZRJmCg9VcGRhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlBhdXNlQ29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USVgoJU2V0Vm9sdW1lEiIuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXNwb25zZSgBElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKHAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFIvABChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5EhAKCHNlYXJjaGVzGAUgAygJEhgKEHJlc29sdmVyX29wdGlvbnMYBiADKAkSKQoHc3lzY3RscxgHIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuU3lzY3RsIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqQBCglJbnRlcmZhY2USCwoDbWFjGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIQCghnYXRld2F5cxgDIAMoCRILCgNtdHUYBCABKA0SJwoGcm91dGVzGAUgAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Sb3V0ZRIvCgpuZWlnaGJvdXJzGAYgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5OZWlnaGJvdXIiLQoFUm91dGUSEwoLZGVzdGluYXRpb24YASABKAkSDwoHZ2F0ZXdheRgCIAEoCSIpCglOZWlnaGJvdXISDwoHYWRkcmVzcxgBIAEoCRILCgNtYWMYAiABKAkiKgoJSG9zdEVudHJ5EgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIWChRTdGFydFNhbmRib3hSZXNwb25zZSL2AgoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIqCgRhcmdzGAQgASgLMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJpbmdMaXN0EgsKA2VudhgFIAMoCRIMCgR1c2VyGAYgASgJEhMKC3dvcmtpbmdfZGlyGAcgASgJEicKBm1vdW50cxgIIAMoCzIXLmNhaXNzb24uYWdlbnQudjEuTW91bnQSEAoIdGVybWluYWwYCSABKAgSDQoFc3RkaW4YCiABKAgSLgoJcmVzb3VyY2VzGAsgASgLMhsuY2Fpc3Nvbi5hZ2VudC52MS5SZXNvdXJjZXMSGAoQc2hhcmVzX3Byb2Nlc3NlcxgMIAEoCBIOCgZncm91cHMYDiADKA0SKQoHZGV2aWNlcxgPIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuRGV2aWNlIiQKBkRldmljZRIMCgRwYXRoGAEgASgJEgwKBGRpc2sYAiABKAkiHAoKU3RyaW5nTGlzdBIOCgZ2YWx1ZXMYASADKAkiZwoFTW91bnQSDAoEa2luZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIRCglyZWFkX29ubHkYAyABKAgSGAoQc2l6ZV9saW1pdF9ieXRlcxgEIAEoBBIOCgZ2b2x1bWUYBSABKAkifAoJUmVzb3VyY2VzEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgBIAEoBBIUCgxjcHVfcXVvdGFfdXMYAiABKAQSFQoNY3B1X3BlcmlvZF91cxgDIAEoBBISCgpjcHVfc2hhcmVzGAQgASgEEhIKCnBpZHNfbGltaXQYBSABKAQiLwoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USFAoMaW1hZ2VfZGlnZXN0GAEgASgJIi0KFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiKwoWU3RhcnRDb250YWluZXJSZXNwb25zZRIRCglndWVzdF9waWQYASABKA0imgEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIMCgRhcmdzGAMgAygJEgsKA2VudhgEIAMoCRIMCgR1c2VyGAUgASgJEhMKC3dvcmtpbmdfZGlyGAYgASgJEhAKCHRlcm1pbmFsGAcgASgIEg0KBXN0ZGluGAggASgIIigKE0V4ZWNQcm9jZXNzUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIloKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg4KBnNpZ25hbBgDIAEoDRILCgNhbGwYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJvChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQSEgoKb29tX2tpbGxlZBgDIAEoCBIbChN0ZXJtaW5hdGlvbl9tZXNzYWdlGAQgASgMIl0KFVJlc2l6ZVRlcm1pbmFsUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIPCgdjb2x1bW5zGAMgASgNEgwKBHJvd3MYBCABKA0iGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSI/ChZEZWxldGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJIkIKF0RlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQiFwoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0Ik0KFkxpc3RDb250YWluZXJzUmVzcG9uc2USMwoKY29udGFpbmVycxgBIAMoCzIfLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVySW5mbyLGAQoNQ29udGFpbmVySW5mbxIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxpbWFnZV9kaWdlc3QYAyABKAkSLwoFc3RhdGUYBCABKA4yIC5jYWlzc29uLmFnZW50LnYxLkNvbnRhaW5lclN0YXRlEhEKCWd1ZXN0X3BpZBgFIAEoDRIRCglleGl0X2NvZGUYBiABKAUSFQoNc3RhcnRlZF9hdF9tcxgHIAEoBBINCgVwb3J0cxgIIAMoDSInCg9HZXRTdGF0c1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIpQBChBHZXRTdGF0c1Jlc3BvbnNlEhQKDGNwdV91c2FnZV91cxgBIAEoBBITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBSABKAQSDAoEcGlkcxgGIAEoBCJeChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIuCglyZXNvdXJjZXMYAiABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIZChdVcGRhdGVDb250YWluZXJSZXNwb25zZSI9ChVQYXVzZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCCIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlInkKEFNldFZvbHVtZVJlcXVlc3QSKgoEa2luZBgBIAEoDjIcLmNhaXNzb24uYWdlbnQudjEuVm9sdW1lS2luZBIMCgRuYW1lGAIgASgJEisKBWZpbGVzGAMgAygLMhwuY2Fpc3Nvbi5hZ2VudC52MS5Wb2x1bWVGaWxlIisKClZvbHVtZUZpbGUSDAoEcGF0aBgBIAEoCRIPCgdjb250ZW50GAIgASgMIhMKEVNldFZvbHVtZVJlc3BvbnNlIoQBChFPcGVuU3RyZWFtUmVxdWVzdBIqCgRraW5kGAEgASgOMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJlYW1LaW5kEhQKDGNvbnRhaW5lcl9pZBgCIAEoCRIPCgdleGVjX2lkGAMgASgJEgwKBHBvcnQYBCABKA0SDgoGZm9sbG93GAUgASgIIiQKEk9wZW5TdHJlYW1SZXNwb25zZRIOCgZ0aWNrZXQYASABKAkiEQoPU2h1dGRvd25SZXF1ZXN0IhIKEFNodXRkb3duUmVzcG9uc2UqkQEKBVN0YWdlEhUKEVNUQUdFX1VOU1BFQ0lGSUVEEAASDwoLU1RBR0VfUkVBRFkQARIRCg1TVEFHRV9ORVRXT1JLEAISEwoPU1RBR0VfQVRURVNUSU5HEAMSEgoOU1RBR0VfQVRURVNURUQQBBIQCgxTVEFHRV9GQUlMRUQQBRISCg5TVEFHRV9TVE9QUElORxAGKoUDCglFdmVudEtpbmQSGgoWRVZFTlRfS0lORF9VTlNQRUNJRklFRBAAEhwKGEVWRU5UX0tJTkRfU1RBR0VfTkVUV09SSxABEh4KGkVWRU5UX0tJTkRfU1RBR0VfQVRURVNUSU5HEAISHQoZRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RFRBADEhwKGEVWRU5UX0tJTkRfUFVMTF9NQU5JRkVTVBAEEh0KGUVWRU5UX0tJTkRfUFVMTF9TSUdOQVRVUkUQBRIZChVFVkVOVF9LSU5EX1BVTExfTEFZRVIQBhIYChRFVkVOVF9LSU5EX1BVTExfRE9ORRAHEhcKE0VWRU5UX0tJTkRfTUVBU1VSRUQQCBIWChJFVkVOVF9LSU5EX0NSRUFURUQQCRIWChJFVkVOVF9LSU5EX1NUQVJURUQQChIVChFFVkVOVF9LSU5EX0VYSVRFRBALEhYKEkVWRU5UX0tJTkRfUkVGVVNFRBAMEhUKEUVWRU5UX0tJTkRfRkFJTEVEEA0qhwEKDkNvbnRhaW5lclN0YXRlEh8KG0NPTlRBSU5FUl9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9TVEFURV9DUkVBVEVEEAESGwoXQ09OVEFJTkVSX1NUQVRFX1JVTk5JTkcQAhIaChZDT05UQUlORVJfU1RBVEVfRVhJVEVEEAMqlgEKClZvbHVtZUtpbmQSGwoXVk9MVU1FX0tJTkRfVU5TUEVDSUZJRUQQABIaChZWT0xVTUVfS0lORF9DT05GSUdfTUFQEAESFgoSVk9MVU1FX0tJTkRfU0VDUkVUEAISGQoVVk9MVU1FX0tJTkRfUFJPSkVDVEVEEAMSHAoYVk9MVU1FX0tJTkRfRE9XTldBUkRfQVBJEAQqtgEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9TVERJThABEhYKElNUUkVBTV9LSU5EX1NURE9VVBACEhYKElNUUkVBTV9LSU5EX1NUREVSUhADEhgKFFNUUkVBTV9LSU5EX1RFUk1JTkFMEAQSFAoQU1RSRUFNX0tJTkRfUE9SVBAFEhQKEFNUUkVBTV9LSU5EX0xPR1MQBjKiDQoFQWdlbnQSVAoJR2V0U3RhdHVzEiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0dXNSZXNwb25zZRJXCgpHZXRSZWFzb25zEiMuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVxdWVzdBokLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1Jlc3BvbnNlEk4KC1dhdGNoRXZlbnRzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFy5jYWlzc29uLmFnZW50LnYxLkV2ZW50MAESXQoMU3RhcnRTYW5kYm94EiUuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXF1ZXN0GiYuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJmCg9DcmVhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlN0YXJ0Q29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USWgoLRXhlY1Byb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXNwb25zZRJgCg1TaWduYWxQcm9jZXNzEiYuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBonLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEloKC1dhaXRQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVzcG9uc2USYwoOUmVzaXplVGVybWluYWwSJy5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJmCg9EZWxldGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLkRlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDkxpc3RDb250YWluZXJzEicuY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUQoIR2V0U3RhdHMSIS5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXNwb25zZRJmCg9VcGRhdGVDb250YWluZXISKC5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaKS5jYWlzc29uLmFnZW50LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEmMKDlBhdXNlQ29udGFpbmVyEicuY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USVgoJU2V0Vm9sdW1lEiIuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXF1ZXN0GiMuY2Fpc3Nvbi5hZ2VudC52MS5TZXRWb2x1bWVSZXNwb25zZSgBElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -271,6 +271,25 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
    * @generated from field: repeated caisson.agent.v1.HostEntry hosts = 4;
    */
   hosts: HostEntry[];
+
+  /**
+   * Domains that bare names are looked up in, and options of resolv.conf(5).
+   *
+   * @generated from field: repeated string searches = 5;
+   */
+  searches: string[];
+
+  /**
+   * @generated from field: repeated string resolver_options = 6;
+   */
+  resolverOptions: string[];
+
+  /**
+   * Kernel settings of the pod; the policy says which.
+   *
+   * @generated from field: repeated caisson.agent.v1.Sysctl sysctls = 7;
+   */
+  sysctls: Sysctl[];
 };
 
 /**
@@ -279,6 +298,28 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
  */
 export const StartSandboxRequestSchema: GenMessage<StartSandboxRequest> = /*@__PURE__*/
   messageDesc(file_agent, 7);
+
+/**
+ * @generated from message caisson.agent.v1.Sysctl
+ */
+export type Sysctl = Message<"caisson.agent.v1.Sysctl"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string value = 2;
+   */
+  value: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Sysctl.
+ * Use `create(SysctlSchema)` to create a new message.
+ */
+export const SysctlSchema: GenMessage<Sysctl> = /*@__PURE__*/
+  messageDesc(file_agent, 8);
 
 /**
  * @generated from message caisson.agent.v1.Interface
@@ -307,6 +348,20 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
    * @generated from field: uint32 mtu = 4;
    */
   mtu: number;
+
+  /**
+   * Beside the default routes to the gateways.
+   *
+   * @generated from field: repeated caisson.agent.v1.Route routes = 5;
+   */
+  routes: Route[];
+
+  /**
+   * Link addresses that are known without asking.
+   *
+   * @generated from field: repeated caisson.agent.v1.Neighbour neighbours = 6;
+   */
+  neighbours: Neighbour[];
 };
 
 /**
@@ -314,7 +369,55 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
  * Use `create(InterfaceSchema)` to create a new message.
  */
 export const InterfaceSchema: GenMessage<Interface> = /*@__PURE__*/
-  messageDesc(file_agent, 8);
+  messageDesc(file_agent, 9);
+
+/**
+ * @generated from message caisson.agent.v1.Route
+ */
+export type Route = Message<"caisson.agent.v1.Route"> & {
+  /**
+   * "10.1.0.0/16"
+   *
+   * @generated from field: string destination = 1;
+   */
+  destination: string;
+
+  /**
+   * Empty: on the link itself.
+   *
+   * @generated from field: string gateway = 2;
+   */
+  gateway: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Route.
+ * Use `create(RouteSchema)` to create a new message.
+ */
+export const RouteSchema: GenMessage<Route> = /*@__PURE__*/
+  messageDesc(file_agent, 10);
+
+/**
+ * @generated from message caisson.agent.v1.Neighbour
+ */
+export type Neighbour = Message<"caisson.agent.v1.Neighbour"> & {
+  /**
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * @generated from field: string mac = 2;
+   */
+  mac: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Neighbour.
+ * Use `create(NeighbourSchema)` to create a new message.
+ */
+export const NeighbourSchema: GenMessage<Neighbour> = /*@__PURE__*/
+  messageDesc(file_agent, 11);
 
 /**
  * @generated from message caisson.agent.v1.HostEntry
@@ -336,7 +439,7 @@ export type HostEntry = Message<"caisson.agent.v1.HostEntry"> & {
  * Use `create(HostEntrySchema)` to create a new message.
  */
 export const HostEntrySchema: GenMessage<HostEntry> = /*@__PURE__*/
-  messageDesc(file_agent, 9);
+  messageDesc(file_agent, 12);
 
 /**
  * @generated from message caisson.agent.v1.StartSandboxResponse
@@ -349,7 +452,7 @@ export type StartSandboxResponse = Message<"caisson.agent.v1.StartSandboxRespons
  * Use `create(StartSandboxResponseSchema)` to create a new message.
  */
 export const StartSandboxResponseSchema: GenMessage<StartSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 10);
+  messageDesc(file_agent, 13);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerRequest
@@ -419,6 +522,13 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
   resources?: Resources | undefined;
 
   /**
+   * See the processes of the pod's other containers (shareProcessNamespace), or of the one that the policy names.
+   *
+   * @generated from field: bool shares_processes = 12;
+   */
+  sharesProcesses: boolean;
+
+  /**
    * Supplementary groups beside the image's own.
    *
    * @generated from field: repeated uint32 groups = 14;
@@ -436,7 +546,7 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
  * Use `create(CreateContainerRequestSchema)` to create a new message.
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 11);
+  messageDesc(file_agent, 14);
 
 /**
  * A block device of the host.
@@ -464,7 +574,7 @@ export type Device = Message<"caisson.agent.v1.Device"> & {
  * Use `create(DeviceSchema)` to create a new message.
  */
 export const DeviceSchema: GenMessage<Device> = /*@__PURE__*/
-  messageDesc(file_agent, 12);
+  messageDesc(file_agent, 15);
 
 /**
  * @generated from message caisson.agent.v1.StringList
@@ -481,7 +591,7 @@ export type StringList = Message<"caisson.agent.v1.StringList"> & {
  * Use `create(StringListSchema)` to create a new message.
  */
 export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
-  messageDesc(file_agent, 13);
+  messageDesc(file_agent, 16);
 
 /**
  * @generated from message caisson.agent.v1.Mount
@@ -523,7 +633,7 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
-  messageDesc(file_agent, 14);
+  messageDesc(file_agent, 17);
 
 /**
  * @generated from message caisson.agent.v1.Resources
@@ -560,7 +670,7 @@ export type Resources = Message<"caisson.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_agent, 15);
+  messageDesc(file_agent, 18);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerResponse
@@ -579,7 +689,7 @@ export type CreateContainerResponse = Message<"caisson.agent.v1.CreateContainerR
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 16);
+  messageDesc(file_agent, 19);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerRequest
@@ -596,7 +706,7 @@ export type StartContainerRequest = Message<"caisson.agent.v1.StartContainerRequ
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 17);
+  messageDesc(file_agent, 20);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerResponse
@@ -613,7 +723,7 @@ export type StartContainerResponse = Message<"caisson.agent.v1.StartContainerRes
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 18);
+  messageDesc(file_agent, 21);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessRequest
@@ -665,7 +775,7 @@ export type ExecProcessRequest = Message<"caisson.agent.v1.ExecProcessRequest"> 
  * Use `create(ExecProcessRequestSchema)` to create a new message.
  */
 export const ExecProcessRequestSchema: GenMessage<ExecProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 19);
+  messageDesc(file_agent, 22);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessResponse
@@ -682,7 +792,7 @@ export type ExecProcessResponse = Message<"caisson.agent.v1.ExecProcessResponse"
  * Use `create(ExecProcessResponseSchema)` to create a new message.
  */
 export const ExecProcessResponseSchema: GenMessage<ExecProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 23);
 
 /**
  * exec_id empty: the container's first process.
@@ -716,7 +826,7 @@ export type SignalProcessRequest = Message<"caisson.agent.v1.SignalProcessReques
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 24);
 
 /**
  * @generated from message caisson.agent.v1.SignalProcessResponse
@@ -729,7 +839,7 @@ export type SignalProcessResponse = Message<"caisson.agent.v1.SignalProcessRespo
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 25);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessRequest
@@ -751,7 +861,7 @@ export type WaitProcessRequest = Message<"caisson.agent.v1.WaitProcessRequest"> 
  * Use `create(WaitProcessRequestSchema)` to create a new message.
  */
 export const WaitProcessRequestSchema: GenMessage<WaitProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 26);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessResponse
@@ -788,7 +898,7 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
  * Use `create(WaitProcessResponseSchema)` to create a new message.
  */
 export const WaitProcessResponseSchema: GenMessage<WaitProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 27);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalRequest
@@ -820,7 +930,7 @@ export type ResizeTerminalRequest = Message<"caisson.agent.v1.ResizeTerminalRequ
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 28);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalResponse
@@ -833,7 +943,7 @@ export type ResizeTerminalResponse = Message<"caisson.agent.v1.ResizeTerminalRes
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerRequest
@@ -855,7 +965,7 @@ export type DeleteContainerRequest = Message<"caisson.agent.v1.DeleteContainerRe
  * Use `create(DeleteContainerRequestSchema)` to create a new message.
  */
 export const DeleteContainerRequestSchema: GenMessage<DeleteContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerResponse
@@ -877,7 +987,7 @@ export type DeleteContainerResponse = Message<"caisson.agent.v1.DeleteContainerR
  * Use `create(DeleteContainerResponseSchema)` to create a new message.
  */
 export const DeleteContainerResponseSchema: GenMessage<DeleteContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersRequest
@@ -890,7 +1000,7 @@ export type ListContainersRequest = Message<"caisson.agent.v1.ListContainersRequ
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersResponse
@@ -907,7 +1017,7 @@ export type ListContainersResponse = Message<"caisson.agent.v1.ListContainersRes
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 33);
 
 /**
  * @generated from message caisson.agent.v1.ContainerInfo
@@ -947,6 +1057,13 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
    * @generated from field: uint64 started_at_ms = 7;
    */
   startedAtMs: bigint;
+
+  /**
+   * That the policy opens for it.
+   *
+   * @generated from field: repeated uint32 ports = 8;
+   */
+  ports: number[];
 };
 
 /**
@@ -954,7 +1071,7 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
  * Use `create(ContainerInfoSchema)` to create a new message.
  */
 export const ContainerInfoSchema: GenMessage<ContainerInfo> = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsRequest
@@ -971,7 +1088,7 @@ export type GetStatsRequest = Message<"caisson.agent.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 35);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsResponse
@@ -1013,7 +1130,7 @@ export type GetStatsResponse = Message<"caisson.agent.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 36);
 
 /**
  * Limits that are 0 stay as they are.
@@ -1037,7 +1154,7 @@ export type UpdateContainerRequest = Message<"caisson.agent.v1.UpdateContainerRe
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 34);
+  messageDesc(file_agent, 37);
 
 /**
  * @generated from message caisson.agent.v1.UpdateContainerResponse
@@ -1050,7 +1167,7 @@ export type UpdateContainerResponse = Message<"caisson.agent.v1.UpdateContainerR
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 35);
+  messageDesc(file_agent, 38);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerRequest
@@ -1072,7 +1189,7 @@ export type PauseContainerRequest = Message<"caisson.agent.v1.PauseContainerRequ
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 36);
+  messageDesc(file_agent, 39);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerResponse
@@ -1085,7 +1202,7 @@ export type PauseContainerResponse = Message<"caisson.agent.v1.PauseContainerRes
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 40);
 
 /**
  * @generated from message caisson.agent.v1.SetVolumeRequest
@@ -1114,7 +1231,7 @@ export type SetVolumeRequest = Message<"caisson.agent.v1.SetVolumeRequest"> & {
  * Use `create(SetVolumeRequestSchema)` to create a new message.
  */
 export const SetVolumeRequestSchema: GenMessage<SetVolumeRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 41);
 
 /**
  * @generated from message caisson.agent.v1.VolumeFile
@@ -1138,7 +1255,7 @@ export type VolumeFile = Message<"caisson.agent.v1.VolumeFile"> & {
  * Use `create(VolumeFileSchema)` to create a new message.
  */
 export const VolumeFileSchema: GenMessage<VolumeFile> = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 42);
 
 /**
  * @generated from message caisson.agent.v1.SetVolumeResponse
@@ -1151,7 +1268,7 @@ export type SetVolumeResponse = Message<"caisson.agent.v1.SetVolumeResponse"> & 
  * Use `create(SetVolumeResponseSchema)` to create a new message.
  */
 export const SetVolumeResponseSchema: GenMessage<SetVolumeResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 40);
+  messageDesc(file_agent, 43);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamRequest
@@ -1192,7 +1309,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 41);
+  messageDesc(file_agent, 44);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -1211,7 +1328,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 42);
+  messageDesc(file_agent, 45);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -1224,7 +1341,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 43);
+  messageDesc(file_agent, 46);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -1237,7 +1354,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 44);
+  messageDesc(file_agent, 47);
 
 /**
  * @generated from enum caisson.agent.v1.Stage

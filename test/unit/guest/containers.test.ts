@@ -9,6 +9,7 @@ import { ImageMounts } from '#guest/agent/image-mounts'
 import type { ImageMeasurement } from '#guest/agent/measurement'
 import type { CertificateSource } from '#guest/agent/pod-identity'
 import { PodVolumes } from '#guest/agent/pod-volumes'
+import { SharedProcesses } from '#guest/agent/shared-processes'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { CreateContainerRequestSchema, EventKind, ExecProcessRequestSchema } from '#protocol/gen/agent_pb'
@@ -95,6 +96,8 @@ function setUp(
     scratch: '/scratch',
     volumes: new PodVolumes({ platform, policy, scratch: '/scratch', resource: undefined }),
     hostname: 'sandbox',
+    sysctls: {},
+    shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy, factory, events })
   const request = (change: object = {}) =>
