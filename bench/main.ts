@@ -1,12 +1,13 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|shim|verifier]: prints each figure beside its peer of the
- * same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier]: prints each figure beside its
+ * peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { type BootFigures, benchBoot } from './boot.ts'
 import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
+import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, printVerifier } from './verifier.ts'
 
@@ -29,6 +30,11 @@ if (wanted('verifier')) {
   const verifier = await benchVerifier(20 * rounds, say)
   printVerifier(verifier)
   write('verifier.json', verifier)
+}
+if (wanted('policy')) {
+  const policy = await benchPolicy(3 * rounds, say)
+  printPolicy(policy)
+  write('policy.json', policy)
 }
 if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)

@@ -1,5 +1,6 @@
 /** One container request against one rule, field by field. Each check throws `DeniedError` ERR_POLICY_DENIED. */
 import { DeniedError } from '#protocol/errors'
+import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { describeEnvRule, envAllows, isServiceVariable } from './env-rule.ts'
 import type { ContainerRequest } from './requests.ts'
@@ -63,6 +64,18 @@ export function checkResources(rule: ContainerRule, request: ContainerRequest): 
   throw denied(`containers.${rule.name}.resources.${problem.name}`, problem.allowed, problem.asked)
 }
 
+/** Last, so that conditions are asked about values that the fields' own rules admitted. */
+export function checkConditions(
+  rule: ContainerRule,
+  request: ContainerRequest,
+  conditions: ContainerConditions | undefined,
+): void {
+  const failing = conditions?.failing(rule, request)
+  if (failing === undefined) return
+  const { name, expression, remedy } = failing.condition
+  throw denied(`containers.${rule.name}.conditions.${name}`, `what meets ${expression}`, failing.answer, remedy)
+}
+
 /** An empty request means the rule's value; anything else must equal it. */
 export function checkEqual(field: string, allowed: string, asked: string, defaultText: string): void {
   if (asked !== '' && asked !== allowed) throw denied(field, allowed === '' ? defaultText : allowed, asked)
@@ -80,7 +93,8 @@ export function listText(values: readonly string[]): string {
   return values.length === 0 ? 'nothing' : values.join(', ')
 }
 
-export function denied(field: string, allowed: string, asked: string): DeniedError {
+/** @param remedy the tenant's own words, in place of ours */
+export function denied(field: string, allowed: string, asked: string, remedy?: string): DeniedError {
   return new DeniedError(
     'ERR_POLICY_DENIED',
     `${field}: the policy allows ${allowed}; asked: ${JSON.stringify(asked)}`,
@@ -88,7 +102,7 @@ export function denied(field: string, allowed: string, asked: string): DeniedErr
       field,
       allowed,
       asked,
-      hint: `Change ${field} in the policy if this is intended, and register the new initdata digest.`,
+      hint: remedy ?? `Change ${field} in the policy if this is intended, and register the new initdata digest.`,
     },
   )
 }

@@ -1,4 +1,8 @@
 /** The rule of one container, read from the policy. Whatever is absent is denied. */
+import { errorText } from '#protocol/errors'
+import { parseSealedSecret } from '#protocol/sealed-secret'
+import { type ApiRule, readApiRule } from './api-rule.ts'
+import { type ConditionRule, readConditionRules } from './condition-rule.ts'
 import type { PolicyNode } from './document.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
@@ -17,9 +21,13 @@ export interface MountRule {
   readonly required: boolean
 }
 
+/** A resource of the verifier by its name, or a sealed secret and the resource of the key that must have signed it. */
+export type SecretSource =
+  | { readonly kind: 'resource'; readonly resource: string }
+  | { readonly kind: 'sealed'; readonly sealed: string; readonly key: string }
+
 export interface SecretRule {
-  /** `repository/type/tag` at the verifier. */
-  readonly resource: string
+  readonly source: SecretSource
   /** Absolute path of the file in the container. */
   readonly path: string
   readonly mode: number
@@ -43,6 +51,8 @@ export interface ContainerRule {
   readonly workingDir: string | undefined
   readonly mounts: readonly MountRule[]
   readonly secrets: readonly SecretRule[]
+  /** What it may ask of the guest's loopback endpoint; undefined: nothing. */
+  readonly api: ApiRule | undefined
   readonly identity: IdentityRule | undefined
   readonly readOnlyRoot: boolean
   readonly terminal: boolean
@@ -55,6 +65,7 @@ export interface ContainerRule {
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
   readonly capabilities: readonly string[]
   readonly resources: ResourceRule
+  readonly conditions: readonly ConditionRule[]
   /** `init`: runs to its end before those that require it. */
   readonly role: 'main' | 'init'
   /**
@@ -93,6 +104,7 @@ const CONTAINER_KEYS = [
   'workingDir',
   'mounts',
   'secrets',
+  'api',
   'identity',
   'readOnlyRoot',
   'terminal',
@@ -103,6 +115,7 @@ const CONTAINER_KEYS = [
   'signals',
   'capabilities',
   'resources',
+  'conditions',
   'role',
   'requires',
   'max',
@@ -136,6 +149,7 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     workingDir: optionalPath(fields.get('workingDir')),
     mounts: listOf(fields.get('mounts'), parseMount),
     secrets: listOf(fields.get('secrets'), parseSecret),
+    api: readApiRule(fields.get('api')),
     identity: readIdentityRule(fields.get('identity')),
     readOnlyRoot: fields.get('readOnlyRoot')?.boolean() ?? false,
     terminal: fields.get('terminal')?.boolean() ?? false,
@@ -150,6 +164,7 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
         )
       : DEFAULT_CAPABILITIES,
     resources: parseResourceRule(fields.get('resources')),
+    conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
     requires: listOf(fields.get('requires'), (item) => matching(item, NAME, 'must be the name of a container')),
     max: fields.get('max')?.integer(1, 1024) ?? 1,
@@ -177,10 +192,10 @@ function parseMount(node: PolicyNode): MountRule {
 }
 
 function parseSecret(node: PolicyNode): SecretRule {
-  const fields = node.fields(['resource', 'path', 'mode', 'uid', 'gid'])
+  const fields = node.fields(['resource', 'sealed', 'key', 'path', 'mode', 'uid', 'gid'])
   const mode = fields.get('mode')
   return {
-    resource: matching(requiredField(fields, 'resource', node), RESOURCE_NAME, 'must be repository/type/tag'),
+    source: parseSecretSource(node, fields),
     path: absolutePath(requiredField(fields, 'path', node)),
     mode:
       mode === undefined
@@ -189,6 +204,23 @@ function parseSecret(node: PolicyNode): SecretRule {
     uid: fields.get('uid')?.integer(0, 0xfffffffe) ?? 0,
     gid: fields.get('gid')?.integer(0, 0xfffffffe) ?? 0,
   }
+}
+
+function parseSecretSource(node: PolicyNode, fields: Map<string, PolicyNode>): SecretSource {
+  const [resource, sealed] = [fields.get('resource'), fields.get('sealed')]
+  if (sealed === undefined) {
+    if (fields.has('key')) throw node.fail('has a key, but nothing sealed')
+    const name = resource ?? requiredField(fields, 'resource', node)
+    return { kind: 'resource', resource: matching(name, RESOURCE_NAME, 'must be repository/type/tag') }
+  }
+  if (resource !== undefined) throw node.fail('has both resource and sealed')
+  const key = matching(requiredField(fields, 'key', node), RESOURCE_NAME, 'must be repository/type/tag')
+  try {
+    parseSealedSecret(sealed.string())
+  } catch (error) {
+    throw sealed.fail(`cannot be read: ${errorText(error)}`)
+  }
+  return { kind: 'sealed', sealed: sealed.string(), key }
 }
 
 /** Absolute, normalised, no `..`: it names a place in the container that the guest mounts on. */

@@ -2,8 +2,9 @@
  * What a change of policy newly allows, and what it newly denies. Each policy is spelt out as its permissions; what one
  * has and the other has not is the difference, whatever the text looks like.
  */
-import type { ContainerRule } from './container-rule.ts'
+import type { ContainerRule, SecretSource } from './container-rule.ts'
 import { describeEnvRule } from './env-rule.ts'
+import type { IdentityRule } from './identity-rule.ts'
 import type { Range } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
@@ -46,12 +47,14 @@ function containerPermissions(rule: ContainerRule): string[] {
         `${kind} at ${path} of ${maxBytes === undefined ? 'any size' : `at most ${maxBytes} bytes`}`,
       ),
     ]),
-    ...rule.secrets.map(({ resource, path, mode, uid, gid }) =>
-      permission('secrets', `${resource} at ${path}, mode ${mode.toString(8)}, owner ${uid}:${gid}`),
+    ...rule.secrets.map(({ source, path, mode, uid, gid }) =>
+      permission('secrets', `${exactSource(source)} at ${path}, mode ${mode.toString(8)}, owner ${uid}:${gid}`),
     ),
-    ...(rule.identity === undefined
-      ? []
-      : [permission('identity', `${rule.identity.names.join(', ')}, key at ${rule.identity.path}`)]),
+    ...flag('api', rule.api !== undefined, 'what kind of machine the guest is'),
+    ...each('api.resources', rule.api?.resources ?? []),
+    ...flag('api.token', rule.api?.token === true, 'the attestation token'),
+    ...flag('api.evidence', rule.api?.evidence === true, 'evidence over data of its choice'),
+    ...(rule.identity === undefined ? [] : [permission('identity', describeIdentity(rule.identity))]),
     ...flag('readOnlyRoot', !rule.readOnlyRoot, 'writing to the root file system'),
     ...flag('terminal', rule.terminal, 'a terminal'),
     ...flag('stdin', rule.stdin, 'input from the host'),
@@ -66,10 +69,31 @@ function containerPermissions(rule: ContainerRule): string[] {
     permission('resources.memory', describe(rule.resources.memory, ' bytes')),
     permission('resources.cpu', describe(rule.resources.cpu, 'm')),
     permission('resources.pids', describe(rule.resources.pids, '')),
+    // A condition takes away: without it more is allowed.
+    permission(
+      'conditions',
+      rule.conditions
+        .map(({ expression }) => expression)
+        .sort()
+        .join(' and ') || 'none',
+    ),
     permission('requires', rule.requires.length === 0 ? 'nothing' : rule.requires.join(', ')),
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]
+}
+
+export function describeSource(source: SecretSource): string {
+  return source.kind === 'resource' ? source.resource : `a sealed secret, signed with ${source.key},`
+}
+
+/** Which of all that the key has signed. */
+function exactSource(source: SecretSource): string {
+  return source.kind === 'resource' ? source.resource : `${source.sealed}, signed with ${source.key},`
+}
+
+function describeIdentity({ names, path, uid, gid }: IdentityRule): string {
+  return `${names.join(', ')}, key at ${path}, owner ${uid}:${gid}`
 }
 
 function describe(range: Range | undefined, unit: string): string {

@@ -3,8 +3,11 @@
  * and free of side effects outside itself. Every method returns what was admitted or throws `DeniedError` naming the
  * field, what the policy allows and what was asked; the caller decides who may read that.
  */
+import { UsageError } from '#protocol/errors'
+import { type ApiRequest, apiProblem } from './api-rule.ts'
 import {
   checkArgs,
+  checkConditions,
   checkEnv,
   checkEqual,
   checkFlag,
@@ -14,6 +17,7 @@ import {
   listText,
   sameList,
 } from './container-checks.ts'
+import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import type { ContainerRequest, ExecRequest } from './requests.ts'
 import type { WorkloadPolicy } from './workload.ts'
@@ -29,6 +33,8 @@ export interface AdmittedContainer {
   readonly mounts: readonly MountRule[]
   /** Variable → resource of the verifier that it is set to. */
   readonly envSecrets: ReadonlyMap<string, string>
+  /** Variable → sealed secret of the host, and the resource of the key that must have signed it. Not part of `env`. */
+  readonly sealedEnv: ReadonlyMap<string, { readonly sealed: string; readonly key: string }>
 }
 
 interface Existing {
@@ -41,12 +47,26 @@ const SIGTERM = 15
 
 export class PolicyEngine {
   readonly #policy: WorkloadPolicy
+  readonly #conditions: ContainerConditions | undefined
   readonly #containers = new Map<string, Existing>()
   /** Rules of `init` containers that have ended with 0. */
   readonly #completed = new Set<string>()
 
-  constructor(policy: WorkloadPolicy) {
+  /**
+   * @param conditions of this policy (`loadConditions`)
+   * @throws UsageError ERR_POLICY_CONDITIONS when it has conditions and they were not given
+   */
+  constructor(policy: WorkloadPolicy, conditions?: ContainerConditions) {
+    if (conditions === undefined && policy.containers.some((rule) => rule.conditions.length > 0)) {
+      throw new UsageError('ERR_POLICY_CONDITIONS', 'the policy has conditions that nobody could judge')
+    }
     this.#policy = policy
+    this.#conditions = conditions
+  }
+
+  /** Some container may use the loopback endpoint. */
+  get hasApi(): boolean {
+    return this.#policy.containers.some(({ api }) => api !== undefined)
   }
 
   /** Admits one container and counts it; `release` takes it back when it is gone or could not be created. */
@@ -74,13 +94,14 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const mounts = checkMounts(rule, request)
     checkResources(rule, request)
+    checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
       containerId: request.containerId,
       rule,
       reference: `${rule.repository}@${rule.digest}`,
       args,
-      env: request.env,
+      ...splitEnv(rule, request.env),
       mounts,
       envSecrets: new Map(
         [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
@@ -105,6 +126,13 @@ export class PolicyEngine {
   /** Forgets a container that is gone, so that its place may be used again. */
   release(containerId: string): void {
     this.#containers.delete(containerId)
+  }
+
+  /** A call of the loopback endpoint by a process of this container. */
+  admitApi(containerId: string, request: ApiRequest): void {
+    const rule = this.#known(containerId)
+    const problem = apiProblem(rule.api, request)
+    if (problem !== undefined) throw denied(`containers.${rule.name}.${problem.field}`, problem.allowed, problem.asked)
   }
 
   admitExec(request: ExecRequest): void {
@@ -194,6 +222,19 @@ export class PolicyEngine {
     if (rule === undefined) throw denied('container_id', 'a container admitted before', containerId)
     return rule
   }
+}
+
+/** Sealed secrets apart from the values that are set as they are. */
+function splitEnv(rule: ContainerRule, env: readonly string[]): Pick<AdmittedContainer, 'env' | 'sealedEnv'> {
+  const sealedEnv = new Map<string, { sealed: string; key: string }>()
+  const plain = env.filter((entry) => {
+    const name = entry.slice(0, entry.indexOf('='))
+    const allowed = rule.env.get(name)
+    if (allowed?.kind !== 'sealed') return true
+    sealedEnv.set(name, { sealed: entry.slice(name.length + 1), key: allowed.key })
+    return false
+  })
+  return { env: plain, sealedEnv }
 }
 
 function splitReference(image: string): { repository: string; digest: string | undefined } {

@@ -2,6 +2,7 @@
  * What the host may set an environment variable to. Matching is linear in the length of the value, because the value is
  * the host's: there are wildcards and named forms, no regular expressions.
  */
+import { MAX_SEALED_SECRET_CHARS, SEALED_SECRET_PREFIX } from '#protocol/sealed-secret'
 import type { PolicyNode } from './document.ts'
 
 export type EnvRule =
@@ -11,6 +12,8 @@ export type EnvRule =
   | { readonly kind: 'format'; readonly format: EnvFormat }
   /** Set in the guest from a resource of the verifier; whatever the host sends is denied. */
   | { readonly kind: 'secret'; readonly resource: string }
+  /** The host sets a sealed secret, which the guest unseals. `key`: resource of the public key that must have signed it. */
+  | { readonly kind: 'sealed'; readonly key: string }
 
 /** Forms of values that only the cluster knows, as Kubernetes' downward API and service links give them. */
 export const ENV_FORMATS = ['ip', 'port', 'dns-name', 'uid', 'integer'] as const
@@ -43,7 +46,7 @@ const SERVICE_VARIABLES: readonly (readonly [RegExp, (value: string) => boolean]
   [/^[A-Z][A-Z0-9_]*_PORT_\d{1,5}_(TCP|UDP|SCTP)_ADDR$/, FORMATS.ip],
 ]
 
-/** `env` of a container: variable → value, list of values, or one of `{ glob }`, `{ format }`, `{ secret }`. */
+/** `env` of a container: variable → value, list of values, or one of `{ glob }`, `{ format }`, `{ secret }`, `{ sealed }`. */
 export function parseEnvRules(node: PolicyNode | undefined): ReadonlyMap<string, EnvRule> {
   const rules = new Map<string, EnvRule>()
   if (node === undefined) return rules
@@ -61,18 +64,18 @@ function parseEnvRule(node: PolicyNode): EnvRule {
     return { kind: 'values', values: items.map((item) => item.string()) }
   }
   if (!node.isMapping()) return { kind: 'values', values: [node.string()] }
-  const [[key, value] = [], ...more] = node.fields(['glob', 'format', 'secret'])
+  const [[key, value] = [], ...more] = node.fields(['glob', 'format', 'secret', 'sealed'])
   if (key === undefined || value === undefined || more.length > 0) {
     throw node.fail(
       'must have one key',
-      'Write a value, a list of values, { glob: … }, { format: … } or { secret: … }.',
+      'Write a value, a list of values, { glob: … }, { format: … }, { secret: … } or { sealed: … }.',
     )
   }
   if (key === 'format') return { kind: 'format', format: value.oneOf(ENV_FORMATS) }
   const text = value.string()
-  if (key === 'secret') {
+  if (key === 'secret' || key === 'sealed') {
     if (!RESOURCE_NAME.test(text)) throw value.fail('must be repository/type/tag')
-    return { kind: 'secret', resource: text }
+    return key === 'secret' ? { kind: 'secret', resource: text } : { kind: 'sealed', key: text }
   }
   if (text.length > MAX_GLOB || text.split('*').length - 1 > MAX_WILDCARDS) {
     throw value.fail(`must have at most ${MAX_GLOB} characters and ${MAX_WILDCARDS} wildcards`)
@@ -90,6 +93,8 @@ export function envAllows(rule: EnvRule, value: string): boolean {
       return FORMATS[rule.format](value)
     case 'secret':
       return false
+    case 'sealed':
+      return value.startsWith(SEALED_SECRET_PREFIX) && value.length <= MAX_SEALED_SECRET_CHARS
   }
 }
 
@@ -104,6 +109,8 @@ export function describeEnvRule(rule: EnvRule): string {
       return `any value of the form "${rule.format}"`
     case 'secret':
       return `only the secret ${rule.resource}, which the guest fetches itself`
+    case 'sealed':
+      return `only a sealed secret signed with the key ${rule.key}`
   }
 }
 

@@ -28,7 +28,7 @@ const STRONG_CAPABILITIES: readonly string[] = [
 ]
 
 export function lintPolicy(policy: WorkloadPolicy): LintFinding[] {
-  return [...policy.containers.flatMap(lintContainer), ...ambiguousImages(policy)]
+  return [...policy.containers.flatMap(lintContainer), ...ambiguousImages(policy), ...overheardApi(policy)]
 }
 
 function lintContainer(rule: ContainerRule): LintFinding[] {
@@ -129,4 +129,31 @@ function ambiguousImages(policy: WorkloadPolicy): LintFinding[] {
     }
   }
   return findings
+}
+
+const API_PORT = 8006
+
+/** What the endpoint gives to one container travels over the loopback interface, which all of them share. */
+function overheardApi({ containers }: WorkloadPolicy): LintFinding[] {
+  if (containers.every(({ api }) => api === undefined)) return []
+  return containers.flatMap(({ name, capabilities, ports }) => [
+    ...capabilities
+      .filter((capability) => capability === 'NET_RAW' || capability === 'NET_ADMIN' || capability === 'SYS_PTRACE')
+      .map((capability) => ({
+        kind: 'wide' as const,
+        path: `containers.${name}.capabilities`,
+        message: `${capability} reads what the endpoint (api) gives to other containers`,
+        remedy: 'Leave it out, or give secrets as files.',
+      })),
+    ...(ports.includes(API_PORT)
+      ? [
+          {
+            kind: 'contradictory' as const,
+            path: `containers.${name}.ports`,
+            message: `${API_PORT} is the endpoint's own port, which knows no caller from outside`,
+            remedy: `Leave out port ${API_PORT}.`,
+          },
+        ]
+      : []),
+  ])
 }

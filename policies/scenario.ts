@@ -3,6 +3,7 @@
  * order, cardinality and what was there before count, as in a guest.
  */
 import { DeniedError } from '#protocol/errors'
+import type { ContainerConditions } from './container-conditions.ts'
 import { type PolicyNode, parsePolicyDocument } from './document.ts'
 import { PolicyEngine } from './engine.ts'
 import { bytesOf, milliCpusOf } from './quantity.ts'
@@ -30,7 +31,7 @@ export interface StepResult {
 }
 
 const PERIOD_US = 100_000
-const ACTIONS = ['create', 'started', 'ended', 'removed', 'exec', 'logs', 'stdin', 'signal', 'port'] as const
+const ACTIONS = ['create', 'started', 'ended', 'removed', 'exec', 'logs', 'stdin', 'signal', 'port', 'api'] as const
 
 /** Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
 export function parseScenario(text: string): readonly ScenarioStep[] {
@@ -41,8 +42,13 @@ export function parseScenario(text: string): readonly ScenarioStep[] {
   return needed(fields, 'steps', root).items().map(readStep)
 }
 
-export function runScenario(policy: WorkloadPolicy, steps: readonly ScenarioStep[]): StepResult[] {
-  const engine = new PolicyEngine(policy)
+/** @param conditions of the policy (`loadConditions`) */
+export function runScenario(
+  policy: WorkloadPolicy,
+  steps: readonly ScenarioStep[],
+  conditions?: ContainerConditions,
+): StepResult[] {
+  const engine = new PolicyEngine(policy, conditions)
   return steps.map(({ name, line, denied, run }) => {
     const expected = denied === undefined ? 'admitted' : `denied: ${denied}`
     try {
@@ -97,6 +103,15 @@ function readAction(action: Exclude<(typeof ACTIONS)[number], 'create'>, value: 
       const id = needed(fields, 'container', value).string()
       const code = fields.get('code')?.integer(0, 255) ?? 0
       return (engine) => engine.ended(id, code)
+    }
+    case 'api': {
+      const fields = value.fields(['container', 'resource', 'call'])
+      const [id, resource] = [needed(fields, 'container', value).string(), fields.get('resource')?.string()]
+      const request =
+        resource === undefined
+          ? { kind: needed(fields, 'call', value).oneOf(['token', 'evidence', 'info']) }
+          : { kind: 'resource' as const, resource }
+      return (engine) => engine.admitApi(id, request)
     }
     case 'started':
       return withId(value, (engine, id) => engine.started(id))

@@ -4,6 +4,7 @@
  */
 import { type Document, isMap, parseDocument } from 'yaml'
 import { DeniedError } from '#protocol/errors'
+import type { ContainerConditions } from './container-conditions.ts'
 import { PolicyEngine } from './engine.ts'
 import { bytesOf, milliCpusOf } from './quantity.ts'
 import type { ContainerRequest } from './requests.ts'
@@ -27,13 +28,17 @@ export interface Explanation {
 /** A rule has fewer fields than this, and each is widened at most once for each thing that is asked. */
 const MAX_ROUNDS = 600
 
-/** @param policyText a policy that parses */
-export function explainRequest(policyText: string, request: ContainerRequest): Explanation {
+/** @param policyText a policy that parses. `conditions`: its own (`loadConditions`); no change of other fields changes them */
+export function explainRequest(
+  policyText: string,
+  request: ContainerRequest,
+  conditions?: ContainerConditions,
+): Explanation {
   const document = parseDocument(policyText)
   const denials: Denial[] = []
   const changes: string[] = []
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const denial = denialOf(document.toString({ lineWidth: 0 }), request)
+    const denial = denialOf(document.toString({ lineWidth: 0 }), request, conditions)
     if (denial === undefined) {
       return { denials, changes, patched: denials.length === 0 ? undefined : document.toString({ lineWidth: 0 }) }
     }
@@ -45,9 +50,13 @@ export function explainRequest(policyText: string, request: ContainerRequest): E
   return { denials, changes: [], patched: undefined }
 }
 
-function denialOf(policyText: string, request: ContainerRequest): Denial | undefined {
+function denialOf(
+  policyText: string,
+  request: ContainerRequest,
+  conditions: ContainerConditions | undefined,
+): Denial | undefined {
   try {
-    new PolicyEngine(parseWorkloadPolicy(policyText)).admitContainer(request)
+    new PolicyEngine(parseWorkloadPolicy(policyText), conditions).admitContainer(request)
     return undefined
   } catch (error) {
     if (error instanceof DeniedError) return { field: error.field, allowed: error.allowed, asked: error.asked }

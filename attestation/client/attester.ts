@@ -4,8 +4,9 @@
  * Each attestation makes its own key pair and TPM attestation key; the token and the key it binds are replaced together,
  * so a resource always comes encrypted to the key that was attested last. Handshakes never overlap.
  */
+import type { JsonValue } from '#protocol/canonical-json'
 import type { CryptoProvider } from '#protocol/crypto-provider'
-import { MalformedError, UsageError } from '#protocol/errors'
+import { MalformedError, UnavailableError, UsageError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import { type AdmittedImage, CURRENT_KBS_VERSION, reportDataDigest } from '#protocol/kbs-messages'
 import { type BackOff, DEFAULT_BACK_OFF, isUnavailable, type Sleep, withBackOff } from './back-off.ts'
@@ -88,13 +89,32 @@ export class Attester {
    * @throws VerifierRefusal with the verifier's code and correlation id
    */
   async attest(request: AttestRequest): Promise<AttestationResult> {
-    const turn = this.#last.then(
-      () => this.#attestNow(request),
-      () => this.#attestNow(request),
-    )
-    this.#last = turn
-    const { token, expiresAt, signedTime } = await turn
+    const { token, expiresAt, signedTime } = await this.#inTurn(() => this.#attestNow(request))
     return { token, expiresAt, signedTime }
+  }
+
+  /**
+   * The token of the last attestation, renewed when it is about to expire. It proves to others what this guest is; what
+   * is encrypted to its key can still be opened here alone.
+   *
+   * @throws as `attest`; UsageError ERR_NOT_ATTESTED before the first attestation
+   */
+  async token(options: { signal?: AbortSignal } = {}): Promise<string> {
+    return (await this.#current(options.signal)).token
+  }
+
+  /**
+   * Evidence over data of a workload's choice. Waits for handshakes, which need the same device.
+   *
+   * @param runtimeData at most 64 bytes
+   * @throws UnavailableError ERR_EVIDENCE_UNAVAILABLE where the platform has none, and what its device throws
+   */
+  async evidence(runtimeData: Uint8Array): Promise<JsonValue> {
+    const { forWorkload } = this.#options.evidence
+    if (forWorkload === undefined) {
+      throw new UnavailableError('ERR_EVIDENCE_UNAVAILABLE', 'this platform gives no evidence to workloads')
+    }
+    return this.#inTurn(() => forWorkload(runtimeData))
   }
 
   /**
@@ -138,6 +158,13 @@ export class Attester {
         if (this.#attested === attested) await this.attest(withSignal(attested.request, signal))
       }
     }
+  }
+
+  /** After everything that needs the device was done, whether or not it succeeded. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work, work)
+    this.#last = turn
+    return turn
   }
 
   async #current(signal: AbortSignal | undefined): Promise<Attested> {

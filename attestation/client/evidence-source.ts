@@ -5,6 +5,11 @@ import type { AdmittedImage, KbsChallenge, KbsRequest } from '#protocol/kbs-mess
 export interface EvidenceSource {
   /** Makes what the request announces: for a TPM, a fresh attestation key. */
   prepare(): Promise<PreparedEvidence>
+  /**
+   * Evidence outside of any handshake, over data of a workload's choice, that no verifier would take for a handshake's.
+   * Absent where the platform has no such thing. @param runtimeData at most 64 bytes
+   */
+  readonly forWorkload?: (runtimeData: Uint8Array) => Promise<JsonValue>
 }
 
 /** One handshake's evidence. Disposing it frees what it holds in the TPM. */

@@ -1,4 +1,6 @@
+import { loadConditions } from '#policies/container-conditions'
 import type { ContainerRule } from '#policies/container-rule'
+import { describeSource } from '#policies/diff'
 import { lintPolicy } from '#policies/lint'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
@@ -14,6 +16,7 @@ export const policyCheck: CommandSpec = {
   examples: ['caisson policy check policy.yaml', 'caisson policy check policy.yaml --strict --json'],
   run: async (invocation) => {
     const policy = parseWorkloadPolicy(readUserFile(invocation.operand(0), 'policy').toString('utf8'))
+    await loadConditions(policy)
     const warnings = lintPolicy(policy)
     const text = [
       ...policy.containers.flatMap(describe),
@@ -31,11 +34,17 @@ function describe(rule: ContainerRule): string[] {
     `${rule.name}: up to ${rule.max} of ${rule.repository}@${rule.digest}`,
     `  runs      ${command}`,
     `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
-    `  secrets   ${rule.secrets.map(({ resource, path }) => `${resource} at ${path}`).join(', ') || 'none'}`,
+    `  secrets   ${rule.secrets.map(({ source, path }) => `${describeSource(source)} at ${path}`).join(', ') || 'none'}`,
+    `  api       ${apiText(rule)}`,
     `  identity  ${rule.identity === undefined ? 'none' : `${rule.identity.names.join(', ')} at ${rule.identity.path}`}`,
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
     `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
   ]
+}
+
+function apiText({ api }: ContainerRule): string {
+  if (api === undefined) return 'nothing'
+  return [...api.resources, ...(api.token ? ['the token'] : []), ...(api.evidence ? ['evidence'] : [])].join(', ')
 }

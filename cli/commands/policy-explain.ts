@@ -1,3 +1,4 @@
+import { loadConditions } from '#policies/container-conditions'
 import { parseScenario } from '#policies/scenario'
 import { explainRequest } from '#policies/widen'
 import { parseWorkloadPolicy } from '#policies/workload'
@@ -27,7 +28,7 @@ export const policyExplain: CommandSpec = {
   run: async (invocation) => {
     const [policyFile = '', casesFile = ''] = invocation.operands
     const policy = readUserFile(policyFile, 'policy').toString('utf8')
-    parseWorkloadPolicy(policy)
+    const conditions = await loadConditions(parseWorkloadPolicy(policy))
     const wanted = invocation.string('step')
     const step = parseScenario(readUserFile(casesFile, 'cases').toString('utf8')).find(
       ({ name, request }) => request !== undefined && (wanted === undefined || name === wanted),
@@ -41,7 +42,7 @@ export const policyExplain: CommandSpec = {
         },
       )
     }
-    const { denials, changes, patched } = explainRequest(policy, step.request)
+    const { denials, changes, patched } = explainRequest(policy, step.request, conditions)
     const target = invocation.string('write')
     if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
     const lines = denials.flatMap(({ field, allowed, asked }) => [
@@ -51,7 +52,7 @@ export const policyExplain: CommandSpec = {
     ])
     const remedy =
       patched === undefined
-        ? 'No wider rule would be the same decision: it is another image, order or number of containers, or no limit at all.'
+        ? 'No wider rule would be the same decision: it is another image, order or number of containers, a condition, or no limit at all.'
         : ['To admit it:', ...changes.map((change) => `  ${change}`)].join('\n')
     invocation.out.result(
       { admitted: denials.length === 0, denials, changes, policy: patched ?? null },

@@ -1,3 +1,4 @@
+import { loadConditions } from '#policies/container-conditions'
 import { parseScenario, runScenario } from '#policies/scenario'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
@@ -18,8 +19,9 @@ export const policyTest: CommandSpec = {
   run: async (invocation) => {
     const [policyFile = '', ...cases] = invocation.operands
     const policy = parseWorkloadPolicy(readUserFile(policyFile, 'policy').toString('utf8'))
+    const conditions = await loadConditions(policy)
     const results = cases.flatMap((file) =>
-      runScenario(policy, parseScenario(readUserFile(file, 'cases').toString('utf8'))).map((step) => ({
+      runScenario(policy, parseScenario(readUserFile(file, 'cases').toString('utf8')), conditions).map((step) => ({
         file,
         ...step,
       })),

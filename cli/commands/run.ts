@@ -95,7 +95,7 @@ async function runImage(invocation: Invocation): Promise<number> {
   const initdata = initdataOf(invocation)
   const image = invocation.operand(0)
   const wish = wishOf(invocation, image)
-  foresee(parseInitdata(initdata), wish)
+  await foresee(parseInitdata(initdata), wish)
   const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
   out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
   const plan = await planOf(invocation, { image, initdata, accelerator: choice.accelerator })

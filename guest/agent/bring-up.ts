@@ -5,6 +5,7 @@ import { parseAuthFile } from '#image/auth/auth-file'
 import { parseSignaturePolicy } from '#image/policy/parse'
 import type { RegistryRoute } from '#image/registry/registries-conf'
 import type { LookasideConfig } from '#image/signature/registries-d'
+import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
@@ -33,6 +34,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const initdata = parseInitdata(initdataToml)
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
+  const engine = new PolicyEngine(policy, await loadConditions(policy))
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)
@@ -45,7 +47,6 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
-  const engine = new PolicyEngine(policy)
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),
@@ -57,7 +58,24 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     hostname: request.hostname,
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
+  if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
   return { policy: engine, containers }
+}
+
+/** Before any container exists, so that none can take the port. Loaded for policies that give a container access. */
+async function serveWorkloads(
+  { platform, refusals }: SandboxOptions,
+  parts: { readonly engine: PolicyEngine; readonly containers: Containers; readonly verifier: Verifier | undefined },
+): Promise<void> {
+  const { startWorkloadApi } = await import('./workload-api.ts')
+  const { engine, containers, verifier } = parts
+  await startWorkloadApi({
+    platform,
+    policy: engine,
+    containers: () => containers.list().map(({ parts: { id, cgroupPath } }) => ({ id, cgroupPath })),
+    refusals,
+    verifier,
+  })
 }
 
 /** Undefined on platform `none`, which the measured command line names. */

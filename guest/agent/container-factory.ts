@@ -78,7 +78,7 @@ export class ContainerFactory {
     await mountRootfs(platform, images, { image, writable, target: rootfs }, undo)
     const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
-    const env = [...admitted.env, ...(await this.#secretEnv(admitted))]
+    const env = [...admitted.env, ...(await this.#secretEnv(admitted)), ...(await this.#unsealedEnv(admitted))]
     const base = { config: image.config, admitted: { ...admitted, env }, user, hostname, terminal }
     const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
@@ -119,16 +119,29 @@ export class ContainerFactory {
   /** NAME=VALUE for the variables that the policy sets from resources. */
   async #secretEnv(admitted: AdmittedContainer): Promise<readonly string[]> {
     return Promise.all(
-      [...admitted.envSecrets].map(async ([name, path]) => {
-        const bytes = await this.#released(path, MAX_SECRET_ENV_BYTES)
-        const value = textOf(bytes)
-        bytes.fill(0)
-        if (value !== undefined) return `${name}=${value}`
-        throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${path} is no text, so ${name} cannot be set to it`, {
-          hint: 'Store text in the resource, or have the policy give it as a file.',
-        })
+      [...admitted.envSecrets].map(async ([name, path]) =>
+        variable(name, path, await this.#released(path, MAX_SECRET_ENV_BYTES)),
+      ),
+    )
+  }
+
+  /** NAME=VALUE for the variables that the host set to sealed secrets. */
+  async #unsealedEnv({ rule, sealedEnv }: AdmittedContainer): Promise<readonly string[]> {
+    return Promise.all(
+      [...sealedEnv].map(async ([name, sealed]) => {
+        const field = `containers.${rule.name}.env.${name}`
+        return variable(name, 'what is sealed', await this.#unsealed({ ...sealed, field }, MAX_SECRET_ENV_BYTES))
       }),
     )
+  }
+
+  /** Loaded for a container that has something sealed. */
+  async #unsealed(
+    input: { readonly sealed: string; readonly key: string; readonly field: string },
+    maxBytes: number,
+  ): Promise<Uint8Array> {
+    const { unseal } = await import('./unseal.ts')
+    return unseal({ ...input, resource: (path) => this.#released(path, maxBytes) })
   }
 
   /** A resource of the verifier of at most `maxBytes`. */
@@ -153,7 +166,13 @@ export class ContainerFactory {
     const { secrets } = admitted.rule
     return Promise.all(
       secrets.map(async (secret, index) => {
-        const bytes = await this.#released(secret.resource, MAX_SECRET_BYTES)
+        const bytes =
+          secret.source.kind === 'resource'
+            ? await this.#released(secret.source.resource, MAX_SECRET_BYTES)
+            : await this.#unsealed(
+                { ...secret.source, field: `containers.${admitted.rule.name}.secrets` },
+                MAX_SECRET_BYTES,
+              )
         const source = `${bundle}/secret-${index}`
         await platform.files.write(source, bytes, secret.mode, { uid: secret.uid, gid: secret.gid })
         bytes.fill(0)
@@ -186,6 +205,16 @@ export class ContainerFactory {
     }
     return resolveUser(spec, await text('/etc/passwd'), await text('/etc/group'))
   }
+}
+
+/** @param what for the error. `bytes` are cleared */
+function variable(name: string, what: string, bytes: Uint8Array): string {
+  const value = textOf(bytes)
+  bytes.fill(0)
+  if (value !== undefined) return `${name}=${value}`
+  throw new UnavailableError('ERR_SECRET_UNAVAILABLE', `${what} is no text, so ${name} cannot be set to it`, {
+    hint: 'Store text in the resource, or have the policy give it as a file.',
+  })
 }
 
 /** UTF-8 without NUL, which would end a variable early. */

@@ -143,6 +143,25 @@ export interface InterfaceConfig {
   readonly mtu: number
 }
 
+/** A request on the loopback interface, as far as it says something. Nothing of it tells who asks. */
+export interface LocalRequest {
+  readonly method: string
+  /** Path and query, as sent. */
+  readonly target: string
+  /** The Host header; empty when there is none. */
+  readonly host: string
+  /** The caller's end of the connection. */
+  readonly peerPort: number
+}
+
+export interface LocalResponse {
+  readonly status: number
+  readonly contentType: string
+  readonly body: Uint8Array
+}
+
+export type LocalHandler = (request: LocalRequest) => Promise<LocalResponse>
+
 export interface Network {
   /** Brings up the interface with this MAC; throws `UnavailableError` ERR_NETWORK_NO_DEVICE or ERR_NETWORK. */
   configure(config: InterfaceConfig): Promise<void>
@@ -150,6 +169,13 @@ export interface Network {
   setHostname(name: string): Promise<void>
   /** TCP to a port of the sandbox; throws `UnavailableError` ERR_PORT_CLOSED when nobody listens. */
   connectLocal(port: number): Promise<ByteStream>
+  /** HTTP at 127.0.0.1, one request on each connection; throws `UnavailableError` ERR_PORT_TAKEN. */
+  serveLocal(port: number, handle: LocalHandler): Promise<{ close(): Promise<void> }>
+  /**
+   * Control groups ("/caisson/c1") of all processes that hold the client's end of a loopback connection to `port`; empty
+   * when there are none. Throws `UnavailableError` ERR_PEER when there are too many to look through.
+   */
+  localPeer(port: number, clientPort: number): Promise<readonly string[]>
   /**
    * @param caPem trusted roots; there are no built-in ones
    * @param hosts names that DNS is not asked for

@@ -42,6 +42,10 @@ export const nodeNetwork: Network = {
     })
   },
 
+  serveLocal: async (port, handle) => (await import('./local-server.ts')).serveLocal(port, handle),
+
+  localPeer: async (port, clientPort) => (await import('./local-peer.ts')).localPeer(port, clientPort),
+
   // Loaded when first used: the agent answers before it needs HTTP.
   http: async (caPem, hosts = {}, proxy) => {
     const { UndiciTransport } = await import('#protocol/node/http')

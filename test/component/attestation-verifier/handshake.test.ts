@@ -1,11 +1,14 @@
 import { json } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { decodeJwt, type JSONWebKeySet } from 'jose'
+import { STRICT_POLICY } from '#attestation/appraisal/policy'
 import { Attester } from '#attestation/client/attester'
 import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { createTeeKeyPair } from '#attestation/client/sealed-resource'
 import { tpmEvidenceSource } from '#attestation/client/tpm-evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
+import { NO_COLLATERAL } from '#attestation/evidence/collateral'
+import { verifyEvidence } from '#attestation/evidence/verify-evidence'
 import { verifyToken } from '#attestation/token/verify-token'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { toHex } from '#protocol/encoding'
@@ -400,4 +403,41 @@ test('root and intermediate in one file are both read', async (t) => {
   const served = await site(t, { trustedTpmCas: [trusted.rootPem + trusted.intermediatePem], tpmIntermediates: [] })
   const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: INITDATA }))
   await t.notThrowsAsync(attester.attest({ initdataToml: INITDATA }))
+})
+
+test('evidence for a workload is a quote over its data by a key that nobody activates, after any handshake', async (t) => {
+  const served = await site(t)
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const attester = attesterOf(served, tpm)
+  // At once: both need the same device, which has room for one at a time.
+  const [result, first, second] = await Promise.all([
+    attester.attest({ initdataToml: INITDATA }),
+    attester.evidence(Buffer.from('nonce of a relying party')),
+    attester.evidence(Buffer.from('another')),
+  ])
+  t.is(await attester.token(), result.token)
+  const nonce = Buffer.alloc(64, 0)
+  nonce.write('nonce of a relying party')
+  for (const [evidence, fresh] of [
+    [first, true],
+    [second, false],
+  ] as const) {
+    const judged = await verifyEvidence({
+      evidence: Buffer.from(JSON.stringify(evidence)),
+      tee: 'tpm',
+      collateral: NO_COLLATERAL,
+      policy: STRICT_POLICY,
+      at: new Date(),
+      nonce,
+    })
+    t.is(judged.format.shape, 'coco-tpm')
+    const codes = judged.reasons.map(({ code }) => code)
+    t.is(codes.includes('nonce_mismatch'), !fresh)
+    t.false(
+      codes.some((code) => /signature|pcr_digest|event_log_mismatch/.test(code)),
+      codes.join(),
+    )
+  }
+  const keyOf = (evidence: unknown) => (evidence as { ak_public: string }).ak_public
+  t.not(keyOf(first), keyOf(second))
 })

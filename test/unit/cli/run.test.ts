@@ -26,15 +26,15 @@ const WISH: ContainerWish = {
   publish: ['8443:443'],
 }
 
-test('what the policy will not admit is told before anything boots, with the rule', (t) => {
-  t.notThrows(() => foresee(INITDATA, WISH))
+test('what the policy will not admit is told before anything boots, with the rule', async (t) => {
+  await t.notThrowsAsync(foresee(INITDATA, WISH))
   for (const [changes, field] of [
     [{ image: 'registry.test:5000/other:1' }, 'containers.image'],
     [{ env: ['A=1'] }, 'containers.web.env.A'],
     [{ args: ['sh'] }, 'containers.web.args'],
     [{ publish: ['22:22'] }, 'containers.*.ports'],
   ] as const) {
-    const error = t.throws(() => foresee(INITDATA, { ...WISH, ...changes }), { instanceOf: DeniedError })
+    const error = await t.throwsAsync(foresee(INITDATA, { ...WISH, ...changes }), { instanceOf: DeniedError })
     t.is(error?.field, field)
   }
 })

@@ -37,6 +37,7 @@ export function admittedContainer(
     env: [],
     mounts: [],
     envSecrets: new Map(),
+    sealedEnv: new Map(),
     rule: {
       name: 'app',
       repository: 'registry.test/app',
@@ -47,6 +48,7 @@ export function admittedContainer(
       workingDir: undefined,
       mounts: [],
       secrets: [],
+      api: undefined,
       identity: undefined,
       readOnlyRoot: false,
       terminal: false,
@@ -58,6 +60,7 @@ export function admittedContainer(
       capabilities: ['KILL'],
       serviceEnv: false,
       resources: { memory: undefined, cpu: undefined, pids: undefined },
+      conditions: [],
       role: 'main',
       requires: [],
       max: 1,

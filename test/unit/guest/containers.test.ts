@@ -1,4 +1,4 @@
-import { createPrivateKey, createPublicKey } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { parseCertificateRequest, verifyCertificateRequest } from '#attestation/x509/certificate-request'
@@ -38,17 +38,40 @@ containers:
     image: ${TOKENED}
     user: "0"
     env: { TOKEN: { secret: default/key/token } }
-  - name: named
+  - name: sealing
     image: registry.test/app@sha256:${'e'.repeat(64)}
+    user: "0"
+    env: { TOKEN: { sealed: default/sealing/key } }
+    secrets: [{ sealed: "SEALED", key: default/sealing/key, path: /run/file }]
+  - name: named
+    image: registry.test/app@sha256:${'f'.repeat(64)}
     user: "0"
     identity: { path: /run/identity, names: [web.shop.example], uid: 33 }
 `
+
+const SEALING = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const SEALING_KEY = 'default/sealing/key'
+
+/** A pointer to a resource of the verifier, sealed as Confidential Containers seal it. */
+function sealed(resource: string): string {
+  const encoded = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const payload = {
+    version: '0.1.0',
+    type: 'vault',
+    provider: 'kbs',
+    name: `kbs:///${resource}`,
+    provider_settings: {},
+  }
+  const input = `${encoded({ alg: 'ES256', kid: `kbs:///${SEALING_KEY}` })}.${encoded(payload)}`
+  const signature = sign('sha256', Buffer.from(input), { key: SEALING.privateKey, dsaEncoding: 'ieee-p1363' })
+  return `sealed.${input}.${signature.toString('base64url')}`
+}
 
 function setUp(
   options: { secrets?: Record<string, string>; measurement?: ImageMeasurement; certificate?: CertificateSource } = {},
 ) {
   const platform = new FakePlatform()
-  const policy = new PolicyEngine(parseWorkloadPolicy(POLICY))
+  const policy = new PolicyEngine(parseWorkloadPolicy(POLICY.replace('SEALED', sealed('default/key/file'))))
   const events = new EventLog(() => platform.clock.monotonicMs())
   let pulls = 0
   const factory = new ContainerFactory({
@@ -189,7 +212,7 @@ test('secrets are files of the guest, bound read-only over their paths, and are 
   t.false(platform.content.has(path))
 })
 
-const NAMED = { name: 'named', image: `registry.test/app@sha256:${'e'.repeat(64)}` }
+const NAMED = { name: 'named', image: `registry.test/app@sha256:${'f'.repeat(64)}` }
 const IDENTITY = '/run/caisson/containers/c1/identity'
 const HOUR_MS = 3_600_000
 
@@ -277,6 +300,30 @@ test('a secret of the environment is fetched by the guest and set in the process
   const binary = setUp({ secrets: { 'default/key/token': 'a\0b' } })
   const refused = binary.containers.create(binary.request({ name: 'tokened', image: TOKENED }))
   await t.throwsAsync(refused, { code: 'ERR_SECRET_UNAVAILABLE' })
+})
+
+test('sealed secrets are unsealed into a variable and a file, and nothing of their text is left', async (t) => {
+  const secrets = {
+    [SEALING_KEY]: JSON.stringify(SEALING.publicKey.export({ format: 'jwk' })),
+    'default/key/token': 'T0KEN',
+    'default/key/file': 'FILE',
+  }
+  const { platform, containers, request } = setUp({ secrets })
+  const image = 'registry.test/app'
+  await containers.create(request({ name: 'sealing', image, env: [`TOKEN=${sealed('default/key/token')}`] }))
+  const config = new TextDecoder().decode(platform.content.get('/run/caisson/containers/c1/config.json'))
+  const spec = JSON.parse(config) as { process: { env: string[] } }
+  t.true(spec.process.env.includes('TOKEN=T0KEN'))
+  t.false(config.includes('sealed.'))
+  t.is(new TextDecoder().decode(platform.content.get('/run/caisson/containers/c1/secret-0')), 'FILE')
+})
+
+test('a sealed secret whose key the verifier has replaced starts nothing', async (t) => {
+  const other = generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ format: 'jwk' })
+  const { platform, containers, request } = setUp({ secrets: { [SEALING_KEY]: JSON.stringify(other) } })
+  const refused = containers.create(request({ name: 'sealing', image: 'registry.test/app' }))
+  await t.throwsAsync(refused, { code: 'ERR_SEALED_SECRET_SIGNATURE' })
+  t.false(platform.log.some((step) => step.startsWith('create')))
 })
 
 test('without a verifier there are no secrets, and no container that needs one', async (t) => {

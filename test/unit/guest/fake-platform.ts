@@ -5,6 +5,7 @@ import type {
   Clock,
   Files,
   InterfaceConfig,
+  LocalHandler,
   MountRequest,
   Platform,
   ProcessExit,
@@ -100,6 +101,9 @@ export class FakePlatform implements Platform {
   readonly execs: FakeProcess[] = []
   readonly codes: string[] = []
   readonly configured: InterfaceConfig[] = []
+  /** What answers on the loopback interface, by port; control groups of who calls, by the caller's port. */
+  readonly served: Map<number, LocalHandler> = new Map()
+  readonly peers: Map<number, readonly string[]> = new Map()
   poweredOff = false
   /** What programs print, by path. */
   readonly printed: ReadonlyMap<string, string> = new Map([['/indexer', '{"devices":[],"inodes":1}']])
@@ -184,6 +188,12 @@ export class FakePlatform implements Platform {
     loopbackUp: async () => this.#step('loopback'),
     setHostname: async (name) => this.#step(`hostname ${name}`),
     connectLocal: async () => streamPair()[0],
+    serveLocal: async (port, handle) => {
+      this.#step(`serve ${port}`)
+      this.served.set(port, handle)
+      return { close: async () => undefined }
+    },
+    localPeer: async (_port, clientPort) => this.peers.get(clientPort) ?? [],
     http: async () => ({
       request: async () => {
         throw new Error('no network')

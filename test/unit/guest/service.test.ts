@@ -127,11 +127,33 @@ test('on platform none the sandbox starts from its initdata alone, once', async 
   t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_AGENT_STAGE')
 })
 
+test('the endpoint is started for a policy that gives a container access, and for no other', async (t) => {
+  const plain = setUp(t)
+  await plain.client.unary(method.startSandbox, {})
+  t.deepEqual([...plain.platform.served.keys()], [])
+  const policyYaml = `${POLICY}    api: { token: true }\n`
+  const { client, platform } = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  await client.unary(method.startSandbox, {})
+  t.deepEqual([...platform.served.keys()], [8006])
+  const taken = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  taken.platform.failing = 'serve'
+  await refusal(t, taken.client.unary(method.startSandbox, {}))
+  t.is((await taken.client.unary(method.getStatus, {})).stage, Stage.FAILED)
+})
+
+test('a policy with a condition that nobody can judge fails the sandbox', async (t) => {
+  const policyYaml = `${POLICY}    conditions: [{ name: broken, require: '1 +' }]\n`
+  const { client } = setUp(t, { initdata: encodeInitdata({ ...INITDATA, policyYaml }) })
+  t.is(await refusal(t, client.unary(method.startSandbox, {})), 'ERR_POLICY_MALFORMED')
+})
+
 test('the verifier’s time becomes the guest’s', async (t) => {
   const signedTime = new Date(1_800_000_000_000)
   const verifier = {
     attest: async () => ({ token: '', expiresAt: signedTime, signedTime }),
     getResource: async () => new Uint8Array(),
+    token: async () => 'a.b.c',
+    evidence: async () => null,
     getCertificate: () => Promise.reject(new Error('never')),
   }
   const { client, platform } = setUp(t, { verifier })
@@ -143,6 +165,8 @@ test('a sandbox that the verifier refuses is failed for ever, and the host learn
   const verifier = {
     attest: () => Promise.reject(new UnverifiedError('ERR_TEST_REFUSED', 'PCR 4 is not what it should be')),
     getResource: async () => new Uint8Array(),
+    token: async () => 'a.b.c',
+    evidence: async () => null,
     getCertificate: () => Promise.reject(new Error('never')),
   }
   const { client, reasons, platform } = setUp(t, { verifier })
@@ -164,7 +188,7 @@ test('initdata that is malformed, or names no verifier where one is needed, fail
   const malformed = setUp(t, { initdata: new TextEncoder().encode('version = "9"') })
   t.is(await refusal(t, malformed.client.unary(method.startSandbox, {})), 'ERR_INITDATA_MALFORMED')
   const unused = () => Promise.reject(new Error('unused'))
-  const verifier = { attest: unused, getResource: unused, getCertificate: unused }
+  const verifier = { attest: unused, getResource: unused, getCertificate: unused, token: unused, evidence: unused }
   const unnamed = setUp(t, { verifier, initdata: encodeInitdata({ ...INITDATA, verifier: undefined }) })
   t.is(await refusal(t, unnamed.client.unary(method.startSandbox, {})), 'ERR_VERIFIER_MISSING')
 })
@@ -220,6 +244,8 @@ test('with a tenant key each refusal is handed out sealed to it, those from befo
   const verifier = {
     attest: () => Promise.reject(new UnverifiedError('ERR_TEST', secret)),
     getResource: () => Promise.reject(new Error('never')),
+    token: () => Promise.reject(new Error('never')),
+    evidence: () => Promise.reject(new Error('never')),
     getCertificate: () => Promise.reject(new Error('never')),
   }
   const initdata = encodeInitdata({ ...INITDATA, tenantKeyJwk: JSON.stringify(publicJwk) })

@@ -5,6 +5,9 @@ import { fitsSchema } from '../../fixtures/json-schema.ts'
 import { altered, refusesOrKeeps } from '../parser-property.ts'
 
 const SCHEMA = JSON.parse(readFileSync('docs/schemas/workload-policy.schema.json', 'utf8')) as Record<string, unknown>
+const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
+const VAULT = { version: '0.1.0', type: 'vault', provider: 'kbs', name: 'kbs:///a/b/c' }
+const SEALED = `sealed.${part({ alg: 'ES256', kid: 'kbs:///a/b/key' })}.${part(VAULT)}.${'A'.repeat(86)}`
 const CONTAINER = {
   name: 'web',
   image: `registry.test:5000/shop/web:1@sha256:${'a'.repeat(64)}`,
@@ -15,12 +18,17 @@ const CONTAINER = {
     C: { glob: 'x*' },
     D: { format: 'dns-name' },
     E: { secret: 'default/a/b' },
+    F: { sealed: 'default/a/key' },
   },
   serviceEnv: true,
   user: '1:2',
   workingDir: '/srv/x',
   mounts: [{ kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false }],
-  secrets: [{ resource: 'a/b/c', path: '/s', mode: '0400', uid: 1, gid: 2 }],
+  secrets: [
+    { resource: 'a/b/c', path: '/s', mode: '0400', uid: 1, gid: 2 },
+    { sealed: SEALED, key: 'a/b/key', path: '/t' },
+  ],
+  api: { resources: ['a/b/c'], token: true, evidence: false },
   identity: { path: '/run/identity', names: ['web.shop.example', 'web'], uid: 1, gid: 2 },
   readOnlyRoot: true,
   terminal: false,
@@ -31,6 +39,7 @@ const CONTAINER = {
   signals: [1],
   capabilities: ['KILL'],
   resources: { memory: { min: '1Mi', max: 1048576 }, cpu: { max: '500m' }, pids: { max: 7 } },
+  conditions: [{ name: 'mode', require: 'request.env.A == "x"', remedy: 'Set A.' }],
   role: 'init',
   requires: [],
   max: 2,
@@ -53,6 +62,15 @@ const REFUSED: readonly [string, object][] = [
   ['a path that is relative', { mounts: [{ kind: 'tmpfs', path: 'tmp' }] }],
   ['a mount of another kind', { mounts: [{ kind: 'hostPath', path: '/x' }] }],
   ['a secret without its path', { secrets: [{ resource: 'a/b/c' }] }],
+  [
+    'a secret that is sealed and named',
+    { secrets: [{ sealed: SEALED, key: 'a/b/key', resource: 'a/b/c', path: '/s' }] },
+  ],
+  ['a sealed secret without a key', { secrets: [{ sealed: SEALED, path: '/s' }] }],
+  ['a sealed secret that is none', { secrets: [{ sealed: 'sealed.', key: 'a/b/key', path: '/s' }] }],
+  ['an endpoint that grants nothing', { api: { token: false } }],
+  ['an endpoint that grants by pattern', { api: { resources: ['a/b/*'] } }],
+  ['a condition without a name', { conditions: [{ require: 'true' }] }],
   ['an identity without names', { identity: { path: '/i', names: [] } }],
   ['an identity with a wildcard', { identity: { path: '/i', names: ['*.shop.example'] } }],
   ['an identity that is an address', { identity: { path: '/i', names: ['10.0.0.1'] } }],

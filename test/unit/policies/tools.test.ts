@@ -50,6 +50,8 @@ steps:
   - port: 8080
   - { port: 22, denied: containers.*.ports }
   - { signal: { container: web, signal: 1 }, denied: containers.web.signals }
+  - { name: nothing to ask for, api: { container: web, resource: a/b/c }, denied: containers.web.api }
+  - { api: { container: web, call: token }, denied: containers.web.api }
   - removed: web
   - { name: nothing listens any more, port: 8080, denied: containers.*.ports }
 `
@@ -60,7 +62,7 @@ test('cases of requests are run in order against one policy, and each verdict co
     results.filter(({ ok }) => !ok),
     [],
   )
-  t.is(results.length, 11)
+  t.is(results.length, 13)
 })
 
 test('a case whose verdict is another one is told with line, expectation and reason', (t) => {
@@ -181,12 +183,31 @@ test('equal policies differ in nothing, and each widening is listed as newly all
     ['ports: [8080]', 'ports: [8080, 22]', 'containers.web.ports: 22'],
     ['exec: [["check"]]', 'exec: [["check"], ["sh"]]', 'containers.web.exec: ["sh"]'],
     ['ports:', 'logs: allow\n    ports:', 'containers.web.logs: output to the host'],
+    ['ports:', 'api: { resources: [a/b/c] }\n    ports:', 'containers.web.api.resources: a/b/c'],
+    ['ports:', 'api: { token: true }\n    ports:', 'containers.web.api.token: the attestation token'],
+    ['ports:', 'api: { evidence: true }\n    ports:', 'containers.web.api.evidence: evidence over data of its choice'],
+    [
+      'MODE: production',
+      'MODE: production, K: { sealed: a/b/k }',
+      'containers.web.env.K: only a sealed secret signed with the key a/b/k',
+    ],
     ['max: 64Mi', 'max: 128Mi', 'containers.web.resources.memory: any to 134217728 bytes'],
   ]
   for (const [from, to, allowed] of cases) {
-    t.deepEqual(diffPolicies(policy, parseWorkloadPolicy(POLICY.replace(from, to))).allowed, [allowed])
+    const more = to.includes('api:') ? ['containers.web.api: what kind of machine the guest is'] : []
+    t.deepEqual(diffPolicies(policy, parseWorkloadPolicy(POLICY.replace(from, to))).allowed, [allowed, ...more])
     t.true(diffPolicies(parseWorkloadPolicy(POLICY.replace(from, to)), policy).denied.includes(allowed))
   }
+})
+
+test('a condition that goes is told as newly allowed, one that comes as newly denied', (t) => {
+  const condition = 'containers.web.conditions: request.user == ""'
+  const without = parseWorkloadPolicy(POLICY)
+  const conditional = parseWorkloadPolicy(
+    POLICY.replace('ports:', `conditions: [{ name: user, require: 'request.user == ""' }]\n    ports:`),
+  )
+  t.deepEqual(diffPolicies(without, conditional), { allowed: [condition], denied: ['containers.web.conditions: none'] })
+  t.deepEqual(diffPolicies(conditional, without), { allowed: ['containers.web.conditions: none'], denied: [condition] })
 })
 
 test('check warns of doors, wide rules, contradictions and rules that nothing can meet, each with a remedy', (t) => {
@@ -204,6 +225,10 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
     'wide containers.web.env.LD_PRELOAD',
   ])
   t.deepEqual(change('ports:', 'capabilities: [SYS_ADMIN]\n    ports:'), ['wide containers.web.capabilities'])
+  t.deepEqual(change('ports: [8080]', 'api: { token: true }\n    capabilities: [NET_RAW]\n    ports: [8006]'), [
+    'wide containers.web.capabilities',
+    'contradictory containers.web.ports',
+  ])
   t.deepEqual(change('max: 64Mi', 'max: 64'), ['unreachable containers.web.resources.memory'])
   t.deepEqual(change('}]', '}, { kind: tmpfs, path: /data }]'), ['contradictory containers.web.mounts'])
   t.deepEqual(lint(`${POLICY}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`), [
