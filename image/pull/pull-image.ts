@@ -180,6 +180,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     return { layer, descriptor, diffId: parseDigest(config.diffIds[layer], `diff id ${layer}`) }
   })
   await checkRoom(jobs, options.store)
+  using buffers = new Buffers(BATCH_BYTES)
   const layers = await fetchLayers(jobs, options.parallelLayers ?? 2, abort, {
     registry,
     repository: reference,
@@ -188,13 +189,14 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     decryptionOf: options.decryptionOf,
     limits,
     budget: new TarBudget(limits.maxImageBytes),
-    buffers: new Buffers(BATCH_BYTES),
+    buffers,
     slots: new Slots(connections),
     connectionsPerLayer: connections,
     noProgressMs,
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
   })
+  buffers[Symbol.dispose]()
   const index = await indexLayers(layers, options, onProgress)
   return {
     reference,

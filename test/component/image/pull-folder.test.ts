@@ -12,7 +12,7 @@ import { listTree } from './fixtures/tree.ts'
 import { workspace } from './fixtures/workspace.ts'
 
 const run = promisify(execFile)
-const CAISSON = join(import.meta.dirname, '../../../cli/main.ts')
+const CAISSON = join(import.meta.dirname, '../../../cli/caisson.mjs')
 
 test.before(async () => {
   await buildNative({ only: ['shared', 'caisson-index'] })
