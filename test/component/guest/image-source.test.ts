@@ -110,12 +110,14 @@ test('images that no container uses go when room is needed; those in use stay', 
   t.is((await filesIn(scratch)).length, 3)
   release()
   t.is((await filesIn(scratch)).length, 3, 'what has room stays for the next one')
-  await images.pull(next, silent)
+  const other = await images.pull(next, silent)
   const kept = held.image.layers.map(({ tar }) => tar.path.slice(scratch.length + 1))
   t.is((await filesIn(scratch)).length, 3)
   t.true((await filesIn(scratch)).filter((name) => kept.includes(name)).length === 2)
   t.is(await asked(() => images.pull(used, silent)), 0)
-  t.is(await asked(() => t.throwsAsync(images.pull(idle, silent), { code: 'ERR_LAYER_DISK_FULL' })), 2)
+  other.release()
+  // Its configuration, and the layer that no other image has.
+  t.is(await asked(() => images.pull(idle, silent)), 2)
 })
 
 test('a layer that turns out larger than its room takes that of images nobody uses', async (t) => {
