@@ -18,8 +18,12 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
+<<<<<<< HEAD
 import { PodVolumes } from './pod-volumes.ts'
 import { ipcSysctls, preparePod } from './pod-settings.ts'
+=======
+import { pullEvents } from './pull-events.ts'
+>>>>>>> main
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -51,6 +55,9 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
+  const named = policy.containers.map(({ repository, digest }) => `${repository}@${digest}`)
+  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({

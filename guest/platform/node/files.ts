@@ -1,6 +1,10 @@
 /** `Files` on Node. */
 import { constants } from 'node:fs'
+<<<<<<< HEAD
 import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, symlink } from 'node:fs/promises'
+=======
+import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+>>>>>>> main
 import { readInRoot, SyscallError } from '#native/guest/index'
 import { UnavailableError } from '#protocol/errors'
 import type { Files } from '../platform.ts'
@@ -67,6 +71,14 @@ export const nodeFiles: Files = {
     await rm(fresh, { force: true })
     await symlink(target, fresh)
     await rename(fresh, path)
+  },
+
+  copyAttributes: async (from, to) => {
+    const { uid, gid, mode, atime, mtime } = await stat(from)
+    await chown(to, uid, gid)
+    // After the owner: changing that takes set-id bits away.
+    await chmod(to, mode & 0o7777)
+    await utimes(to, atime, mtime)
   },
 
   remove: (path) => rm(path, { recursive: true, force: true }),

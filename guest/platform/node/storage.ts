@@ -1,6 +1,10 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
+<<<<<<< HEAD
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
+=======
+import { statfs } from 'node:fs/promises'
+>>>>>>> main
 import {
   attachLoop,
   bindInRoot,
@@ -66,6 +70,10 @@ export function nodeStorage(files: Files): Storage {
       await device.sync()
     },
     closeMapped: removeMapped,
+    freeBytes: async (path) => {
+      const { bavail, bsize } = await statfs(path)
+      return bavail * bsize
+    },
     deviceSize: blockDeviceSize,
     findDisk: async (serial) => {
       for (const name of await files.list('/sys/block')) {

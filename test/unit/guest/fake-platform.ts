@@ -112,6 +112,8 @@ export class FakePlatform implements Platform {
   poweredOff = false
   /** What programs print, by path. */
   readonly printed: ReadonlyMap<string, string> = new Map([['/indexer', '{"devices":[],"inodes":1}']])
+  /** Of every file system. */
+  freeBytes = 1e9
   /** A step whose name starts so fails. */
   failing: string | undefined
   #pids = 100
@@ -130,8 +132,12 @@ export class FakePlatform implements Platform {
     },
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
+<<<<<<< HEAD
     own: async (path, mode) => this.#step(`own ${path} ${mode.toString(8)}`),
     link: async (path, target) => this.#step(`link ${path} ${target}`),
+=======
+    copyAttributes: async (from, to) => this.#step(`attributes ${from} ${to}`),
+>>>>>>> main
     remove: async (path) => {
       this.log.push(`remove ${path}`)
       for (const name of this.content.keys())
@@ -191,7 +197,12 @@ export class FakePlatform implements Platform {
     readDevice: async (_path, offset, length) => this.disk.slice(offset, offset + length),
     writeDevice: async (_path, offset, bytes) => this.disk.set(bytes, offset),
     closeMapped: async (name) => this.#step(`close ${name}`),
+<<<<<<< HEAD
     deviceSize: async () => this.disk.byteLength,
+=======
+    freeBytes: async () => this.freeBytes,
+    deviceSize: async () => 1,
+>>>>>>> main
     findDisk: async (serial) => `/dev/${serial}`,
   }
 
