@@ -18,12 +18,9 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
-<<<<<<< HEAD
-import { PodVolumes } from './pod-volumes.ts'
 import { ipcSysctls, preparePod } from './pod-settings.ts'
-=======
+import { PodVolumes } from './pod-volumes.ts'
 import { pullEvents } from './pull-events.ts'
->>>>>>> main
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'

@@ -26,11 +26,8 @@ import type { PodVolumes } from './pod-volumes.ts'
 import type { ResourceLimits } from './requests.ts'
 import { mountRootfs } from './rootfs.ts'
 import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
-<<<<<<< HEAD
 import type { SharedProcesses } from './shared-processes.ts'
-=======
 import type { ProgressListener } from './shared-progress.ts'
->>>>>>> main
 
 const CONTAINERS_DIR = '/run/caisson/containers'
 const TERMINATION_MESSAGE_FILE = 'message/text'
@@ -85,12 +82,8 @@ export class ContainerFactory {
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
     const { platform, pull, images, scratch, volumes, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
-<<<<<<< HEAD
-    const image = await pull(await this.#reference(admitted), input.onProgress)
-=======
-    const { image, release } = await pull(admitted.reference, input.onProgress)
+    const { image, release } = await pull(await this.#reference(admitted), input.onProgress)
     undo.defer(release)
->>>>>>> main
     await this.#measure(image, input)
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
     undo.defer(() => platform.files.remove(bundle))

@@ -146,7 +146,6 @@ export interface Storage {
   /** dm-crypt aes-xts-plain64 with a fresh random key that exists in this guest's kernel only. */
   openScratch(name: string, device: string): Promise<string>
   closeMapped(name: string): Promise<void>
-<<<<<<< HEAD
   /** dm-crypt aes-xts-plain64 with this key over `sectors` (of 512 bytes) from `offset` on; bytes but for the count. */
   openCrypt(
     name: string,
@@ -156,10 +155,8 @@ export interface Storage {
   readDevice(path: string, offset: number, length: number): Promise<Uint8Array>
   /** Resolves when the disk has them. */
   writeDevice(path: string, offset: number, bytes: Uint8Array): Promise<void>
-=======
   /** Of the file system that holds `path`: what can still be written, bytes. */
   freeBytes(path: string): Promise<number>
->>>>>>> main
   /** Bytes of a block device. */
   deviceSize(path: string): Promise<number>
   /** Block device whose virtio serial number is `serial` ("scratch"), or undefined. */

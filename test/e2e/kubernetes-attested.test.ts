@@ -80,7 +80,12 @@ containers:
     const file = tenant.path('disk')
     const disk = new PodFolder(containerd.path('kubelet'), 'uid-attested').disk(t, 'pv', file, 64 * 1024 * 1024)
     new PodFolder(containerd.path('kubelet'), 'uid-again').attach('pv', disk)
-    const device = { $typeName: 'runtime.v1.Device' as const, containerPath: '/dev/db', hostPath: disk, permissions: 'rwm' }
+    const device = {
+      $typeName: 'runtime.v1.Device' as const,
+      containerPath: '/dev/db',
+      hostPath: disk,
+      permissions: 'rwm',
+    }
     const keep = { command: ['/bin/sh', '-c', KEEP], devices: [device] }
     const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
     const web = await pod.run('web', image)

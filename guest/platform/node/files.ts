@@ -1,10 +1,18 @@
 /** `Files` on Node. */
 import { constants } from 'node:fs'
-<<<<<<< HEAD
-import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, symlink } from 'node:fs/promises'
-=======
-import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
->>>>>>> main
+import {
+  chmod,
+  chown,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+} from 'node:fs/promises'
 import { readInRoot, SyscallError } from '#native/guest/index'
 import { UnavailableError } from '#protocol/errors'
 import type { Files } from '../platform.ts'

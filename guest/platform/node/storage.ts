@@ -1,10 +1,6 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
-<<<<<<< HEAD
 import { constants } from 'node:fs'
-import { open } from 'node:fs/promises'
-=======
-import { statfs } from 'node:fs/promises'
->>>>>>> main
+import { open, statfs } from 'node:fs/promises'
 import {
   attachLoop,
   bindInRoot,

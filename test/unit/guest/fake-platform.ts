@@ -132,12 +132,9 @@ export class FakePlatform implements Platform {
     },
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
-<<<<<<< HEAD
     own: async (path, mode) => this.#step(`own ${path} ${mode.toString(8)}`),
     link: async (path, target) => this.#step(`link ${path} ${target}`),
-=======
     copyAttributes: async (from, to) => this.#step(`attributes ${from} ${to}`),
->>>>>>> main
     remove: async (path) => {
       this.log.push(`remove ${path}`)
       for (const name of this.content.keys())
@@ -197,12 +194,8 @@ export class FakePlatform implements Platform {
     readDevice: async (_path, offset, length) => this.disk.slice(offset, offset + length),
     writeDevice: async (_path, offset, bytes) => this.disk.set(bytes, offset),
     closeMapped: async (name) => this.#step(`close ${name}`),
-<<<<<<< HEAD
-    deviceSize: async () => this.disk.byteLength,
-=======
     freeBytes: async () => this.freeBytes,
-    deviceSize: async () => 1,
->>>>>>> main
+    deviceSize: async () => this.disk.byteLength,
     findDisk: async (serial) => `/dev/${serial}`,
   }
 
