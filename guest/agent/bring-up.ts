@@ -19,6 +19,7 @@ import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
 import { ipcSysctls, preparePod } from './pod-settings.ts'
+import { pullEvents } from './pull-events.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -50,6 +51,10 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
+  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
+  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const factory = new ContainerFactory({
     platform,

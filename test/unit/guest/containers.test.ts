@@ -79,7 +79,7 @@ function setUp(
     platform,
     pull: async () => {
       pulls++
-      return pulledImage()
+      return { image: pulledImage(), release: () => undefined }
     },
     measurement: options.measurement ?? { admit: async () => true },
     resource:
