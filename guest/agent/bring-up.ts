@@ -53,7 +53,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const named = policy.containers.map(({ repository, digest }) => `${repository}@${digest}`)
+  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
   void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })

@@ -30,7 +30,7 @@ test.serial(
     t.is((await first.status()).exitCode, 5)
     await kill(containerd, 'qemu')
     t.is((await second.exited()).exitCode, UNKNOWN_EXIT)
-    t.is((await pod.status())?.state, 1)
+    await pod.ended()
     await pod.remove()
     t.deepEqual(await leftoversAfter(containerd), [])
   },

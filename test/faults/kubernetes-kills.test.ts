@@ -44,8 +44,8 @@ for (const victim of MACHINE) {
 
   test.serial(`${victim} is killed while a pod pulls: the container is refused, and nothing is left`, async (t) => {
     t.timeout(TIMEOUT_MS)
-    const pod = await runPod()
     const go = cluster.holdNetwork()
+    const pod = await runPod()
     const starting = settle(run(pod, 'loop', LOOP))
     await guestAsked(t)
     await kill(cluster.containerd, victim)
@@ -83,11 +83,11 @@ for (const victim of MACHINE) {
 
 test.serial('the daemon is killed while a pod boots, pulls, runs and stops: the pod lives its life', async (t) => {
   t.timeout(TIMEOUT_MS)
+  const go = cluster.holdNetwork()
   const starting = runPod()
   await booting(t)
   await kill(cluster.containerd, 'daemon')
   const pod = await starting
-  const go = cluster.holdNetwork()
   const creating = run(pod, 'loop', LOOP)
   await guestAsked(t)
   await kill(cluster.containerd, 'daemon')
@@ -119,8 +119,8 @@ test.serial(
   async (t) => {
     t.timeout(TIMEOUT_MS)
     const { containerd } = cluster
-    const pod = await runPod()
     const go = cluster.holdNetwork()
+    const pod = await runPod()
     const creating = settle(run(pod, 'loop', LOOP))
     await guestAsked(t)
     await kill(containerd, 'containerd')
