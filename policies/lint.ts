@@ -122,10 +122,10 @@ function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
 
 /** What the host puts into volumes, the workload reads as if its owner had written it. */
 function hostContents({ volumes }: WorkloadPolicy): LintFinding[] {
-  return [...volumes.values()].flatMap((rule) => {
+  return [...volumes.values()].flatMap((rule): LintFinding[] => {
     if (rule.kind === 'block') {
       const message = 'the host reads and changes what is on this device'
-      return [{ kind: 'open', path: `volumes.${rule.name}`, message, remedy: 'Use the kind luks.' } as const]
+      return [{ kind: 'open', path: `volumes.${rule.name}`, message, remedy: 'Use the kind luks.' }]
     }
     if (!isContentRule(rule) || rule.digest !== undefined) return []
     const message = rule.mutable ? 'the host chooses its content, at any time' : 'the host chooses its content, once'
@@ -133,7 +133,7 @@ function hostContents({ volumes }: WorkloadPolicy): LintFinding[] {
       rule.kind === 'secret'
         ? 'Store it at the verifier, and list it under `secrets`.'
         : 'Bind it by a digest, or take nothing from it on trust.'
-    return [{ kind: 'wide', path: `volumes.${rule.name}`, message, remedy } as const]
+    return [{ kind: 'wide', path: `volumes.${rule.name}`, message, remedy }]
   })
 }
 

@@ -111,7 +111,7 @@ containers:
     t.is((await reader.exited()).exitCode, 0)
     t.deepEqual(reader.log().slice(0, 2), ['stdout F kept', `stdout F ${PLAINTEXT}`])
     await again.remove()
-    const bytes = readFileSync(file)
+    const bytes = readFileSync(disk)
     t.is(bytes.subarray(0, 6).toString('hex'), '4c554b53babe')
     t.false(bytes.includes(PLAINTEXT))
 

@@ -180,7 +180,7 @@ test.serial(
     const writes = await pod.run('disk', image, root)
     t.is((await writes.exited()).exitCode, 0)
     t.deepEqual(writes.log().slice(0, 2), ['stdout F block special file', 'stdout F no other'])
-    t.is(readFileSync(file).subarray(0, 15).toString(), 'from the guest\n')
+    t.is(readFileSync(disk).subarray(0, 15).toString(), 'from the guest\n')
     const foreign = [{ ...device, containerPath: '/dev/foreign', hostPath: '/dev/null' }]
     await t.throwsAsync(pod.run('plain', image, { ...command(LOOP), devices: foreign, attempt: 3 }), {
       message: /ERR_MOUNT_UNSUPPORTED: \/dev\/foreign is a device of the host/,

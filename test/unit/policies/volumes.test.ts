@@ -40,6 +40,7 @@ const request = (change: Partial<ContainerRequest>): ContainerRequest => ({
   mounts: [],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   ...change,
 })
