@@ -20,6 +20,7 @@ import {
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import type { ContainerRequest, ExecRequest } from './requests.ts'
+import type { AskedResources } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 /** The policy's view of a container that may be created. The host's words appear only where a rule allowed them. */
@@ -81,6 +82,7 @@ export class PolicyEngine {
       throw denied(`containers.${rule.name}.max`, `${rule.max} at the same time`, `container ${existing + 1}`)
     }
     this.#checkRequired(rule)
+    this.#checkOnce(rule)
     const args = checkArgs(rule, request.args)
     checkEnv(rule, request.env)
     checkEqual(`containers.${rule.name}.user`, rule.user ?? '', request.user, "the image's own user")
@@ -93,7 +95,7 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.terminal`, rule.terminal, request.terminal)
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const mounts = checkMounts(rule, request)
-    checkResources(rule, request)
+    checkResources(rule, request.resources)
     checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
@@ -126,6 +128,11 @@ export class PolicyEngine {
   /** Forgets a container that is gone, so that its place may be used again. */
   release(containerId: string): void {
     this.#containers.delete(containerId)
+  }
+
+  /** A change of limits of a container that is there. @param asked 0 leaves a limit as it is */
+  admitLimits(containerId: string, asked: AskedResources): void {
+    checkResources(this.#known(containerId), asked, 'unchanged')
   }
 
   /** A call of the loopback endpoint by a process of this container. */
@@ -208,6 +215,12 @@ export class PolicyEngine {
       `it after ${listText(rule.requires)}`,
       `it before ${listText(missing)} ${missing.length === 1 ? 'is' : 'are'} there`,
     )
+  }
+
+  /** What an init container prepared is not prepared again under those that rely on it. One that failed may be repeated. */
+  #checkOnce(rule: ContainerRule): void {
+    if (!this.#completed.has(rule.name)) return
+    throw denied(`containers.${rule.name}.role`, 'an init container until it has ended with 0', 'it again')
   }
 
   #isThere(name: string): boolean {

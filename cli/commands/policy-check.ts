@@ -4,7 +4,7 @@ import { describeSource } from '#policies/diff'
 import { lintPolicy } from '#policies/lint'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
-import { readUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyCheck: CommandSpec = {
   path: 'policy check',
@@ -15,7 +15,7 @@ export const policyCheck: CommandSpec = {
   options: { strict: { type: 'boolean', help: 'exit code 1 when there is a warning' } },
   examples: ['caisson policy check policy.yaml', 'caisson policy check policy.yaml --strict --json'],
   run: async (invocation) => {
-    const policy = parseWorkloadPolicy(readUserFile(invocation.operand(0), 'policy').toString('utf8'))
+    const policy = parseWorkloadPolicy(readPolicyFile(invocation.operand(0)))
     await loadConditions(policy)
     const warnings = lintPolicy(policy)
     const text = [

@@ -3,6 +3,7 @@ import { parseScenario, runScenario } from '#policies/scenario'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
 import { readUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyTest: CommandSpec = {
   path: 'policy test',
@@ -18,7 +19,7 @@ export const policyTest: CommandSpec = {
   ],
   run: async (invocation) => {
     const [policyFile = '', ...cases] = invocation.operands
-    const policy = parseWorkloadPolicy(readUserFile(policyFile, 'policy').toString('utf8'))
+    const policy = parseWorkloadPolicy(readPolicyFile(policyFile))
     const conditions = await loadConditions(policy)
     const results = cases.flatMap((file) =>
       runScenario(policy, parseScenario(readUserFile(file, 'cases').toString('utf8')), conditions).map((step) => ({

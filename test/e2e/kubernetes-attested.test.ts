@@ -1,13 +1,63 @@
-/** An attested pod through containerd: platform tpm, initdata from the pod's annotation, the tenant's own verifier. */
-import { writeFileSync } from 'node:fs'
+/** An attested pod through containerd: platform tpm, policy and initdata that `caisson policy generate` made of its YAML, the tenant's own verifier. */
+import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { gunzipSync } from 'node:zlib'
 import test from 'ava'
+import { parse } from 'yaml'
 import { writeImageLayout } from '#tools/nginx-image/layout'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
 import { startNetwork } from '../fixtures/kubernetes/network.ts'
-import { Tenant, VCPUS } from './fixtures/tenant.ts'
+import { IMAGE_POLICY, REGISTRY_NAME, Tenant, VCPUS, VERIFIER_NAME } from './fixtures/tenant.ts'
 
+const DEPLOYMENT = (repository: string): string => `# The shop.
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: shop }
+spec:
+  selector: { matchLabels: { app: shop } }
+  template:
+    metadata: { labels: { app: shop } }
+    spec:
+      automountServiceAccountToken: false
+      runtimeClassName: caisson
+      containers:
+        - name: web
+          image: ${repository}/web:1
+          env: [{ name: MODE, value: production }]
+          readinessProbe: { exec: { command: [/bin/sh, -c, exit 0] } }
+        - name: unsigned
+          image: ${repository}/unsigned:1
+`
+
+/** What a tenant does before the pod is applied: the policy from the YAML, and the initdata that the YAML then carries. */
+async function generated(tenant: Tenant, yaml: string): Promise<{ policy: string; initdata: Uint8Array }> {
+  writeFileSync(tenant.path('shop.yaml'), yaml)
+  const port = new URL(tenant.verifier.url).port
+  const ca = tenant.path('ca.pem')
+  const words = ['policy', 'generate', '-f', tenant.path('shop.yaml'), '--logs', '-o', tenant.path('policy.yaml')]
+  const registry = ['--ca', ca, '--add-host', `${REGISTRY_NAME}:127.0.0.1`]
+  const verifier = ['--verifier-url', `https://${VERIFIER_NAME}:${port}`, '--verifier-ca', ca]
+  const more = ['--registry-ca', ca, '--image-policy', IMAGE_POLICY, '--inject', tenant.path('injected.yaml')]
+  await promisify(execFile)(process.execPath, [MAIN, ...words, ...registry, ...verifier, ...more])
+  const injected = parse(readFileSync(tenant.path('injected.yaml'), 'utf8')) as Injected
+  const annotation = injected.spec.template.metadata.annotations['caisson.dev/initdata'] ?? ''
+  return {
+    policy: readFileSync(tenant.path('policy.yaml'), 'utf8'),
+    initdata: gunzipSync(Buffer.from(annotation, 'base64')),
+  }
+}
+
+interface Injected {
+  readonly spec: {
+    readonly template: { readonly metadata: { readonly annotations: Readonly<Record<string, string>> } }
+  }
+}
+
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 const SERVE = 'echo served; while :; do sleep 1; done'
 
 test.serial('a pod of platform tpm attests, and what it was not registered for is refused', async (t) => {
@@ -20,20 +70,10 @@ test.serial('a pod of platform tpm attests, and what it was not registered for i
   const image = await tenant.push(layout('web'), 'team/web', tenant.signingKey.privatePem)
   const unsigned = await tenant.push(layout('unsigned'), 'team/unsigned', undefined)
   const pause = await tenant.push(layout('pause'), 'pause', undefined)
-  const policy = `
-apiVersion: caisson/v1
-kind: WorkloadPolicy
-containers:
-  - name: web
-    image: ${image}
-    logs: allow
-  - name: unsigned
-    image: ${unsigned}
-`
-  const initdata = tenant.initdata(policy)
+  writeFileSync(tenant.path('ca.pem'), tenant.ca.certificatePem)
+  const { policy, initdata } = await generated(tenant, DEPLOYMENT(tenant.repository('team')))
   await tenant.expect(initdata)
   const ports = [tenant.registryHost, new URL(tenant.verifier.url).host].map((host) => Number(host.split(':').at(-1)))
-  writeFileSync(tenant.path('ca.pem'), tenant.ca.certificatePem)
   const { namespace } = await startNetwork(t, { folder: tenant.directory, ports })
   const containerd = await TestContainerd.start(t, {
     folder: tenant.path('c'),
@@ -52,8 +92,13 @@ containers:
     memoryLimitInBytes: 512n * 1024n * 1024n,
   }
   const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
-  const web = await pod.run('web', image)
+  const env = [{ key: 'MODE', value: 'production' }]
+  const code = /ERR_POLICY_DENIED.*[0-9a-f]{16}/
+  await t.throwsAsync(pod.run('web', image, { args: ['sh'] }), { message: code }, 'what the YAML does not say')
+  await t.throwsAsync(pod.run('web', image, { attempt: 1, envs: [{ key: 'MODE', value: 'debug' }] }), { message: code })
+  const web = await pod.run('web', image, { attempt: 2, envs: env })
   await web.logged(/served/)
+  t.is((await web.exec(['/bin/sh', '-c', 'exit 0'])).exitCode, 0, 'its probe')
   await t.throwsAsync(pod.run('unsigned', unsigned), { message: /ERR_IMAGE_UNSIGNED/ })
   await pod.remove()
 

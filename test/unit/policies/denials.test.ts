@@ -33,9 +33,10 @@ containers:
   - { name: job, image: "r.test/job@${DIGEST}", args: [run, --once], user: "33", workingDir: /srv, requires: [web] }
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
+  - { name: setup, image: "r.test/setup@${DIGEST}", role: init }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 26
+const PLACES = 27
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -85,17 +86,17 @@ const OF_THE_FIRST: readonly Denial[] = [
   {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, twin, other-twin; asked: "db"',
+    message: 'containers.name: the policy allows web, job, twin, other-twin, setup; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',
@@ -239,6 +240,25 @@ const WHILE_ONE_RUNS: readonly Denial[] = [
       return job({})(engine)
     },
     message: 'containers.job.requires: the policy allows it after web; asked: "it before web is there"',
+  },
+  {
+    title: 'an init container that has done its work',
+    asked: (engine) => {
+      const setup = create({ containerId: 'setup', name: 'setup', image: 'r.test/setup', env: [] })
+      setup(engine)
+      engine.ended('setup', 1)
+      engine.release('setup')
+      setup(engine)
+      engine.ended('setup', 0)
+      engine.release('setup')
+      return setup(engine)
+    },
+    message: 'containers.setup.role: the policy allows an init container until it has ended with 0; asked: "it again"',
+  },
+  {
+    title: 'a change of limits beyond the range',
+    asked: (engine) => engine.admitLimits('web', { memoryBytes: 2 ** 27, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }),
+    message: 'containers.web.resources.memory: the policy allows at most 67108864 bytes; asked: "134217728 bytes"',
   },
   {
     title: 'another command',
