@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier]: prints each figure beside its
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|policy|pull|shim|verifier]: prints each figure beside its
  * peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -45,6 +45,12 @@ if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)
   print(boot)
   write('boot.json', boot)
+}
+if (wanted('encrypted')) {
+  const { benchEncryptedPull, printEncryptedPull } = await import('./pull/encrypted.ts')
+  const encrypted = await benchEncryptedPull(rounds, say)
+  printEncryptedPull(encrypted)
+  write('encrypted.json', encrypted)
 }
 if (wanted('pull')) {
   const { benchPull } = await import('./pull/main.ts')
