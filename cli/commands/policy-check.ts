@@ -20,7 +20,10 @@ export const policyCheck: CommandSpec = {
     const warnings = lintPolicy(policy)
     const text = [
       ...policy.containers.flatMap(describe),
-      ...warnings.map(({ kind, path, message, remedy }) => `warning: ${path}: ${message} (${kind}). ${remedy}`),
+      ...warnings.map(
+        ({ kind, path, message, remedy }) =>
+          `${invocation.out.paint('yellow', 'warning')}: ${path}: ${message} (${kind}). ${remedy}`,
+      ),
     ].join('\n')
     const containers = policy.containers.map((rule) => ({ ...rule, env: Object.fromEntries(rule.env) }))
     invocation.out.result({ containers, warnings }, text)

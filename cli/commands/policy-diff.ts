@@ -16,8 +16,12 @@ export const policyDiff: CommandSpec = {
     const [before = '', after = ''] = invocation.operands
     const policyOf = (file: string) => parseWorkloadPolicy(readPolicyFile(file))
     const difference = diffPolicies(policyOf(before), policyOf(after))
-    const lines = [...difference.allowed.map((item) => `+ ${item}`), ...difference.denied.map((item) => `- ${item}`)]
-    invocation.out.result(difference, lines.length === 0 ? 'the policies allow the same' : lines.join('\n'))
+    const { out } = invocation
+    const lines = [
+      ...difference.allowed.map((item) => out.paint('green', `+ ${item}`)),
+      ...difference.denied.map((item) => out.paint('red', `- ${item}`)),
+    ]
+    out.result(difference, lines.length === 0 ? 'the policies allow the same' : lines.join('\n'))
     return difference.allowed.length === 0 ? 0 : 1
   },
 }

@@ -48,8 +48,8 @@ export const policyExplain: CommandSpec = {
     if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
     const lines = denials.flatMap(({ field, allowed, asked }) => [
       field,
-      `  allowed  ${allowed}`,
-      `  asked    ${asked}`,
+      `  allowed  ${invocation.out.paint('green', allowed)}`,
+      `  asked    ${invocation.out.paint('red', asked)}`,
     ])
     const remedy =
       patched === undefined

@@ -27,19 +27,20 @@ export const policyTest: CommandSpec = {
         ...step,
       })),
     )
+    const { out } = invocation
     const failed = results.filter(({ ok }) => !ok)
     const lines = results.flatMap(({ ok, name, file, line, expected, found, reason }) =>
       ok
-        ? [`ok      ${name}`]
+        ? [`${out.paint('green', 'ok')}      ${name}`]
         : [
-            `FAILED  ${name} (${file}:${line})`,
+            `${out.paint('red', 'FAILED')}  ${name} (${file}:${line})`,
             `        expected ${expected}`,
             `        found    ${found}`,
             ...(reason === undefined ? [] : [`        ${reason}`]),
           ],
     )
     const summary = `${results.length - failed.length} of ${results.length} as expected`
-    invocation.out.result(
+    out.result(
       { passed: results.length - failed.length, failed: failed.length, results },
       [...lines, summary].join('\n'),
     )

@@ -311,7 +311,7 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
 }
 
 function isDenied(error: unknown): boolean {
-  return error instanceof GuestRefusalError && error.kind === 'denied'
+  return error instanceof GuestRefusalError && error.code === 'ERR_POLICY_DENIED'
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -56,7 +56,7 @@ class Gpg {
       critical: {
         type: 'atomic container signature',
         image: { 'docker-manifest-digest': digest },
-        identity: { 'docker-reference': repository },
+        identity: { 'docker-reference': `${repository}:1` },
       },
       optional: {},
     }
