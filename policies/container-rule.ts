@@ -4,6 +4,7 @@ import { parseSealedSecret } from '#protocol/sealed-secret'
 import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
 import type { PolicyNode } from './document.ts'
+import { type EgressRule, readEgress } from './egress-rule.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
@@ -60,6 +61,8 @@ export interface ContainerRule {
   readonly logs: boolean
   readonly exec: readonly (readonly string[])[]
   readonly ports: readonly number[]
+  /** Whom it may connect to besides the containers of its pod; undefined: anybody. */
+  readonly egress: readonly EgressRule[] | undefined
   /** Signals the host may send besides TERM, KILL and the image's stop signal. */
   readonly signals: readonly number[]
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
@@ -112,6 +115,7 @@ const CONTAINER_KEYS = [
   'logs',
   'exec',
   'ports',
+  'egress',
   'signals',
   'capabilities',
   'resources',
@@ -138,6 +142,7 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
       'Pin the digest: `caisson image inspect REF` prints it.',
     )
   }
+  const capabilities = readCapabilities(fields.get('capabilities'))
   return {
     name,
     repository,
@@ -157,18 +162,20 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     logs: fields.get('logs')?.oneOf(['none', 'allow']) === 'allow',
     exec: listOf(fields.get('exec'), (item) => nonEmpty(item, strings(item))),
     ports: listOf(fields.get('ports'), (item) => item.integer(1, 65535)),
+    egress: readEgress(fields.get('egress'), capabilities),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
-    capabilities: fields.has('capabilities')
-      ? listOf(fields.get('capabilities'), (item) =>
-          matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'),
-        )
-      : DEFAULT_CAPABILITIES,
+    capabilities,
     resources: parseResourceRule(fields.get('resources')),
     conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
     requires: listOf(fields.get('requires'), (item) => matching(item, NAME, 'must be the name of a container')),
     max: fields.get('max')?.integer(1, 1024) ?? 1,
   }
+}
+
+function readCapabilities(node: PolicyNode | undefined): readonly string[] {
+  if (node === undefined) return DEFAULT_CAPABILITIES
+  return listOf(node, (item) => matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'))
 }
 
 function parseArgs(node: PolicyNode | undefined): ArgsRule {

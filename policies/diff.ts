@@ -3,6 +3,7 @@
  * has and the other has not is the difference, whatever the text looks like.
  */
 import type { ContainerRule, SecretSource } from './container-rule.ts'
+import { describeEgress } from './egress-rule.ts'
 import { describeEnvRule } from './env-rule.ts'
 import type { IdentityRule } from './identity-rule.ts'
 import type { Range } from './resource-rule.ts'
@@ -24,7 +25,12 @@ export function diffPolicies(before: WorkloadPolicy, after: WorkloadPolicy): Pol
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
-  return new Set([`imagePolicy: ${image}`, ...policy.containers.flatMap(containerPermissions)])
+  const dns = policy.dns?.map(({ text }) => text) ?? ['any name server']
+  return new Set([
+    `imagePolicy: ${image}`,
+    ...dns.map((text) => `dns: ${text}`),
+    ...policy.containers.flatMap(containerPermissions),
+  ])
 }
 
 function containerPermissions(rule: ContainerRule): string[] {
@@ -64,6 +70,7 @@ function containerPermissions(rule: ContainerRule): string[] {
       rule.exec.map((args) => JSON.stringify(args)),
     ),
     ...each('ports', rule.ports.map(String)),
+    ...each('egress', rule.egress?.map(describeEgress) ?? ['anywhere']),
     ...each('signals', rule.signals.map(String)),
     ...each('capabilities', rule.capabilities),
     permission('resources.memory', describe(rule.resources.memory, ' bytes')),

@@ -19,6 +19,7 @@ import {
 } from './container-checks.ts'
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
+import { networkHolds } from './network-address.ts'
 import type { ContainerRequest, ExecRequest } from './requests.ts'
 import type { AskedResources } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
@@ -68,6 +69,14 @@ export class PolicyEngine {
   /** Some container may use the loopback endpoint. */
   get hasApi(): boolean {
     return this.#policy.containers.some(({ api }) => api !== undefined)
+  }
+
+  /** The name servers that containers will ask. */
+  admitNameServers(addresses: readonly string[]): void {
+    const { dns } = this.#policy
+    if (dns === undefined) return
+    const other = addresses.find((address) => !dns.some(({ network }) => networkHolds(network, address)))
+    if (other !== undefined) throw denied('dns', listText(dns.map(({ text }) => text)), other)
   }
 
   /** Admits one container and counts it; `release` takes it back when it is gone or could not be created. */

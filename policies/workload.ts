@@ -6,9 +6,12 @@
  */
 import { bounded, type ContainerRule, readContainerRule, requiredField } from './container-rule.ts'
 import { parsePolicyDocument } from './document.ts'
+import { type NameServerRule, readNameServers } from './egress-rule.ts'
 
 export interface WorkloadPolicy {
   readonly containers: readonly ContainerRule[]
+  /** Of the name servers that the host may name; undefined: any. */
+  readonly dns: readonly NameServerRule[] | undefined
   /** containers-policy.json as data; absent: fetched from the verifier (initdata's `image_security_policy_uri`). */
   readonly imagePolicy: unknown
 }
@@ -18,7 +21,7 @@ const MAX_CONTAINERS = 64
 /** Throws `MalformedError` with the code `ERR_POLICY_MALFORMED`, naming path and line. */
 export function parseWorkloadPolicy(text: string): WorkloadPolicy {
   const root = parsePolicyDocument(text)
-  const fields = root.fields(['apiVersion', 'kind', 'containers', 'imagePolicy'])
+  const fields = root.fields(['apiVersion', 'kind', 'containers', 'dns', 'imagePolicy'])
   requiredField(fields, 'apiVersion', root).oneOf(['caisson/v1'])
   requiredField(fields, 'kind', root).oneOf(['WorkloadPolicy'])
   const list = requiredField(fields, 'containers', root)
@@ -32,7 +35,7 @@ export function parseWorkloadPolicy(text: string): WorkloadPolicy {
     names.add(container.name)
   })
   checkRequires(containers, (index, problem) => (items[index] ?? list).fail(problem))
-  return { containers, imagePolicy: fields.get('imagePolicy')?.json() }
+  return { containers, dns: readNameServers(fields.get('dns')), imagePolicy: fields.get('imagePolicy')?.json() }
 }
 
 /** Names must exist, and waiting must end: a circle of requirements would admit none of its containers. */

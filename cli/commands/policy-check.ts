@@ -1,6 +1,7 @@
 import { loadConditions } from '#policies/container-conditions'
 import type { ContainerRule } from '#policies/container-rule'
 import { describeSource } from '#policies/diff'
+import { describeEgress } from '#policies/egress-rule'
 import { lintPolicy } from '#policies/lint'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
@@ -42,6 +43,7 @@ function describe(rule: ContainerRule): string[] {
     `  identity  ${rule.identity === undefined ? 'none' : `${rule.identity.names.join(', ')} at ${rule.identity.path}`}`,
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
+    `  egress    ${rule.egress === undefined ? 'anywhere' : rule.egress.map(describeEgress).join('; ') || 'nowhere'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
     `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
   ]

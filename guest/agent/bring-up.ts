@@ -35,6 +35,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
+  engine.admitNameServers(request.nameservers)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)

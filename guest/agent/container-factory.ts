@@ -4,6 +4,7 @@
  */
 import type { PullProgress } from '#image/pull/progress'
 import type { PulledImage } from '#image/pull/pull-image'
+import type { ContainerRule } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
@@ -84,7 +85,15 @@ export class ContainerFactory {
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
+    await this.#confine(admitted.rule, cgroupPath)
     return { image, cgroupPath, firstProcess: buildProcess(base), running }
+  }
+
+  /** Its first process waits to be started. Loaded for containers that are held to something. */
+  async #confine({ egress }: ContainerRule, cgroupPath: string): Promise<void> {
+    if (egress === undefined) return
+    const { egressPrograms } = await import('./egress-program.ts')
+    await this.#options.platform.network.confine(cgroupPath, egressPrograms(egress))
   }
 
   async #measure(image: PulledImage, { admitted, onMeasured }: CreateInput): Promise<void> {

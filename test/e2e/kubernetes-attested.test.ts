@@ -4,10 +4,12 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { parse } from 'yaml'
 import { writeImageLayout } from '#tools/nginx-image/layout'
 import { shellLayers } from '../component/guest/shell-image.ts'
+import { KeyValueSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
 import { startNetwork } from '../fixtures/kubernetes/network.ts'
@@ -92,11 +94,11 @@ test.serial('a pod of platform tpm attests, and what it was not registered for i
     memoryLimitInBytes: 512n * 1024n * 1024n,
   }
   const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
-  const env = [{ key: 'MODE', value: 'production' }]
+  const envs = (value: string) => [create(KeyValueSchema, { key: 'MODE', value })]
   const code = /ERR_POLICY_DENIED.*[0-9a-f]{16}/
   await t.throwsAsync(pod.run('web', image, { args: ['sh'] }), { message: code }, 'what the YAML does not say')
-  await t.throwsAsync(pod.run('web', image, { attempt: 1, envs: [{ key: 'MODE', value: 'debug' }] }), { message: code })
-  const web = await pod.run('web', image, { attempt: 2, envs: env })
+  await t.throwsAsync(pod.run('web', image, { attempt: 1, envs: envs('debug') }), { message: code })
+  const web = await pod.run('web', image, { attempt: 2, envs: envs('production') })
   await web.logged(/served/)
   t.is((await web.exec(['/bin/sh', '-c', 'exit 0'])).exitCode, 0, 'its probe')
   await t.throwsAsync(pod.run('unsigned', unsigned), { message: /ERR_IMAGE_UNSIGNED/ })
@@ -104,6 +106,6 @@ test.serial('a pod of platform tpm attests, and what it was not registered for i
 
   const other = tenant.initdata(policy.replace('logs: allow', 'logs: none'))
   await t.throwsAsync(kubelet.runPod({ name: 'other', initdata: other, linux: { resources } }), {
-    message: /ERR_VERIFIER_REFUSED/,
+    message: /ERR_PCR_MISMATCH/,
   })
 })

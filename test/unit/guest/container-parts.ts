@@ -56,6 +56,7 @@ export function admittedContainer(
       logs: true,
       exec: [],
       ports: [],
+      egress: undefined,
       signals: [],
       capabilities: ['KILL'],
       serviceEnv: false,

@@ -11,6 +11,7 @@ const DIGEST = `sha256:${'ab'.repeat(32)}`
 const POLICY = parseWorkloadPolicy(`
 apiVersion: caisson/v1
 kind: WorkloadPolicy
+dns: [10.96.0.0/16, "fd00::10"]
 containers:
   - name: web
     image: r.test/web@${DIGEST}
@@ -36,7 +37,7 @@ containers:
   - { name: setup, image: "r.test/setup@${DIGEST}", role: init }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 27
+const PLACES = 28
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -83,6 +84,11 @@ interface Denial {
 
 /** Of a request to create the first container. */
 const OF_THE_FIRST: readonly Denial[] = [
+  {
+    title: 'another name server',
+    asked: (engine) => engine.admitNameServers(['10.96.0.10', 'fd00:0::10', '8.8.8.8']),
+    message: 'dns: the policy allows 10.96.0.0/16, fd00::10; asked: "8.8.8.8"',
+  },
   {
     title: 'an unknown name',
     asked: create({ name: 'db' }),

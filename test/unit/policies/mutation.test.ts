@@ -18,6 +18,7 @@ const SEALED = `sealed.${part({ alg: 'ES256', kid: 'kbs:///a/b/key' })}.${part(V
 /** What the generator does not write, so that every key of the language is changed as well. */
 const BY_HAND = `apiVersion: caisson/v1
 kind: WorkloadPolicy
+dns: [10.96.0.10]
 containers:
   - name: web
     image: registry.test:5000/shop/web@${DIGEST}
@@ -44,6 +45,7 @@ containers:
     logs: allow
     exec: [[x, y], [z]]
     ports: [80, 8080]
+    egress: [10.0.0.0/8, { to: "fd00::/8", ports: [443, 53] }]
     signals: [1]
     capabilities: [KILL, CHOWN]
     resources: { memory: { min: 1Mi, max: 2Gi }, cpu: { max: 500m }, pids: { max: 7 } }
@@ -109,6 +111,7 @@ function decisions({ containers, ...rest }: WorkloadPolicy): unknown {
       api: rule.api === undefined ? undefined : { ...rule.api, resources: each(rule.api.resources) },
       exec: each(rule.exec),
       ports: each(rule.ports),
+      egress: rule.egress === undefined ? 'anywhere' : each(rule.egress.map(({ to, ports }) => [to, each(ports)])),
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
       requires: each(rule.requires),
