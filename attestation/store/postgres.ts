@@ -10,10 +10,28 @@ import { POSTGRES_STEPS, SCHEMA_VERSION } from './schema.ts'
 
 /** Names the lock among those of other users of the database; any fixed number does. */
 const LOCK = 0x63616973
-/** How long a statement, or the wait for the lock, may take, milliseconds. */
+/** How long a statement may take, milliseconds. */
 const STATEMENT_TIMEOUT_MS = 5_000
-const CONNECT_TIMEOUT_MS = 5_000
+/** A replica that stopped in the middle of a transaction loses the lock after this long, milliseconds. */
+const STALLED_HOLDER_MS = 10_000
+/**
+ * How long a transaction waits for its turn, milliseconds: longer than a stalled holder keeps the others waiting, and
+ * shorter than guests wait for an answer.
+ */
+const LOCK_TIMEOUT_MS = 20_000
+/** Until a connection is there, be it new or given back by a transaction that waited for its turn, milliseconds. */
+const CONNECT_TIMEOUT_MS = LOCK_TIMEOUT_MS
+/** How much longer than the server's own limit we wait: a dead connection is noticed, a slow statement reported as such. */
+const SILENCE_MS = 5_000
 const MAX_CONNECTIONS = 8
+/** One message, so that a transaction costs one round trip before its first statement. Limits count for each statement. */
+const BEGIN = [
+  'BEGIN',
+  `SET LOCAL statement_timeout = ${LOCK_TIMEOUT_MS}`,
+  `SELECT pg_advisory_xact_lock(${LOCK})`,
+  `SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
+].join('; ')
+const WAITING_BEGIN = { text: BEGIN, query_timeout: LOCK_TIMEOUT_MS + SILENCE_MS }
 
 /** bigint columns hold times and counts, which fit a number. */
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
@@ -35,9 +53,8 @@ export class PostgresDatabase implements Database {
       max: MAX_CONNECTIONS,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       statement_timeout: STATEMENT_TIMEOUT_MS,
-      // Longer than the server's own limit, so that a dead connection is noticed and a slow statement is reported as such.
-      query_timeout: 2 * STATEMENT_TIMEOUT_MS,
-      idle_in_transaction_session_timeout: 2 * STATEMENT_TIMEOUT_MS,
+      query_timeout: STATEMENT_TIMEOUT_MS + SILENCE_MS,
+      idle_in_transaction_session_timeout: STALLED_HOLDER_MS,
       keepAlive: true,
     })
     // A connection that breaks, idle or in use, fails the statement that is on it or is replaced when needed next; the
@@ -63,8 +80,7 @@ export class PostgresDatabase implements Database {
     let broken = false
     try {
       const sql = new PostgresStatements(client)
-      await guard(() => client.query('BEGIN'))
-      await sql.run('SELECT pg_advisory_xact_lock(?)', LOCK)
+      await guard(() => client.query(WAITING_BEGIN))
       const result = await work(sql)
       await guard(() => client.query('COMMIT'))
       return result

@@ -49,7 +49,10 @@ export interface RunningListener {
 const MAX_HEADER_BYTES = 64 * 1024
 const HEADERS_TIMEOUT_MS = 10_000
 const TLS_HANDSHAKE_TIMEOUT_MS = 10_000
+/** How long clients are told that an idle connection stays open. */
 const KEEP_ALIVE_MS = 5_000
+/** It stays open this much longer: a request that is on its way when the time is over must not be lost. */
+const KEEP_ALIVE_BUFFER_MS = 15_000
 const IDLE_TIMEOUT_MS = 30_000
 const CLOSE_GRACE_MS = 5_000
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost'])
@@ -90,6 +93,7 @@ function createServer(options: ListenOptions): Server {
     requestTimeout, // a body that trickles in ends here
     connectionsCheckingInterval: 1_000,
     keepAliveTimeout: KEEP_ALIVE_MS,
+    keepAliveTimeoutBuffer: KEEP_ALIVE_BUFFER_MS,
   }
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     void serve(request, response, { ...options, isClosing: () => !server.listening })

@@ -45,6 +45,8 @@ export interface VerifierConfig {
   readonly tpmIntermediates?: readonly string[]
   /** Whom to ask for collateral of SNP and TDX. Default: nobody; evidence brings it, or it is imported. */
   readonly collateralEndpoints?: Endpoints
+  /** A question to them, with its answer, milliseconds. Default 10000. */
+  readonly collateralTimeoutMs?: number
   /** PEM of roots besides AMD's and Intel's whose collateral is kept. */
   readonly trustedCollateralRoots?: readonly string[]
   /** `iss` of the default tenant's tokens, and how those of other tenants begin. Default "caisson-verifier". */
@@ -108,7 +110,7 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     const answers = new AnswerStore(database)
     const collateral = new CollateralService({
       store: answers,
-      client: config.collateralEndpoints === undefined ? undefined : new VendorClient({ now }),
+      client: config.collateralEndpoints === undefined ? undefined : vendorClient(config, now),
       ...(config.collateralEndpoints === undefined ? {} : { endpoints: config.collateralEndpoints }),
       anchors: (config.trustedCollateralRoots ?? []).map((pem) => parseCertificate(pem)),
       now,
@@ -159,6 +161,10 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     await database[Symbol.asyncDispose]()
     throw error
   }
+}
+
+function vendorClient({ collateralTimeoutMs }: VerifierConfig, now: () => Date): VendorClient {
+  return new VendorClient({ now, ...(collateralTimeoutMs === undefined ? {} : { timeoutMs: collateralTimeoutMs }) })
 }
 
 /** By the form of the address. @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION */

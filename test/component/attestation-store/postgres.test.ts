@@ -33,15 +33,18 @@ function nth<T>(list: readonly T[], index: number): T {
   return item
 }
 
-test('replicas that start together on an empty PostgreSQL database make its tables and its first key once', async (t) => {
-  const databases = await replicasOf(t, await startPostgres(t))
-  const sealings = await Promise.all(databases.map((database) => Sealing.open(database, KEY, new Date(0))))
-  const sealed = nth(sealings, 0).seal(Buffer.from('x'), 'place')
-  for (const sealing of sealings) t.is(Buffer.from(sealing.open(sealed, 'place')).toString(), 'x')
-  t.is((await nth(databases, 0).all('SELECT id FROM data_keys')).length, 1)
-})
+test.serial(
+  'replicas that start together on an empty PostgreSQL database make its tables and its first key once',
+  async (t) => {
+    const databases = await replicasOf(t, await startPostgres(t))
+    const sealings = await Promise.all(databases.map((database) => Sealing.open(database, KEY, new Date(0))))
+    const sealed = nth(sealings, 0).seal(Buffer.from('x'), 'place')
+    for (const sealing of sealings) t.is(Buffer.from(sealing.open(sealed, 'place')).toString(), 'x')
+    t.is((await nth(databases, 0).all('SELECT id FROM data_keys')).length, 1)
+  },
+)
 
-test('everything that the verifier keeps is kept by PostgreSQL, too', async (t) => {
+test.serial('everything that the verifier keeps is kept by PostgreSQL, too', async (t) => {
   const server = await startPostgres(t)
   const database = nth(await replicasOf(t, server), 0)
   const resources = await resourcesOf(database)
@@ -78,7 +81,7 @@ test('everything that the verifier keeps is kept by PostgreSQL, too', async (t) 
   t.true(await database.transaction((sql) => tenants.remove(sql, 'shop')))
 })
 
-test('of many replicas that spend one challenge at once, exactly one does', async (t) => {
+test.serial('of many replicas that spend one challenge at once, exactly one does', async (t) => {
   const databases = await replicasOf(t, await startPostgres(t))
   const spend = (database: Database) =>
     database.transaction((sql) => new SpentChallenges(database).spend(sql, 'c', 9_000_000_000_000, new Date(1)))
@@ -86,7 +89,7 @@ test('of many replicas that spend one challenge at once, exactly one does', asyn
   t.is(results.filter(({ status }) => status === 'fulfilled').length, 1)
 })
 
-test('of many guests that ask all replicas for a one-time secret at once, exactly one gets it', async (t) => {
+test.serial('of many guests that ask all replicas for a one-time secret at once, exactly one gets it', async (t) => {
   const databases = await replicasOf(t, await startPostgres(t))
   const stores = await Promise.all(databases.map(resourcesOf))
   const terms = { condition: { kind: 'attested' }, maxHolders: 1 } as const
@@ -104,7 +107,7 @@ test('of many guests that ask all replicas for a one-time secret at once, exactl
   t.is(results.filter(({ status }) => status === 'fulfilled').length, 1)
 })
 
-test('replicas that write the audit log at once write one log, whose proofs hold', async (t) => {
+test.serial('replicas that write the audit log at once write one log, whose proofs hold', async (t) => {
   const databases = await replicasOf(t, await startPostgres(t))
   const logs = databases.map((database) => new AuditLog(database, 'default'))
   const entry = (subject: string) =>
@@ -124,7 +127,24 @@ test('replicas that write the audit log at once write one log, whose proofs hold
   t.is((await verifyAuditLog(source, checkpoint)).size, 33)
 })
 
-test('replicas that find a signing key too old at once agree on its successor', async (t) => {
+test.serial('a replica waits for its turn longer than a statement may take', async (t) => {
+  const databases = await replicasOf(t, await startPostgres(t))
+  const order: string[] = []
+  const started = Promise.withResolvers<void>()
+  const slow = nth(databases, 0).transaction(async (sql) => {
+    started.resolve()
+    for (let second = 0; second < 7; second++) await sql.get('SELECT 1 AS one FROM pg_sleep(1)')
+    order.push('slow')
+  })
+  await started.promise
+  const next = nth(databases, 1).transaction(async () => {
+    order.push('next')
+  })
+  await Promise.all([slow, next])
+  t.deepEqual(order, ['slow', 'next'])
+})
+
+test.serial('replicas that find a signing key too old at once agree on its successor', async (t) => {
   const databases = await replicasOf(t, await startPostgres(t))
   const rings = await Promise.all(
     databases.map(async (database, index) => {
@@ -147,24 +167,27 @@ test('replicas that find a signing key too old at once agree on its successor', 
   t.is(new Set(kids).size, 1)
 })
 
-test('a PostgreSQL server that was killed is used again when it is back, and what was committed is there', async (t) => {
-  const server = await startPostgres(t)
-  const database = nth(await replicasOf(t, server), 0)
-  const spent = new SpentChallenges(database)
-  await database.transaction((sql) => spent.spend(sql, 'before', 9_000_000_000_000, new Date(1)))
-  await server.kill()
-  await t.throwsAsync(
-    database.transaction((sql) => spent.spend(sql, 'during', 9_000_000_000_000, new Date(1))),
-    {
-      code: 'ERR_STORE_FAILED',
-    },
-  )
-  await server.start()
-  t.true(await spent.isSpent('before'))
-  await t.notThrowsAsync(database.transaction((sql) => spent.spend(sql, 'during', 9_000_000_000_000, new Date(1))))
-})
+test.serial(
+  'a PostgreSQL server that was killed is used again when it is back, and what was committed is there',
+  async (t) => {
+    const server = await startPostgres(t)
+    const database = nth(await replicasOf(t, server), 0)
+    const spent = new SpentChallenges(database)
+    await database.transaction((sql) => spent.spend(sql, 'before', 9_000_000_000_000, new Date(1)))
+    await server.kill()
+    await t.throwsAsync(
+      database.transaction((sql) => spent.spend(sql, 'during', 9_000_000_000_000, new Date(1))),
+      {
+        code: 'ERR_STORE_FAILED',
+      },
+    )
+    await server.start()
+    t.true(await spent.isSpent('before'))
+    await t.notThrowsAsync(database.transaction((sql) => spent.spend(sql, 'during', 9_000_000_000_000, new Date(1))))
+  },
+)
 
-test('a PostgreSQL server that is not there is told by address and remedy, without its password', async (t) => {
+test.serial('a PostgreSQL server that is not there is told by address and remedy, without its password', async (t) => {
   const error = await t.throwsAsync(PostgresDatabase.open('postgresql://u:hunter2@127.0.0.1:1/x'), {
     code: 'ERR_STORE_OPEN',
   })

@@ -114,7 +114,6 @@ export function attesterOf(site: Site, evidence: EvidenceSource, url: string = s
     evidence,
     url,
     now: () => new Date(),
-    backOff: { attempts: 1, firstDelayMs: 1, maxDelayMs: 1 },
   })
 }
 

@@ -20,7 +20,7 @@ export interface VendorServer {
   /** Paths in the order in which they were asked for. */
   readonly asked: string[]
   /** What the server does instead of answering; undefined: it answers. */
-  mode: 'busy' | 'broken' | 'down' | 'slow' | 'redirect' | undefined
+  mode: 'busy' | 'busy at first' | 'broken' | 'down' | 'slow' | 'redirect' | undefined
   /** Of `busy`, seconds. */
   retryAfter: string
   /** Bodies by path that replace the usual ones. */
@@ -49,8 +49,9 @@ export async function startVendors(t: ExecutionContext): Promise<VendorServer> {
 
 function serve(vendors: VendorServer, request: IncomingMessage, response: ServerResponse): void {
   const path = request.url ?? ''
+  const isFirst = !vendors.asked.includes(path)
   vendors.asked.push(path)
-  switch (vendors.mode) {
+  switch (vendors.mode === 'busy at first' ? (isFirst ? 'busy' : undefined) : vendors.mode) {
     case 'busy':
       response.writeHead(429, { 'retry-after': vendors.retryAfter }).end()
       return
