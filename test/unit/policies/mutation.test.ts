@@ -100,9 +100,10 @@ function mutate(node: Node, kind: number, at: number): true | undefined {
 }
 
 /** What a policy decides: without lines and words for people; naming something twice allows nothing more. */
-function decisions({ containers, ...rest }: WorkloadPolicy): unknown {
+function decisions({ containers, dns, ...rest }: WorkloadPolicy): unknown {
   return {
     ...rest,
+    dns: dns === undefined ? 'any' : each(dns.map(({ text }) => text)),
     containers: containers.map((rule) => ({
       ...rule,
       env: each([...rule.env].map(([name, value]) => [name, 'values' in value ? each(value.values) : value])),
