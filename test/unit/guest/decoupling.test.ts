@@ -11,7 +11,14 @@ import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
-import { Agent, CreateContainerRequestSchema, ExecProcessRequestSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
+import {
+  Agent,
+  type CreateContainerRequest,
+  CreateContainerRequestSchema,
+  type ExecProcessRequest,
+  ExecProcessRequestSchema,
+  ResourcesSchema,
+} from '#protocol/gen/agent_pb'
 import type { AdmittedImage } from '#protocol/tpm-messages'
 import { pulledImage } from './container-parts.ts'
 import { FakePlatform } from './fake-platform.ts'
@@ -148,7 +155,10 @@ test('a container that is omitted, late, doubled or run again gets those that ne
 })
 
 /** Every field that a host fills in to have a container or a command: what else than the policy's gets it a denial. */
-const CREATE: Readonly<Record<string, object | 'names the container to the host'>> = {
+type Change = object | 'names the container to the host'
+/** A field that a message gains has no row, and does not compile. */
+type Asked<Message> = Readonly<Record<Exclude<keyof Message, '$typeName' | '$unknown'>, Change>>
+const CREATE: Asked<CreateContainerRequest> = {
   containerId: 'names the container to the host',
   name: { name: 'other' },
   image: { image: `registry.test/app@${OTHER}` },
@@ -161,7 +171,7 @@ const CREATE: Readonly<Record<string, object | 'names the container to the host'
   stdin: { stdin: true },
   resources: { resources: { memoryLimitBytes: 2n ** 30n } },
 }
-const EXEC: typeof CREATE = {
+const EXEC: Asked<ExecProcessRequest> = {
   containerId: 'names the container to the host',
   execId: 'names the container to the host',
   args: { args: ['sh'] },
