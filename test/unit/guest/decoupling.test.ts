@@ -53,7 +53,7 @@ function setUp() {
     platform,
     pull: async (reference) => {
       pulled.push(reference)
-      return pulledImage()
+      return { image: pulledImage(), release: () => undefined }
     },
     measurement: {
       admit: async (image) => {
