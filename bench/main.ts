@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|policy|pull|shim|verifier]: prints each figure beside its
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier]: prints each figure beside its
  * peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -40,6 +40,12 @@ if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)
   printShim(shim)
   write('shim.json', shim)
+}
+if (wanted('kubernetes')) {
+  const { benchKubernetes, printKubernetes } = await import('./kubernetes.ts')
+  const pods = await benchKubernetes(rounds, say)
+  printKubernetes(pods)
+  write('kubernetes.json', pods)
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

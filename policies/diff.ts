@@ -63,12 +63,20 @@ function includes(wider: Range | undefined, range: Range | undefined): boolean {
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
-  const dns = policy.dns?.map(({ text }) => text) ?? ['any name server']
   return new Set([
     `imagePolicy: ${image}`,
-    ...dns.map((text) => `dns: ${text}`),
     ...policy.containers.flatMap(containerPermissions),
+    ...podPermissions(policy),
   ])
+}
+
+function podPermissions({ pod, dns }: WorkloadPolicy): string[] {
+  return [
+    ...(dns?.map(({ text }) => text) ?? ['any name server']).map((text) => `dns: ${text}`),
+    ...(pod.shareProcessNamespace ? ['shareProcessNamespace: containers see each other’s processes'] : []),
+    ...[...pod.sysctls].map(([name, value]) => `sysctls.${name}: ${value}`),
+    ...pod.hostAliases.map(({ address, names }) => `hostAliases: ${names.join(', ')} at ${address}`),
+  ]
 }
 
 function containerPermissions(rule: ContainerRule): string[] {
@@ -76,7 +84,10 @@ function containerPermissions(rule: ContainerRule): string[] {
   const each = (name: string, values: readonly string[]): string[] => values.map((value) => permission(name, value))
   const flag = (name: string, value: boolean, text: string): string[] => (value ? [permission(name, text)] : [])
   return [
-    permission('image', `${rule.repository}@${rule.digest}`),
+    permission(
+      'image',
+      rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `as ${rule.sealedImage} says`,
+    ),
     permission('args', rule.args.kind === 'from-image' ? 'the image’s own' : JSON.stringify(rule.args.args)),
     ...[...rule.env].flatMap(([name, value]) =>
       value.kind === 'values' ? each(`env.${name}`, value.values) : [permission(`env.${name}`, describeEnvRule(value))],
@@ -123,6 +134,7 @@ function containerPermissions(rule: ContainerRule): string[] {
         .join(' and ') || 'none',
     ),
     permission('requires', rule.requires.length === 0 ? 'nothing' : rule.requires.join(', ')),
+    ...(rule.targetContainer === undefined ? [] : [permission('targetContainer', rule.targetContainer)]),
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]

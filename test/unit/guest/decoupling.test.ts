@@ -9,6 +9,7 @@ import { ContainerFactory } from '#guest/agent/container-factory'
 import { Containers } from '#guest/agent/containers'
 import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
+import { SharedProcesses } from '#guest/agent/shared-processes'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import {
@@ -69,6 +70,8 @@ function setUp() {
     images: new ImageMounts(platform, '/l'),
     scratch: '/scratch',
     hostname: 'sandbox',
+    sysctls: {},
+    shared: new SharedProcesses(platform),
   })
   const events = new EventLog(() => platform.clock.monotonicMs())
   const containers = new Containers({ platform, policy, factory, events })
@@ -169,6 +172,7 @@ const CREATE: Asked<CreateContainerRequest> = {
   mounts: { mounts: [{ kind: 'scratch', destination: '/bin' }] },
   terminal: { terminal: true },
   stdin: { stdin: true },
+  sharesProcesses: { sharesProcesses: true },
   resources: { resources: { memoryLimitBytes: 2n ** 30n } },
 }
 const EXEC: Asked<ExecProcessRequest> = {

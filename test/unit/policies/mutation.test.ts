@@ -19,6 +19,9 @@ const SEALED = `sealed.${part({ alg: 'ES256', kid: 'kbs:///a/b/key' })}.${part(V
 const BY_HAND = `apiVersion: caisson/v1
 kind: WorkloadPolicy
 dns: [10.96.0.10]
+shareProcessNamespace: true
+sysctls: { net.core.somaxconn: "1024" }
+hostAliases: [{ address: 10.0.0.9, names: [db, cache] }]
 containers:
   - name: web
     image: registry.test:5000/shop/web@${DIGEST}
@@ -100,9 +103,10 @@ function mutate(node: Node, kind: number, at: number): true | undefined {
 }
 
 /** What a policy decides: without lines and words for people; naming something twice allows nothing more. */
-function decisions({ containers, dns, ...rest }: WorkloadPolicy): unknown {
+function decisions({ containers, dns, pod, ...rest }: WorkloadPolicy): unknown {
   return {
     ...rest,
+    pod: { ...pod, sysctls: each([...pod.sysctls]), hostAliases: each(pod.hostAliases) },
     dns: dns === undefined ? 'any' : each(dns.map(({ text }) => text)),
     containers: containers.map((rule) => ({
       ...rule,
