@@ -38,6 +38,7 @@ const HONEST: ContainerRequest = {
   mounts: [],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 1, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
 }
 
@@ -67,6 +68,7 @@ const REQUEST: fc.Arbitrary<ContainerRequest> = fc.record({
   ),
   terminal: fc.boolean(),
   stdin: fc.boolean(),
+  sharesProcesses: fc.boolean(),
   resources: fc.record({ memoryBytes: amount, cpuQuotaUs: amount, cpuPeriodUs: amount, pids: amount }),
 })
 /** Half of them differ from an honest one in few places: others are denied at once. */
