@@ -32,12 +32,12 @@ async function orRefused<T>(action: Promise<T>): Promise<T | undefined> {
 }
 
 test('a signed message with damage is refused, or says exactly what was signed', async (t) => {
-  const { readKeyring, verify } = await signatureEngines.openpgp()
-  const keyring = await readKeyring([KEYRING], 'policy')
-  const whole = await verify(MESSAGE, keyring, { now: NOW, what: 'signature' })
+  const openpgp = await signatureEngines.openpgp()
+  const keyring = await openpgp.readKeyring([KEYRING], 'policy')
+  const whole = await openpgp.verify(MESSAGE, keyring, { now: NOW, what: 'signature' })
   await fc.assert(
     fc.asyncProperty(changed(MESSAGE), async (message) => {
-      const signed = await orRefused(verify(message, keyring, { now: NOW, what: 'signature' }))
+      const signed = await orRefused(openpgp.verify(message, keyring, { now: NOW, what: 'signature' }))
       return signed === undefined || Buffer.compare(signed.content, whole.content) === 0
     }),
     { numRuns: 200 },
@@ -46,13 +46,16 @@ test('a signed message with damage is refused, or says exactly what was signed',
 })
 
 test('a keyring with damage is refused, or holds keys that accept nothing but what its owner signed', async (t) => {
-  const { readKeyring, verify } = await signatureEngines.openpgp()
-  const whole = await verify(MESSAGE, await readKeyring([KEYRING], 'policy'), { now: NOW, what: 'signature' })
+  const openpgp = await signatureEngines.openpgp()
+  const whole = await openpgp.verify(MESSAGE, await openpgp.readKeyring([KEYRING], 'policy'), {
+    now: NOW,
+    what: 'signature',
+  })
   await fc.assert(
     fc.asyncProperty(changed(KEYRING), async (bytes) => {
-      const keyring = await orRefused(readKeyring([bytes], 'policy'))
+      const keyring = await orRefused(openpgp.readKeyring([bytes], 'policy'))
       if (keyring === undefined) return true
-      const signed = await orRefused(verify(MESSAGE, keyring, { now: NOW, what: 'signature' }))
+      const signed = await orRefused(openpgp.verify(MESSAGE, keyring, { now: NOW, what: 'signature' }))
       return signed === undefined || signed.signer === whole.signer
     }),
     { numRuns: 100 },
