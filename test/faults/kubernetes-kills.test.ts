@@ -105,6 +105,20 @@ test.serial('the daemon is killed while a pod boots, pulls, runs and stops: the 
   t.deepEqual(await leftoversAfter(cluster.containerd), [])
 })
 
+test.serial('daemon and relay are killed together: the next daemon removes what they left', async (t) => {
+  t.timeout(TIMEOUT_MS)
+  const { containerd } = cluster
+  const pod = await runPod()
+  const container = await run(pod, 'loop', LOOP)
+  await container.logged(/waiting/)
+  await kill(containerd, 'daemon')
+  await kill(containerd, 'relay')
+  await containerd.startDaemon()
+  t.is((await container.exited()).state, ContainerState.CONTAINER_EXITED)
+  await pod.remove()
+  t.deepEqual(await leftoversAfter(containerd), [])
+})
+
 test.serial('containerd is killed while a pod boots: what was begun is removed when it comes back', async (t) => {
   t.timeout(TIMEOUT_MS)
   const { containerd } = cluster
