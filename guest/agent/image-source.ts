@@ -51,7 +51,7 @@ export interface ImageSourceOptions {
 /** An image that stays where it is until it is released. */
 export interface HeldImage {
   readonly image: PulledImage
-  release(): void
+  readonly release: () => void
 }
 
 interface Entry {
