@@ -27,8 +27,6 @@ const CAISSON = [
 /** @param folder where results go: its file system is what is measured */
 export function caisson(registry: BenchRegistry, folder: string): Contender {
   const to = join(folder, 'caisson')
-  // The first start compiles.
-  execFileSync('env', [...CAISSON, '--help'], { stdio: 'ignore' })
   return {
     name: 'caisson',
     pull: async (_, name) => {

@@ -96,6 +96,8 @@ async function compare(
   { place, rounds, say }: { place: string; rounds: number; say: (line: string) => void },
 ): Promise<readonly PullFigures[]> {
   const costs = new Map<string, Cost[]>()
+  // Programs, their caches and the image are warm for all alike.
+  for (const contender of contenders) await contender.pull(image, name)
   for (let round = 0; round < rounds; round++) {
     for (const contender of contenders) {
       const cost = await contender.pull(image, name)
