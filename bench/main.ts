@@ -1,5 +1,6 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|pull|shim|verifier] [--places memory,disk]: prints each figure beside its
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|kubernetes|policy|pull|shim|verifier]
+ * [--places memory,disk]: prints each figure beside its
  * peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -42,6 +43,12 @@ if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)
   printShim(shim)
   write('shim.json', shim)
+}
+if (wanted('kubernetes')) {
+  const { benchKubernetes, printKubernetes } = await import('./kubernetes.ts')
+  const pods = await benchKubernetes(rounds, say)
+  printKubernetes(pods)
+  write('kubernetes.json', pods)
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

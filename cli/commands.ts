@@ -23,6 +23,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'remove what a crashed run left behind',
     load: async () => (await import('./commands/rm.ts')).rm,
   },
+  monitor: {
+    summary: 'serve the numbers of this node and its pods to Prometheus',
+    load: async () => (await import('./commands/monitor.ts')).monitor,
+  },
   'node serve': {
     summary: 'serve the pods of this node to containerd',
     load: async () => (await import('./commands/node-serve.ts')).nodeServe,

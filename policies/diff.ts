@@ -24,7 +24,19 @@ export function diffPolicies(before: WorkloadPolicy, after: WorkloadPolicy): Pol
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
-  return new Set([`imagePolicy: ${image}`, ...policy.containers.flatMap(containerPermissions)])
+  return new Set([
+    `imagePolicy: ${image}`,
+    ...policy.containers.flatMap(containerPermissions),
+    ...podPermissions(policy),
+  ])
+}
+
+function podPermissions({ pod }: WorkloadPolicy): string[] {
+  return [
+    ...(pod.shareProcessNamespace ? ['shareProcessNamespace: containers see each other’s processes'] : []),
+    ...[...pod.sysctls].map(([name, value]) => `sysctls.${name}: ${value}`),
+    ...pod.hostAliases.map(({ address, names }) => `hostAliases: ${names.join(', ')} at ${address}`),
+  ]
 }
 
 function containerPermissions(rule: ContainerRule): string[] {
@@ -32,7 +44,10 @@ function containerPermissions(rule: ContainerRule): string[] {
   const each = (name: string, values: readonly string[]): string[] => values.map((value) => permission(name, value))
   const flag = (name: string, value: boolean, text: string): string[] => (value ? [permission(name, text)] : [])
   return [
-    permission('image', `${rule.repository}@${rule.digest}`),
+    permission(
+      'image',
+      rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `as ${rule.sealedImage} says`,
+    ),
     permission('args', rule.args.kind === 'from-image' ? 'the image’s own' : JSON.stringify(rule.args.args)),
     ...[...rule.env].flatMap(([name, value]) =>
       value.kind === 'values' ? each(`env.${name}`, value.values) : [permission(`env.${name}`, describeEnvRule(value))],
@@ -78,6 +93,7 @@ function containerPermissions(rule: ContainerRule): string[] {
         .join(' and ') || 'none',
     ),
     permission('requires', rule.requires.length === 0 ? 'nothing' : rule.requires.join(', ')),
+    ...(rule.targetContainer === undefined ? [] : [permission('targetContainer', rule.targetContainer)]),
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]

@@ -26,8 +26,8 @@ import type { WorkloadPolicy } from './workload.ts'
 export interface AdmittedContainer {
   readonly containerId: string
   readonly rule: ContainerRule
-  /** repository@digest: what the guest pulls, whatever the host wrote. */
-  readonly reference: string
+  /** repository@digest: what the guest pulls, whatever the host wrote; or the resource that holds it. */
+  readonly reference: string | { readonly resource: string }
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
   readonly mounts: readonly MountRule[]
@@ -35,6 +35,8 @@ export interface AdmittedContainer {
   readonly envSecrets: ReadonlyMap<string, string>
   /** Variable → sealed secret of the host, and the resource of the key that must have signed it. Not part of `env`. */
   readonly sealedEnv: ReadonlyMap<string, { readonly sealed: string; readonly key: string }>
+  /** Whose processes it sees beside its own: all of the pod, or those of the container with this id. */
+  readonly processes: 'own' | 'pod' | { readonly containerId: string }
 }
 
 interface Existing {
@@ -92,6 +94,7 @@ export class PolicyEngine {
     )
     checkFlag(`containers.${rule.name}.terminal`, rule.terminal, request.terminal)
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
+    const processes = this.#processesFor(rule, request)
     const mounts = checkMounts(rule, request)
     checkResources(rule, request)
     checkConditions(rule, request, this.#conditions)
@@ -99,10 +102,11 @@ export class PolicyEngine {
     return {
       containerId: request.containerId,
       rule,
-      reference: `${rule.repository}@${rule.digest}`,
+      reference: rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : { resource: rule.sealedImage },
       args,
       ...splitEnv(rule, request.env),
       mounts,
+      processes,
       envSecrets: new Map(
         [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
       ),
@@ -173,6 +177,35 @@ export class PolicyEngine {
   admitPort(port: number): void {
     const open = [...this.#containers.values()].flatMap(({ rule }) => rule.ports)
     if (!open.includes(port)) throw denied('containers.*.ports', listText(open.map(String)), String(port))
+  }
+
+  /** Kernel settings that the host asks for; the guest sets the policy's, asked for or not. */
+  admitSysctl(name: string, value: string): void {
+    const allowed = this.#policy.pod.sysctls.get(name)
+    // The kernel takes any white space between numbers.
+    if (allowed?.replaceAll('\t', ' ') !== value.replaceAll('\t', ' ')) {
+      throw denied(`sysctls.${name}`, allowed ?? 'no change', value)
+    }
+  }
+
+  #processesFor(rule: ContainerRule, request: ContainerRequest): AdmittedContainer['processes'] {
+    const { targetContainer } = rule
+    if (targetContainer !== undefined) {
+      const target = [...this.#containers].find(
+        ([
+          ,
+          {
+            rule: { name },
+            running,
+          },
+        ]) => name === targetContainer && running,
+      )
+      if (target !== undefined) return { containerId: target[0] }
+      throw denied(`containers.${rule.name}.targetContainer`, `it while ${targetContainer} runs`, 'it alone')
+    }
+    const { shareProcessNamespace } = this.#policy.pod
+    checkFlag('shareProcessNamespace', shareProcessNamespace, request.sharesProcesses)
+    return shareProcessNamespace ? 'pod' : 'own'
   }
 
   #ruleFor(request: ContainerRequest): ContainerRule {

@@ -16,6 +16,11 @@ export type EnvRule =
   | { readonly kind: 'sealed'; readonly key: string }
 
 /** Forms of values that only the cluster knows, as Kubernetes' downward API and service links give them. */
+/** IPv4 or IPv6. */
+export function isIpAddress(text: string): boolean {
+  return FORMATS.ip(text)
+}
+
 export const ENV_FORMATS = ['ip', 'port', 'dns-name', 'uid', 'integer'] as const
 export type EnvFormat = (typeof ENV_FORMATS)[number]
 

@@ -31,7 +31,7 @@ export const policyCheck: CommandSpec = {
 function describe(rule: ContainerRule): string[] {
   const command = rule.args.kind === 'from-image' ? 'the image’s own command' : JSON.stringify(rule.args.args)
   return [
-    `${rule.name}: up to ${rule.max} of ${rule.repository}@${rule.digest}`,
+    `${rule.name}: up to ${rule.max} of ${rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `the image in ${rule.sealedImage}`}`,
     `  runs      ${command}`,
     `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
     `  secrets   ${rule.secrets.map(({ source, path }) => `${describeSource(source)} at ${path}`).join(', ') || 'none'}`,

@@ -25,6 +25,7 @@ export async function foresee(initdata: Initdata, wish: ContainerWish): Promise<
     stdin,
     workingDir: '',
     mounts: [],
+    sharesProcesses: false,
     // The guest has no other workload: a standalone run asks for no limits.
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   })

@@ -143,6 +143,14 @@ export interface InterfaceConfig {
   readonly mac: Uint8Array
   readonly addresses: readonly { readonly address: IpAddress; readonly prefix: number }[]
   readonly gateways: readonly IpAddress[]
+  /** Beside those by the gateways; undefined gateway: on the link itself. */
+  readonly routes: readonly {
+    readonly network: IpAddress
+    readonly prefix: number
+    readonly gateway: IpAddress | undefined
+  }[]
+  /** Link addresses that are known for good. */
+  readonly neighbours: readonly { readonly address: IpAddress; readonly mac: Uint8Array }[]
   /** 0 leaves the device's own. */
   readonly mtu: number
 }

@@ -291,6 +291,19 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     stdin: task.stdin !== '',
     isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
   })
+  await createUnderItsName(pod, request, name, again)
+  await pod.openPorts()
+  return pod.pid()
+}
+
+/** Asks under the name that the pod says, and under others of the same image where the policy knows it by them. */
+async function createUnderItsName(
+  pod: NodePod,
+  request: Awaited<ReturnType<typeof containerRequest>>,
+  name: string,
+  again: boolean,
+): Promise<void> {
+  const { containerd, record } = pod
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
     // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
@@ -305,7 +318,6 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     }
     throw error
   })
-  return pod.pid()
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -99,6 +99,16 @@ export async function addGateway(index: number, gateway: Uint8Array): Promise<vo
   check('add gateway', await native().addGateway(index, gateway))
 }
 
+/** @param gateway empty: the network is on the link itself */
+export async function addRoute(index: number, network: Uint8Array, prefix: number, gateway: Uint8Array): Promise<void> {
+  check('add route', await native().addRoute(index, network, prefix, gateway))
+}
+
+/** A neighbour that is not asked for its link address. @param mac 6 bytes */
+export async function addNeighbour(index: number, address: Uint8Array, mac: Uint8Array): Promise<void> {
+  check('add neighbour', await native().addNeighbour(index, address, mac))
+}
+
 /** Orphaned descendants become this process's children, so that `waitProcess` can learn how they ended. */
 export function becomeSubreaper(): void {
   check('subreaper', native().becomeSubreaper())

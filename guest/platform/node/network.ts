@@ -1,6 +1,15 @@
 /** `Network` on Node and rtnetlink. */
 import { connect } from 'node:net'
-import { addAddress, addGateway, linkByMac, linkUp, SyscallError, setHostname } from '#native/guest/index'
+import {
+  addAddress,
+  addGateway,
+  addNeighbour,
+  addRoute,
+  linkByMac,
+  linkUp,
+  SyscallError,
+  setHostname,
+} from '#native/guest/index'
 import { toHex } from '#protocol/encoding'
 import { errorText, UnavailableError } from '#protocol/errors'
 import type { Network } from '../platform.ts'
@@ -8,11 +17,16 @@ import type { Network } from '../platform.ts'
 const LOOPBACK_INDEX = 1
 
 export const nodeNetwork: Network = {
-  configure: async ({ mac, addresses, gateways, mtu }) => {
+  configure: async ({ mac, addresses, gateways, routes, neighbours, mtu }) => {
     const index = await findLink(mac)
     try {
       await linkUp(index, mtu)
       for (const { address, prefix } of addresses) await addAddress(index, address, prefix)
+      for (const { address, mac: link } of neighbours) await addNeighbour(index, address, link)
+      // Gateways may be reachable only by a route of their own.
+      for (const { network, prefix, gateway } of routes.toSorted((a, b) => Number(!!a.gateway) - Number(!!b.gateway))) {
+        await addRoute(index, network, prefix, gateway ?? new Uint8Array())
+      }
       for (const gateway of gateways) await addGateway(index, gateway)
     } catch (cause) {
       throw new UnavailableError('ERR_NETWORK', `interface ${toHex(mac)}: ${errorText(cause)}`, {

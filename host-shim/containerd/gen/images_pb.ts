@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file images.proto.
  */
 export const file_images: GenFile = /*@__PURE__*/
-  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIkChFMaXN0SW1hZ2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIkoKEkxpc3RJbWFnZXNSZXNwb25zZRI0CgZpbWFnZXMYASADKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDMt0BCgZJbWFnZXMSZgoDR2V0Ei4uY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuR2V0SW1hZ2VSZXF1ZXN0Gi8uY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuR2V0SW1hZ2VSZXNwb25zZRJrCgRMaXN0EjAuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuTGlzdEltYWdlc1JlcXVlc3QaMS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5MaXN0SW1hZ2VzUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIkChFMaXN0SW1hZ2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIkoKEkxpc3RJbWFnZXNSZXNwb25zZRI0CgZpbWFnZXMYASADKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDIkkKEkNyZWF0ZUltYWdlUmVxdWVzdBIzCgVpbWFnZRgBIAEoCzIkLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkltYWdlIkoKE0NyZWF0ZUltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZTLOAgoGSW1hZ2VzEmYKA0dldBIuLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVxdWVzdBovLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVzcG9uc2USawoETGlzdBIwLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkxpc3RJbWFnZXNSZXF1ZXN0GjEuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuTGlzdEltYWdlc1Jlc3BvbnNlEm8KBkNyZWF0ZRIxLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVxdWVzdBoyLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message containerd.services.images.v1.GetImageRequest
@@ -137,6 +137,40 @@ export const DescriptorSchema: GenMessage<Descriptor> = /*@__PURE__*/
   messageDesc(file_images, 5);
 
 /**
+ * @generated from message containerd.services.images.v1.CreateImageRequest
+ */
+export type CreateImageRequest = Message<"containerd.services.images.v1.CreateImageRequest"> & {
+  /**
+   * @generated from field: containerd.services.images.v1.Image image = 1;
+   */
+  image?: Image | undefined;
+};
+
+/**
+ * Describes the message containerd.services.images.v1.CreateImageRequest.
+ * Use `create(CreateImageRequestSchema)` to create a new message.
+ */
+export const CreateImageRequestSchema: GenMessage<CreateImageRequest> = /*@__PURE__*/
+  messageDesc(file_images, 6);
+
+/**
+ * @generated from message containerd.services.images.v1.CreateImageResponse
+ */
+export type CreateImageResponse = Message<"containerd.services.images.v1.CreateImageResponse"> & {
+  /**
+   * @generated from field: containerd.services.images.v1.Image image = 1;
+   */
+  image?: Image | undefined;
+};
+
+/**
+ * Describes the message containerd.services.images.v1.CreateImageResponse.
+ * Use `create(CreateImageResponseSchema)` to create a new message.
+ */
+export const CreateImageResponseSchema: GenMessage<CreateImageResponse> = /*@__PURE__*/
+  messageDesc(file_images, 7);
+
+/**
  * @generated from service containerd.services.images.v1.Images
  */
 export const Images: GenService<{
@@ -155,6 +189,14 @@ export const Images: GenService<{
     methodKind: "unary";
     input: typeof ListImagesRequestSchema;
     output: typeof ListImagesResponseSchema;
+  },
+  /**
+   * @generated from rpc containerd.services.images.v1.Images.Create
+   */
+  create: {
+    methodKind: "unary";
+    input: typeof CreateImageRequestSchema;
+    output: typeof CreateImageResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_images, 0);

@@ -33,9 +33,10 @@ containers:
   - { name: job, image: "r.test/job@${DIGEST}", args: [run, --once], user: "33", workingDir: /srv, requires: [web] }
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
+  - { name: debug, image: "r.test/debug@${DIGEST}", targetContainer: job }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 26
+const PLACES = 28
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -48,6 +49,7 @@ const REQUEST: ContainerRequest = {
   mounts: [],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 2 ** 20, cpuQuotaUs: 20_000, cpuPeriodUs: 100_000, pids: 10 },
 }
 const EXEC: ExecRequest = {
@@ -83,19 +85,34 @@ interface Denial {
 /** Of a request to create the first container. */
 const OF_THE_FIRST: readonly Denial[] = [
   {
+    title: 'a kernel setting',
+    asked: (engine) => engine.admitSysctl('kernel.msgmax', '1'),
+    message: 'sysctls.kernel.msgmax: the policy allows no change; asked: "1"',
+  },
+  {
+    title: 'shared processes',
+    asked: (engine) => engine.admitContainer({ ...REQUEST, sharesProcesses: true }),
+    message: 'shareProcessNamespace: the policy allows false; asked: "true"',
+  },
+  {
+    title: 'a container whose target does not run',
+    asked: (engine) => engine.admitContainer({ ...REQUEST, name: 'debug', image: 'r.test/debug:1', env: [] }),
+    message: 'containers.debug.targetContainer: the policy allows it while job runs; asked: "it alone"',
+  },
+  {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, twin, other-twin; asked: "db"',
+    message: 'containers.name: the policy allows web, job, twin, other-twin, debug; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',

@@ -275,6 +275,7 @@ function requestOf(container: Container): ContainerRequest {
     })),
     terminal: container.tty ?? false,
     stdin: container.stdin ?? false,
+    sharesProcesses: false,
     resources: {
       memoryBytes: limited ? 64 * 2 ** 20 : 0,
       cpuQuotaUs: limited ? 25_000 : 0,
@@ -354,4 +355,27 @@ test('whatever is given as Kubernetes YAML is read or refused, and what is read 
         generatePolicy(template, objects, { image, logs: false }).yaml.startsWith('# '),
       ),
   )
+})
+
+test('kernel settings, host aliases and shared processes of a pod are taken over, and settings that no guest has are refused', (t) => {
+  const { yaml, refusals } = generate(
+    pod(
+      {},
+      {
+        shareProcessNamespace: true,
+        hostAliases: [{ ip: '10.9.9.9', hostnames: ['db', 'db.test'] }],
+        securityContext: {
+          sysctls: [
+            { name: 'net.core.somaxconn', value: '1024' },
+            { name: 'vm.swappiness', value: '1' },
+          ],
+        },
+      },
+    ),
+  )
+  const { pod: rule } = parseWorkloadPolicy(yaml)
+  t.true(rule.shareProcessNamespace)
+  t.deepEqual([...rule.sysctls], [['net.core.somaxconn', '1024']])
+  t.deepEqual(rule.hostAliases, [{ address: '10.9.9.9', names: ['db', 'db.test'] }])
+  t.true(refusals.some(({ path }) => path === 'securityContext.sysctls.vm.swappiness'))
 })

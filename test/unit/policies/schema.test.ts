@@ -44,12 +44,21 @@ const CONTAINER = {
   requires: [],
   max: 2,
 }
+const POD = {
+  shareProcessNamespace: true,
+  sysctls: { 'net.core.somaxconn': '1024' },
+  hostAliases: [{ address: '10.0.0.1', names: ['db', 'db.test'] }],
+}
 const policy = (container: unknown) => ({ apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: [container] })
 const parse = (document: unknown) => parseWorkloadPolicy(JSON.stringify(document))
 
 test('the published schema takes a policy with every key, as the parser does', (t) => {
-  t.notThrows(() => parse(policy(CONTAINER)))
-  t.true(fitsSchema(policy(CONTAINER), SCHEMA))
+  t.notThrows(() => parse({ ...policy(CONTAINER), ...POD }))
+  t.true(fitsSchema({ ...policy(CONTAINER), ...POD }, SCHEMA))
+  const debug = { ...CONTAINER, name: 'debug', targetContainer: 'web' }
+  const two = { ...policy(CONTAINER), containers: [CONTAINER, debug] }
+  t.notThrows(() => parse(two))
+  t.true(fitsSchema(two, SCHEMA))
 })
 
 const REFUSED: readonly [string, object][] = [

@@ -34,6 +34,7 @@ const REQUEST: ContainerRequest = {
   mounts: [{ kind: 'scratch', destination: '/data', readOnly: true, sizeLimitBytes: 0 }],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 2 ** 20, cpuQuotaUs: 10_000, cpuPeriodUs: 100_000, pids: 0 },
 }
 
