@@ -1,7 +1,6 @@
 /**
  * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|kubernetes|policy|pull|shim|verifier]
- * [--places memory,disk]: prints each figure beside its
- * peer of the same run, and writes bench/results/*.json.
+ * [--places memory,disk]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'

@@ -97,7 +97,7 @@ async function* inSequence(blob: BlobToRead, { from, to }: ByteRange, patience: 
   // Its error is thrown by the queue.
   reading.then(
     () => {
-      if (filled > 0) pass()
+      if (filled > 0) void pass()
       queue.end()
     },
     (error: unknown) => queue.end(error),

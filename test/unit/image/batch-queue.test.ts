@@ -31,7 +31,7 @@ test('batches come out in order, and who fills them waits while one lies ready a
 
 test('an error comes after what came before it', async (t) => {
   const queue = new BatchQueue()
-  queue.put(batches([])(1))
+  void queue.put(batches([])(1))
   queue.end(new Error('cut'))
   const seen: (number | undefined)[] = []
   const taking = (async () => {
@@ -45,7 +45,7 @@ test('what nobody takes any more is released, also what comes afterwards', (t) =
   const released: number[] = []
   const queue = new BatchQueue()
   const batch = batches(released)
-  queue.put(batch(1))
+  void queue.put(batch(1))
   queue.drop()
   t.is(queue.put(batch(2)), undefined)
   t.deepEqual(released, [1, 2])
