@@ -52,10 +52,6 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
-  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
-  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
-  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const factory = new ContainerFactory({
     platform,
@@ -71,6 +67,10 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
+  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
+  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
+  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   return { policy: engine, containers }
 }
 
