@@ -1,6 +1,6 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|kubernetes|policy|shim|verifier]: prints each figure beside its
- * peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier]
+ * [--places memory,disk]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -11,7 +11,9 @@ import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, printVerifier } from './verifier.ts'
 
-const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' }, places: { type: 'string' } },
+})
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
 const say = (line: string): void => console.error(line)
 const wanted = (part: string): boolean => values.only === undefined || values.only === part
@@ -52,9 +54,16 @@ if (wanted('boot')) {
   print(boot)
   write('boot.json', boot)
 }
+if (wanted('encrypted')) {
+  const { benchEncryptedPull, printEncryptedPull } = await import('./pull/encrypted.ts')
+  const encrypted = await benchEncryptedPull(rounds, say)
+  printEncryptedPull(encrypted)
+  write('encrypted.json', encrypted)
+}
 if (wanted('pull')) {
   const { benchPull } = await import('./pull/main.ts')
-  write('pull.json', await benchPull({ rounds, say }))
+  const places = values.places === undefined ? {} : { places: values.places.split(',') }
+  write('pull.json', await benchPull({ rounds, say, ...places }))
 }
 
 function write(name: string, figures: unknown): void {

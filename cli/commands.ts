@@ -143,6 +143,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say what a changed policy newly allows and denies',
     load: async () => (await import('./commands/policy-diff.ts')).policyDiff,
   },
+  'policy flatten': {
+    summary: 'write the one document that a guest gets of a policy in several files',
+    load: async () => (await import('./commands/policy-flatten.ts')).policyFlatten,
+  },
   'policy generate': {
     summary: 'write the workload policy of a pod from its Kubernetes YAML',
     load: async () => (await import('./commands/policy-generate.ts')).policyGenerate,

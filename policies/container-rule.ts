@@ -5,6 +5,7 @@ import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
 import { type DeviceRule, readDeviceRule } from './device-rule.ts'
 import type { PolicyNode } from './document.ts'
+import { type EgressRule, readEgress } from './egress-rule.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
 import { type MountRule, readMountRule } from './mount-rule.ts'
@@ -65,6 +66,8 @@ export interface ContainerRule {
   readonly terminationMessage: string | undefined
   readonly exec: readonly (readonly string[])[]
   readonly ports: readonly number[]
+  /** Whom it may connect to besides the containers of its pod; undefined: anybody. */
+  readonly egress: readonly EgressRule[] | undefined
   /** Signals the host may send besides TERM, KILL and the image's stop signal. */
   readonly signals: readonly number[]
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
@@ -126,6 +129,7 @@ const CONTAINER_KEYS = [
   'terminationMessage',
   'exec',
   'ports',
+  'egress',
   'signals',
   'capabilities',
   'resources',
@@ -144,6 +148,7 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
     NAME,
     'must be a DNS label: lower-case letters, digits, dashes',
   )
+  const capabilities = readCapabilities(fields.get('capabilities'))
   return {
     name,
     ...readImage(fields, node),
@@ -165,12 +170,9 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
     terminationMessage: optionalPath(fields.get('terminationMessage')),
     exec: listOf(fields.get('exec'), (item) => nonEmpty(item, strings(item))),
     ports: listOf(fields.get('ports'), (item) => item.integer(1, 65535)),
+    egress: readEgress(fields.get('egress'), capabilities),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
-    capabilities: fields.has('capabilities')
-      ? listOf(fields.get('capabilities'), (item) =>
-          matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'),
-        )
-      : DEFAULT_CAPABILITIES,
+    capabilities,
     resources: parseResourceRule(fields.get('resources')),
     conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
@@ -178,6 +180,11 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
     targetContainer: optionalName(fields.get('targetContainer')),
     max: fields.get('max')?.integer(1, 1024) ?? 1,
   }
+}
+
+function readCapabilities(node: PolicyNode | undefined): readonly string[] {
+  if (node === undefined) return DEFAULT_CAPABILITIES
+  return listOf(node, (item) => matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'))
 }
 
 function readImage(

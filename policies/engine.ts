@@ -21,7 +21,9 @@ import {
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { type AdmittedDevice, checkDevices } from './device-rule.ts'
+import { networkHolds } from './network-address.ts'
 import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
+import type { AskedResources } from './resource-rule.ts'
 import { checkContent, checkVolume } from './volume-checks.ts'
 import type { ContentVolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
@@ -76,6 +78,14 @@ export class PolicyEngine {
     return this.#policy.containers.some(({ api }) => api !== undefined)
   }
 
+  /** The name servers that containers will ask. */
+  admitNameServers(addresses: readonly string[]): void {
+    const { dns } = this.#policy
+    if (dns === undefined) return
+    const other = addresses.find((address) => !dns.some(({ network }) => networkHolds(network, address)))
+    if (other !== undefined) throw denied('dns', listText(dns.map(({ text }) => text)), other)
+  }
+
   /** Admits one container and counts it; `release` takes it back when it is gone or could not be created. */
   admitContainer(request: ContainerRequest): AdmittedContainer {
     if (this.#containers.has(request.containerId)) {
@@ -88,6 +98,7 @@ export class PolicyEngine {
       throw denied(`containers.${rule.name}.max`, `${rule.max} at the same time`, `container ${existing + 1}`)
     }
     this.#checkRequired(rule)
+    this.#checkOnce(rule)
     const args = checkArgs(rule, request.args)
     checkEnv(rule, request.env)
     checkEqual(`containers.${rule.name}.user`, rule.user ?? '', request.user, "the image's own user")
@@ -103,7 +114,7 @@ export class PolicyEngine {
     const mounts = checkMounts(rule, request)
     checkGroups(rule, request.groups ?? [])
     const devices = checkDevices(rule, request.devices ?? [])
-    checkResources(rule, request)
+    checkResources(rule, request.resources)
     checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
@@ -148,6 +159,11 @@ export class PolicyEngine {
   /** @param before digest of the content that the volume has; undefined: none yet */
   admitContent(rule: ContentVolumeRule, digest: string, before: string | undefined): void {
     checkContent(rule, digest, before)
+  }
+
+  /** A change of limits of a container that is there. @param asked 0 leaves a limit as it is */
+  admitLimits(containerId: string, asked: AskedResources): void {
+    checkResources(this.#known(containerId), asked, 'unchanged')
   }
 
   /** A call of the loopback endpoint by a process of this container. */
@@ -259,6 +275,12 @@ export class PolicyEngine {
       `it after ${listText(rule.requires)}`,
       `it before ${listText(missing)} ${missing.length === 1 ? 'is' : 'are'} there`,
     )
+  }
+
+  /** What an init container prepared is not prepared again under those that rely on it. One that failed may be repeated. */
+  #checkOnce(rule: ContainerRule): void {
+    if (!this.#completed.has(rule.name)) return
+    throw denied(`containers.${rule.name}.role`, 'an init container until it has ended with 0', 'it again')
   }
 
   #isThere(name: string): boolean {

@@ -39,6 +39,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
+  engine.admitNameServers(request.nameservers)
   for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
@@ -52,10 +53,6 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
-  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
-  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
-  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({
@@ -73,6 +70,10 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
+  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
+  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
+  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   return { policy: engine, containers, volumes }
 }
 

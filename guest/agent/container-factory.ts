@@ -3,7 +3,7 @@
  * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
  */
 import type { PulledImage } from '#image/pull/pull-image'
-import { parsePinned } from '#policies/container-rule'
+import { type ContainerRule, parsePinned } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
@@ -110,9 +110,17 @@ export class ContainerFactory {
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
+    await this.#confine(admitted.rule, cgroupPath)
     const messagePath =
       admitted.rule.terminationMessage === undefined ? undefined : `${bundle}/${TERMINATION_MESSAGE_FILE}`
     return { image, cgroupPath, firstProcess: buildProcess(base), running, messagePath }
+  }
+
+  /** Its first process waits to be started. Loaded for containers that are held to something. */
+  async #confine({ egress }: ContainerRule, cgroupPath: string): Promise<void> {
+    if (egress === undefined) return
+    const { egressPrograms } = await import('./egress-program.ts')
+    await this.#options.platform.network.confine(cgroupPath, egressPrograms(egress))
   }
 
   /** Of an image whose reference is sealed, it comes with the verifier's secrets and goes to nobody. */

@@ -156,7 +156,9 @@ export class Containers {
   async update(id: string, resources: Resources | undefined): Promise<void> {
     const container = this.get(id)
     container.requireStatus('update', 'created', 'running')
-    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, parseResources(resources))
+    const limits = parseResources(resources)
+    this.#options.policy.admitLimits(id, limits)
+    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, limits)
   }
 
   /** Holds a container still or lets it go on; the host could as well stop the whole guest. */

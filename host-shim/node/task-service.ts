@@ -308,17 +308,23 @@ async function createUnderItsName(
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
     // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
-    if (!(error instanceof GuestRefusalError) || error.kind !== 'denied') throw error
+    if (!isDenied(error)) throw error
     for (const other of await sameImages(containerd, record.namespace, name)) {
       if (other === name) continue
-      const created = await createInGuest(agent, { ...request, image: other }, again).then(
-        () => true,
-        () => false,
+      const failure: unknown = await createInGuest(agent, { ...request, image: other }, again).then(
+        () => undefined,
+        (reason: unknown) => reason,
       )
-      if (created) return
+      if (failure === undefined) return
+      // The policy knows this name, and the guest has another reason.
+      if (!isDenied(failure)) throw failure
     }
     throw error
   })
+}
+
+function isDenied(error: unknown): boolean {
+  return error instanceof GuestRefusalError && error.code === 'ERR_POLICY_DENIED'
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -62,6 +62,7 @@ export function admittedContainer(
       terminationMessage: undefined,
       exec: [],
       ports: [],
+      egress: undefined,
       signals: [],
       capabilities: ['KILL'],
       serviceEnv: false,

@@ -274,6 +274,7 @@ spec:
             - { name: A, value: "1" }
             - name: PASSWORD
               valueFrom: { secretKeyRef: { name: db, key: password } }
+          envFrom: [{ configMapRef: { name: kept } }, { secretRef: { name: taken } }]
 ---
 kind: Service
 `
@@ -282,7 +283,8 @@ kind: Service
   const injection = { annotation: { name: 'caisson.dev/initdata', value: 'AAAA' }, runtimeClass: 'caisson' }
   const injected = injectPod(yaml, pod, injection)
   t.true(injected.startsWith('# the shop\n') && injected.includes('# the front') && injected.includes('kind: Service'))
-  t.false(injected.includes('PASSWORD'))
+  t.false(injected.includes('PASSWORD') || injected.includes('taken'))
+  t.true(injected.includes('kept'))
   const [again] = parseKubernetesFiles([{ name: 'x', text: injected }]).templates
   t.is(again?.annotations['caisson.dev/initdata'], 'AAAA')
   t.is(again?.spec.runtimeClassName, 'caisson')
@@ -310,6 +312,8 @@ const CONTAINER = fc.record(
     securityContext: fc.record({ runAsUser: fc.nat(1000), runAsGroup: fc.nat(1000) }),
     resources: fc.constantFrom({}, { limits: { memory: '64Mi', cpu: '250m' } }),
     volumeMounts: fc.constantFrom(...VOLUME_MOUNTS),
+    livenessProbe: fc.record({ exec: fc.record({ command: fc.array(WORD, { minLength: 1, maxLength: 3 }) }) }),
+    ports: fc.uniqueArray(fc.record({ containerPort: fc.integer({ min: 1, max: 60_000 }) }), { maxLength: 2 }),
   },
   { requiredKeys: ['env', 'resources', 'volumeMounts'] },
 )
@@ -376,15 +380,40 @@ test('a generated policy admits exactly what its pod asks for: widening any fiel
       if (choices.length + refusals.length > 0) return false
       const policy = parseWorkloadPolicy(yaml)
       const request = requestOf(container)
-      new PolicyEngine(policy).admitContainer(request)
-      return WIDENINGS.every((widen) =>
-        isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+      const engine = new PolicyEngine(policy)
+      engine.admitContainer(request)
+      return (
+        WIDENINGS.every((widen) =>
+          isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+        ) && onlyItsOwn(t, engine, container)
       )
     }),
     { numRuns: 200 },
   )
   t.pass()
 })
+
+/** Once it runs: its probe and its ports, no other command, port, signal, input or output. */
+function onlyItsOwn(t: ExecutionContext, engine: PolicyEngine, container: Container): boolean {
+  const exec = { containerId: 'c', env: [], user: '', workingDir: '', terminal: false, stdin: false }
+  const probe = container.livenessProbe?.exec.command
+  if (probe !== undefined) engine.admitExec({ ...exec, args: probe })
+  const open = (container.ports ?? []).map(({ containerPort }) => containerPort)
+  for (const port of open) engine.admitPort(port)
+  const denied: readonly (() => unknown)[] = [
+    () => engine.admitExec({ ...exec, args: [...(probe ?? []), 'more'] }),
+    () => engine.admitExec({ ...exec, args: probe?.slice(1) ?? ['sh'] }),
+    () => engine.admitPort(60_001),
+    () => engine.admitSignal('c', 10, 15),
+    () => engine.admitOutput('c', false),
+    () => engine.admitApi('c', { kind: 'token' }),
+    ...(container.stdin === true ? [] : [() => engine.admitStdin('c')]),
+    ...('limits' in container.resources
+      ? [() => engine.admitLimits('c', { memoryBytes: 2 ** 30, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 })]
+      : []),
+  ]
+  return denied.every((action) => isDenied(t, action))
+}
 
 function isDenied(t: ExecutionContext, action: () => unknown): boolean {
   try {

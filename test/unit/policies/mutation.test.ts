@@ -24,6 +24,10 @@ volumes:
   - { name: raw, kind: block }
   - { name: db, kind: luks, key: a/b/c, format: empty, gid: 3 }
   - { name: podinfo, kind: downward-api, mutable: true }
+dns: [10.96.0.10]
+shareProcessNamespace: true
+sysctls: { net.core.somaxconn: "1024" }
+hostAliases: [{ address: 10.0.0.9, names: [db, cache] }]
 containers:
   - name: web
     image: registry.test:5000/shop/web@${DIGEST}
@@ -56,6 +60,7 @@ containers:
     logs: allow
     exec: [[x, y], [z]]
     ports: [80, 8080]
+    egress: [10.0.0.0/8, { to: "fd00::/8", ports: [443, 53] }]
     signals: [1]
     capabilities: [KILL, CHOWN]
     resources: { memory: { min: 1Mi, max: 2Gi }, cpu: { max: 500m }, pids: { max: 7 } }
@@ -110,10 +115,12 @@ function mutate(node: Node, kind: number, at: number): true | undefined {
 }
 
 /** What a policy decides: without lines and words for people; naming something twice allows nothing more. */
-function decisions({ containers, volumes, ...rest }: WorkloadPolicy): unknown {
+function decisions({ containers, volumes, dns, pod, ...rest }: WorkloadPolicy): unknown {
   return {
     ...rest,
     volumes: each([...volumes.values()]),
+    pod: { ...pod, sysctls: each([...pod.sysctls]), hostAliases: each(pod.hostAliases) },
+    dns: dns === undefined ? 'any' : each(dns.map(({ text }) => text)),
     containers: containers.map((rule) => ({
       ...rule,
       env: each([...rule.env].map(([name, value]) => [name, 'values' in value ? each(value.values) : value])),
@@ -124,6 +131,7 @@ function decisions({ containers, volumes, ...rest }: WorkloadPolicy): unknown {
       api: rule.api === undefined ? undefined : { ...rule.api, resources: each(rule.api.resources) },
       exec: each(rule.exec),
       ports: each(rule.ports),
+      egress: rule.egress === undefined ? 'anywhere' : each(rule.egress.map(({ to, ports }) => [to, each(ports)])),
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
       requires: each(rule.requires),

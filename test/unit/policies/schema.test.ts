@@ -42,6 +42,7 @@ const CONTAINER = {
   terminationMessage: '/dev/termination-log',
   exec: [['x', 'y']],
   ports: [80],
+  egress: ['10.0.0.0/8', { to: 'fd00::/8', ports: [443] }],
   signals: [1],
   capabilities: ['KILL'],
   resources: { memory: { min: '1Mi', max: 1048576 }, cpu: { max: '500m' }, pids: { max: 7 } },
@@ -106,6 +107,9 @@ const REFUSED: readonly [string, object][] = [
   ['a range without bounds', { resources: { cpu: {} } }],
   ['an empty command', { exec: [[]] }],
   ['port 0', { ports: [0] }],
+  ['egress to a name', { egress: ['db.example'] }],
+  ['egress without a place', { egress: [{ ports: [443] }] }],
+  ['egress to no port', { egress: [{ to: '10.0.0.0/8', ports: [] }] }],
   ['another role', { role: 'sidecar' }],
 ]
 for (const [mistake, change] of REFUSED) {
