@@ -22,6 +22,7 @@ import { listResources, putResource, removeResource, rollBackResource } from './
 import { listTenants, putTenant, removeTenant } from './admin/tenants.ts'
 import type { HttpExchange, HttpReply } from './http-listener.ts'
 import type { SessionReply } from './kbs-session.ts'
+import { BUILT_IN } from './metrics.ts'
 import { type Audience, problemReply } from './problem.ts'
 import { RecordedError } from './refusal-record.ts'
 import type { TenantDirectory, TenantServices } from './tenant-directory.ts'
@@ -59,6 +60,8 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
         audience = 'administrator'
         const admin = adminRoute(options, services, exchange, path)
         if (admin !== undefined) return await admin
+        if (!BUILT_IN.has(path[0] ?? ''))
+          throw new UsageError('ERR_PLUGIN_NOT_FOUND', 'there is no plugin of this name')
       }
       if (exchange.method === 'GET' && segments.join('/') === '.well-known/jwks.json') {
         return { status: 200, body: await services.tokens.publishedKeys() }
