@@ -1,11 +1,13 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence]: prints each figure beside its peer of the same run, and writes
- * bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|verifier]: prints each figure beside its peer of the
+ * same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { type BootFigures, benchBoot } from './boot.ts'
 import { benchEvidence, printEvidence } from './evidence.ts'
+import { benchImageTrust, printImageTrust } from './image-trust.ts'
+import { benchVerifier, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
@@ -16,6 +18,16 @@ if (wanted('evidence')) {
   const evidence = await benchEvidence(3 * rounds, say)
   printEvidence(evidence)
   write('evidence.json', evidence)
+}
+if (wanted('image-trust')) {
+  const trust = await benchImageTrust(rounds, say)
+  printImageTrust(trust)
+  write('image-trust.json', trust)
+}
+if (wanted('verifier')) {
+  const verifier = await benchVerifier(20 * rounds, say)
+  printVerifier(verifier)
+  write('verifier.json', verifier)
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

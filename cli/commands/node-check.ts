@@ -1,6 +1,8 @@
+import { join } from 'node:path'
 import { checkNode } from '#host-shim/install/check/check-node'
 import type { Finding } from '#host-shim/install/check/finding'
 import { findContainerd } from '#host-shim/install/install'
+import { cacheDirectory } from '#tools/cache/location'
 import type { CommandSpec } from '../command.ts'
 import { EXIT_NO, EXIT_YES } from '../exit-code.ts'
 import { layoutOf, NODE_OPTIONS, oneOf } from '../node-options.ts'
@@ -31,6 +33,7 @@ export const nodeCheck: CommandSpec = {
         firmware: invocation.required('firmware'),
         stateRoot: layout.stateRoot,
         snapshots: layout.snapshots,
+        guests: join(cacheDirectory(), 'guest'),
       },
     })
     const isReady = findings.every(({ status }) => status !== 'missing')

@@ -1,16 +1,14 @@
-import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { promisify } from 'node:util'
 import { type ContainerdVersion, isAtLeast } from '#host-shim/install/containerd-version'
 import { type InstallOptions, type InstallPlan, install, planInstall } from '#host-shim/install/install'
 import { SERVICE } from '#host-shim/install/node-layout'
-import { daemonWords, type ServiceKind } from '#host-shim/install/service'
+import { daemonWords } from '#host-shim/install/service'
 import { checkPatterns } from '#host-shim/snapshotter/guest-references'
 import { CAISSON_SHIM } from '#native/host/index'
-import { UnavailableError, UsageError } from '#protocol/errors'
+import { UsageError } from '#protocol/errors'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { CONTAINERD_OPTIONS, caissonWords, containerdOf, layoutOf, NODE_OPTIONS, oneOf } from '../node-options.ts'
+import { servesRoot, systemctl } from '../systemd.ts'
 
 export const nodeInstall: CommandSpec = {
   path: 'node install',
@@ -25,7 +23,7 @@ export const nodeInstall: CommandSpec = {
     service: {
       type: 'string',
       placeholder: 'auto|systemd|none',
-      help: 'who starts the daemon; none: your own service manager, or the first pod',
+      help: 'who starts the daemon; none: your own service manager',
       default: 'auto',
     },
     platform: { type: 'string', placeholder: 'tpm|none', help: 'of pods that do not say', default: 'tpm' },
@@ -76,7 +74,7 @@ async function installOptions(invocation: Invocation): Promise<InstallOptions> {
     layout,
     containerd: version,
     containerdProgram: program,
-    service: service === 'auto' ? serviceOf(layout.root) : service,
+    service: service === 'auto' ? (servesRoot(layout.root) ? 'systemd' : 'none') : service,
     daemon: {
       platform: oneOf(invocation, 'platform', ['tpm', 'none']),
       accelerator: accel,
@@ -94,11 +92,6 @@ function guestImagesOf(invocation: Invocation, version: ContainerdVersion): read
   const given = invocation.strings('guest-image')
   checkPatterns(given)
   return given.length === 0 && isAtLeast(version, 1, 7) ? ['*'] : given
-}
-
-/** sd_booted(3). systemd reads nothing below a private root. */
-function serviceOf(root: string): ServiceKind {
-  return root === '/' && existsSync('/run/systemd/system') ? 'systemd' : 'none'
 }
 
 function report({ changes }: InstallPlan, dryRun: boolean): string {
@@ -131,12 +124,5 @@ async function restart({ changes }: InstallPlan): Promise<void> {
     changes.length === 0
       ? [['start', SERVICE]]
       : [['daemon-reload'], ['restart', SERVICE], ['restart', 'containerd.service']]
-  for (const words of steps) {
-    await promisify(execFile)('systemctl', words).catch((cause: unknown) => {
-      throw new UnavailableError('ERR_SERVICE', `systemctl ${words.join(' ')} failed`, {
-        hint: `Everything is installed. Look at: journalctl -u ${words.at(-1)}`,
-        cause,
-      })
-    })
-  }
+  for (const words of steps) await systemctl(...words)
 }

@@ -1,6 +1,9 @@
+import { existsSync } from 'node:fs'
+import { SERVICE } from '#host-shim/install/node-layout'
 import { uninstall } from '#host-shim/install/uninstall'
 import type { CommandSpec } from '../command.ts'
 import { layoutOf, NODE_OPTIONS } from '../node-options.ts'
+import { servesRoot, systemctl } from '../systemd.ts'
 
 export const nodeUninstall: CommandSpec = {
   path: 'node uninstall',
@@ -12,12 +15,24 @@ export const nodeUninstall: CommandSpec = {
   options: { ...NODE_OPTIONS, force: { type: 'boolean', help: 'even while pods run; nobody serves them afterwards' } },
   examples: ['caisson node uninstall', 'caisson node uninstall --root /tmp/node'],
   run: async (invocation) => {
-    const { wasInstalled, saved } = await uninstall(layoutOf(invocation), { evenWithPods: invocation.flag('force') })
+    const layout = layoutOf(invocation)
+    const isService = servesRoot(layout.root) && existsSync(layout.unit)
+    const { wasInstalled, saved } = await uninstall(layout, {
+      evenWithPods: invocation.flag('force'),
+      beforehand: async () => {
+        if (isService) await systemctl('stop', SERVICE)
+      },
+    })
+    if (isService) await systemctl('daemon-reload')
+    const next = wasInstalled
+      ? ['restart containerd', ...(isService ? [] : ['end the daemon: caisson node serve'])]
+      : []
     invocation.out.result(
-      { wasInstalled, saved },
+      { wasInstalled, saved, next },
       [
-        wasInstalled ? 'everything is as it was before; restart containerd' : 'nothing was installed',
+        wasInstalled ? 'everything is as it was before' : 'nothing was installed',
         ...saved.map((path) => `somebody had changed a file of ours: kept as ${path}`),
+        ...next.map((step) => `next: ${step}`),
       ].join('\n'),
     )
     return 0

@@ -11,7 +11,15 @@ import { cachedDirectory, fileSha256 } from '#tools/cache/entry'
 import { type ObtainedPackage, obtainPackages } from '#tools/debian/packages'
 import { installTool } from '#tools/debian/tool'
 import { buildNative } from '../../native/build.mjs'
-import { NATIVE_FILES, type NativeFile, type RootSources, rootEntries, stripVersion } from '../rootfs/contents.ts'
+import {
+  BUNDLE_FILE,
+  NATIVE_FILES,
+  type NativeFile,
+  type RootSources,
+  rootEntries,
+  SIGNATURES_FILE,
+  stripVersion,
+} from '../rootfs/contents.ts'
 import { DEBIAN_FILES } from '../rootfs/debian-files.ts'
 import { type AgentBundle, bundleAgent, bundleSignatureEngines } from './bundle.ts'
 import { compileAgent } from './code-cache.ts'
@@ -22,7 +30,7 @@ import { type BuiltKernel, buildKernel } from './kernel.ts'
 import { type GuestLock, type NpmPackagePin, parseGuestLock } from './lock.ts'
 import { installedPackage, installedVersion, requirePinned } from './npm-packages.ts'
 import type { OnProgress } from './progress.ts'
-import { guestSbom, SBOM_FILE } from './sbom.ts'
+import { type BundleContents, guestSbom, SBOM_FILE } from './sbom.ts'
 
 export { type GuestImage, type GuestManifest, loadGuest } from './guest-image.ts'
 export type { BuildProgress, OnProgress } from './progress.ts'
@@ -48,6 +56,7 @@ export async function buildGuest(options: BuildOptions = {}): Promise<GuestImage
   const lock = parseGuestLock(await readFile(LOCK_FILE, 'utf8'))
   const [bundle, signatures] = [await bundleAgent(agent, ROOT), await bundleSignatureEngines(ROOT)]
   const packages = [...new Set([...bundle.packages, ...signatures.packages])]
+  const bundles = { [BUNDLE_FILE]: bundle.packages, [SIGNATURES_FILE]: signatures.packages }
   const bundled = await bundledPackages({ packages }, lock)
   const node = await pinnedNode(lock)
   const native = await nativeFiles(onProgress)
@@ -58,7 +67,7 @@ export async function buildGuest(options: BuildOptions = {}): Promise<GuestImage
   const directory = await cachedDirectory(
     'guest',
     key,
-    (into) => make(into, { lock, sources, kernel, bundled }, onProgress),
+    (into) => make(into, { lock, sources, kernel, bundled, bundles }, onProgress),
     {
       force,
       keep: KEPT_GUESTS,
@@ -87,10 +96,11 @@ interface Ingredients {
   readonly sources: Sources
   readonly kernel: BuiltKernel
   readonly bundled: readonly NpmPackagePin[]
+  readonly bundles: BundleContents
 }
 
 async function make(into: string, ingredients: Ingredients, onProgress: OnProgress): Promise<void> {
-  const { lock, sources, kernel, bundled } = ingredients
+  const { lock, sources, kernel, bundled, bundles } = ingredients
   onProgress({ step: 'root', text: 'assembling the root file system' })
   const { code, ...rest } = sources
   const cache = await compileAgent(code, sources.node)
@@ -118,7 +128,7 @@ async function make(into: string, ingredients: Ingredients, onProgress: OnProgre
     ],
   }
   await writeFile(join(into, 'guest.json'), `${JSON.stringify(manifest, null, 2)}\n`)
-  await writeFile(join(into, SBOM_FILE), `${JSON.stringify(guestSbom(manifest, entries), null, 2)}\n`)
+  await writeFile(join(into, SBOM_FILE), `${JSON.stringify(guestSbom(manifest, entries, bundles), null, 2)}\n`)
 }
 
 async function bundledPackages(

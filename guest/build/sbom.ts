@@ -12,7 +12,6 @@ export const SBOM_FILE = 'guest.spdx.json'
 
 /** What is not ours in the root, and the file it became (guest/rootfs/contents.ts). */
 const NODE_FILE = 'usr/lib/caisson/node'
-const BUNDLE_FILE = 'usr/lib/caisson/bundle.js'
 
 interface SpdxPackage {
   readonly name: string
@@ -58,8 +57,15 @@ type Ingredients = Pick<GuestManifest, 'kernel' | 'root' | 'packages'>
 const GUEST_ID = 'SPDXRef-Package-guest'
 const KERNEL_ID = 'SPDXRef-Package-linux'
 
+/** Path of a bundle in the root → names of the npm packages inside. */
+export type BundleContents = Readonly<Record<string, readonly string[]>>
+
 /** @param entries everything in the root file system, in any order */
-export function guestSbom({ kernel, root, packages }: Ingredients, entries: readonly TarEntry[]): SpdxDocument {
+export function guestSbom(
+  { kernel, root, packages }: Ingredients,
+  entries: readonly TarEntry[],
+  bundles: BundleContents,
+): SpdxDocument {
   const files = entries
     .filter((entry) => entry.kind === 'file')
     .toSorted((a, b) => (a.path < b.path ? -1 : 1))
@@ -73,11 +79,11 @@ export function guestSbom({ kernel, root, packages }: Ingredients, entries: read
       relate(ids.get(origin.get(fileName.slice(2)) ?? '') ?? GUEST_ID, 'CONTAINS', SPDXID),
     ),
   ]
-  const bundle = files.find(({ fileName }) => fileName === `./${BUNDLE_FILE}`)
-  for (const { kind, name } of packages) {
-    const id = ids.get(`${kind} ${name}`)
-    if (bundle !== undefined && id !== undefined && kind === 'npm' && origin.get(NODE_FILE) !== `npm ${name}`) {
-      relationships.push(relate(bundle.SPDXID, 'GENERATED_FROM', id))
+  for (const [path, names] of Object.entries(bundles)) {
+    const bundle = files.find(({ fileName }) => fileName === `./${path}`)
+    for (const name of names) {
+      const id = ids.get(`npm ${name}`)
+      if (bundle !== undefined && id !== undefined) relationships.push(relate(bundle.SPDXID, 'GENERATED_FROM', id))
     }
   }
   return {

@@ -23,6 +23,9 @@ export const NATIVE_FILES = {
   'caisson-index': { path: 'usr/lib/caisson/caisson-index', mode: 0o755 },
 } as const
 
+export const BUNDLE_FILE = 'usr/lib/caisson/bundle.js'
+export const SIGNATURES_FILE = 'usr/lib/caisson/signatures.js'
+
 export type NativeFile = keyof typeof NATIVE_FILES
 
 export interface RootSources {
@@ -56,8 +59,8 @@ export async function rootEntries(sources: RootSources): Promise<readonly TarEnt
     const node = await strip(sources.node, join(scratch, 'node'))
     entries.push({ kind: 'file', path: 'usr/lib/caisson/node', mode: 0o755, content: node })
     entries.push({ kind: 'file', path: 'usr/lib/caisson/agent.js', mode: 0o644, content: await readFile(LOADER) })
-    entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.js', mode: 0o644, content: sources.agent.code })
-    entries.push({ kind: 'file', path: 'usr/lib/caisson/signatures.js', mode: 0o644, content: sources.signatures })
+    entries.push({ kind: 'file', path: BUNDLE_FILE, mode: 0o644, content: sources.agent.code })
+    entries.push({ kind: 'file', path: SIGNATURES_FILE, mode: 0o644, content: sources.signatures })
     entries.push({ kind: 'file', path: 'usr/lib/caisson/bundle.cache', mode: 0o644, content: sources.agent.cache })
     return entries
   } finally {

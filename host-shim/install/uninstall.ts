@@ -8,6 +8,12 @@ import { InstallStore } from './install-record.ts'
 import type { NodeLayout } from './node-layout.ts'
 import { takeBack } from './transaction.ts'
 
+export interface UninstallOptions {
+  readonly evenWithPods?: boolean
+  /** Runs once it is certain that files will be changed. */
+  readonly beforehand?: () => Promise<void>
+}
+
 export interface Uninstalled {
   /** False: there was nothing to take back. */
   readonly wasInstalled: boolean
@@ -19,10 +25,7 @@ export interface Uninstalled {
  * The node is byte for byte as before, except for what others changed since. Images and the CA of software TPMs stay.
  * @throws UsageError ERR_NODE_BUSY while pods run, MalformedError ERR_INSTALL_RECORD
  */
-export async function uninstall(
-  layout: NodeLayout,
-  options: { readonly evenWithPods?: boolean } = {},
-): Promise<Uninstalled> {
+export async function uninstall(layout: NodeLayout, options: UninstallOptions = {}): Promise<Uninstalled> {
   const pods = options.evenWithPods === true ? [] : await runningPods(layout)
   if (pods.length > 0) {
     throw new UsageError('ERR_NODE_BUSY', `pods run on this node: ${pods.join(', ')}`, {
@@ -31,6 +34,7 @@ export async function uninstall(
   }
   const store = new InstallStore(layout.installRecord)
   const wasInstalled = store.load() !== undefined
+  if (wasInstalled) await options.beforehand?.()
   return { wasInstalled, saved: takeBack(store) }
 }
 

@@ -9,7 +9,7 @@ import { UnverifiedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import { computeDigest, type Digest, digestAlgorithm, digestHex } from '#protocol/oci/digest'
-import { MANIFEST_TYPES } from '#protocol/oci/media-types'
+import { layerCompression } from '#protocol/oci/media-types'
 import { ENCRYPTED, encryptionAnnotations, parseLayerEncryption, plainAnnotations } from '../encryption/annotations.ts'
 import { decryptLayer, encryptLayer } from '../encryption/layer-stream.ts'
 import { encodePrivateOptions, encodePublicOptions } from '../encryption/options.ts'
@@ -34,10 +34,11 @@ export interface CryptedLayout {
   readonly layers: number
 }
 
-/** Every layer that is not encrypted yet. Errors: those of `OciLayout` and of the recipients. */
+/** Every file-system layer that is not encrypted yet. Errors: those of `OciLayout` and of the recipients. */
 export function encryptLayout(options: CryptLayoutOptions & { readonly wrap: KeyWrapper }): Promise<CryptedLayout> {
   return convert(options, async (layer, layout, target) => {
-    if (layer.mediaType.endsWith(ENCRYPTED)) return undefined
+    // Only file systems: what else lies in manifests, attestations say, is for everybody to read.
+    if (layerCompression(layer.mediaType) === undefined) return undefined
     const [key, nonce] = [randomBytes(32), randomBytes(16)]
     const stream = encryptLayer(layout.readBlob(layer.digest), { key, nonce }, ENGINES)
     const file = await target.write(stream.body)
@@ -147,7 +148,6 @@ async function convertDocument(
   }
   const index = JSON.parse(new TextDecoder().decode(bytes))
   for (const [position, entry] of document.manifests.entries()) {
-    if (!MANIFEST_TYPES.has(entry.mediaType)) continue
     const child = await convertDocument(layout, entry, context)
     index.manifests[position] = { ...index.manifests[position], digest: child.digest, size: child.size }
   }

@@ -49,11 +49,13 @@ class NativeLayerWriter implements LayerWriter {
   }
 }
 
-type Limits = Pick<OpenLayerOptions, 'what' | 'compression' | 'maxTarBytes' | 'maxRatio'>
+type Limits = Pick<OpenLayerOptions, 'what' | 'compression' | 'maxTarBytes' | 'maxRatio' | 'decryption'>
 
 function check({ status, errno, entry }: Outcome, limits: Limits): void {
   if (status === 'ok') return
-  throw layerFailure(status, { ...limits, entry, errno: errno === 0 ? 'unknown' : getSystemErrorName(-errno) })
+  // A name that was decrypted and not yet authenticated is nobody's to see.
+  const told = entry !== undefined && limits.decryption !== undefined ? { ...entry, name: '' } : entry
+  throw layerFailure(status, { ...limits, entry: told, errno: errno === 0 ? 'unknown' : getSystemErrorName(-errno) })
 }
 
 function verityOf(tree: NativeTree, salt: string): LayerVerity {

@@ -201,6 +201,23 @@ function verifyEntity(
       timestamp.$case !== 'timestamp-authority' || isUsable({ ...entity, timestamps: [timestamp] }, material),
   )
   verifier.verify({ ...entity, timestamps })
+  requireLogsThen({ ...entity, timestamps }, material)
+}
+
+/**
+ * Entries that a log promised carry their time, which was held against the log's validity. Those of Rekor 2 do not: the
+ * time stamps say when it was, and the log must have been good then.
+ */
+function requireLogsThen({ tlogEntries, timestamps }: SignedEntity, { tlogs }: TrustMaterial): void {
+  const times = timestamps.flatMap((stamp) =>
+    stamp.$case === 'timestamp-authority' ? [stamp.timestamp.signingTime] : [],
+  )
+  for (const { inclusionPromise, logId } of tlogEntries) {
+    if (inclusionPromise !== undefined) continue
+    const logs = tlogs.filter(({ logID }) => logId !== undefined && equalBytes(logID, logId.keyId))
+    const good = times.every((time) => logs.some(({ validFor }) => validFor.start <= time && time <= validFor.end))
+    if (!good) throw new Error('its log was not trusted yet, or no longer, when it was stamped')
+  }
 }
 
 /**

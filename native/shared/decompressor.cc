@@ -1,5 +1,7 @@
 #include "decompressor.h"
 
+#include "decompressor-isal.h"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -169,6 +171,9 @@ class Zstd final : public Decompressor {
 
 std::unique_ptr<Decompressor> MakeDecompressor(std::string_view name) {
   if (name == "none") return std::unique_ptr<Decompressor>(new (std::nothrow) Stored);
+  if (name == "gzip") {
+    if (auto fast = MakeIsalDecompressor()) return fast;
+  }
   if (name == "gzip") return std::unique_ptr<Decompressor>(new (std::nothrow) Gzip);
   if (name == "zstd") return std::unique_ptr<Decompressor>(new (std::nothrow) Zstd);
   return nullptr;

@@ -18,6 +18,7 @@ export type FindingCode =
   | 'cpu-virtualisation'
   | 'disk-space'
   | 'firmware'
+  | 'guest-image'
   | 'installation'
   | 'kernel'
   | 'network-tools'

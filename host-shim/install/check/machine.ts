@@ -1,7 +1,7 @@
 /** Needs of a node that have nothing to do with containerd: what runs VMs, and what isolates and connects them. */
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { readFile, statfs } from 'node:fs/promises'
+import { readdir, readFile, statfs } from 'node:fs/promises'
 import { release } from 'node:os'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
@@ -19,6 +19,8 @@ export interface MachineNeeds {
   readonly stateRoot: string
   /** Snapshots of images that this machine fetches. */
   readonly snapshots: string
+  /** Where guest images are, once they are built. */
+  readonly guests: string
 }
 
 const TIMEOUT_MS = 20_000
@@ -41,6 +43,7 @@ export async function checkMachine(needs: MachineNeeds): Promise<readonly Findin
     judgeKernel(release()),
     judgeQemu(await outputOf('qemu-system-x86_64', ['--version'])),
     await checkPodProcess(),
+    await checkGuest(needs.guests),
     ...(platform === 'tpm' ? [checkFirmware(firmware), await checkSoftwareTpm()] : []),
     await checkNetwork(),
     await checkDisk(needs),
@@ -115,6 +118,16 @@ async function checkPodProcess(): Promise<Finding> {
   if (answer?.includes('caisson-pod') === true) return ok('pod-process', needed, CAISSON_POD)
   const found = existsSync(CAISSON_POD) ? `${CAISSON_POD} does not run` : `${CAISSON_POD} is not there`
   return lacking('pod-process', 'missing', { needed, found, remedy: 'Build it: node native/build.mjs' })
+}
+
+/** Without one the first pod waits for its making, longer than any kubelet does. */
+async function checkGuest(folder: string): Promise<Finding> {
+  const needed = 'a guest image, built before the first pod'
+  const names = await readdir(folder).catch(() => [])
+  const count = names.filter((name) => !name.startsWith('.')).length
+  if (count > 0) return ok('guest-image', needed, `${count} in ${folder}`)
+  const remedy = 'Build it: caisson guest build; or install from an image that holds it (deploy/image)'
+  return lacking('guest-image', 'warning', { needed, found: `none in ${folder}`, remedy })
 }
 
 function checkFirmware(path: string): Finding {

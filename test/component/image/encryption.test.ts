@@ -1,7 +1,7 @@
 /** Encrypted images both ways between this and skopeo, for every kind of recipient that skopeo knows. */
 import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
@@ -214,4 +214,55 @@ test('a layer changed after it was encrypted is never shown, whatever its digest
   })
   await t.throwsAsync(decrypting, { code: 'ERR_LAYER_HMAC' })
   t.false((await readdir(here.folder)).some((name) => name.startsWith('opened')))
+})
+
+test('every image of an index is encrypted and decrypted, and what is no file system stays as it is', async (t) => {
+  const { path, layers, plain } = await site(t)
+  const other = path('other')
+  writeImageLayout(other, { layers: GZIP_LAYERS.slice(0, 1), config: {} })
+  const blobs = (folder: string): string => join(folder, 'blobs/sha256')
+  for (const name of await readdir(blobs(other))) await copyFile(join(blobs(other), name), join(blobs(plain), name))
+  const store = async (value: object): Promise<{ digest: string; size: number }> => {
+    const bytes = Buffer.from(JSON.stringify(value))
+    const hex = createHash('sha256').update(bytes).digest('hex')
+    await writeFile(join(blobs(plain), hex), bytes)
+    return { digest: `sha256:${hex}`, size: bytes.length }
+  }
+  const only = async (folder: string) => (await new OciLayout(folder).image()).descriptor
+  const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+  const statement = await store({ _type: 'https://in-toto.io/Statement/v1' })
+  const attestation = await store({
+    schemaVersion: 2,
+    mediaType,
+    config: { mediaType: 'application/vnd.oci.empty.v1+json', ...(await store({})) },
+    layers: [{ mediaType: 'application/vnd.in-toto+json', ...statement }],
+  })
+  const images = await Promise.all([only(plain), only(other)])
+  const entries = images.map(({ digest, size }, index) => {
+    return { mediaType, digest, size, platform: { os: 'linux', architecture: ['amd64', 'arm64'][index] } }
+  })
+  const indexType = 'application/vnd.oci.image.index.v1+json'
+  const index = await store({
+    schemaVersion: 2,
+    mediaType: indexType,
+    manifests: [...entries, { mediaType, ...attestation, platform: { os: 'unknown', architecture: 'unknown' } }],
+  })
+  await writeFile(
+    join(plain, 'index.json'),
+    JSON.stringify({ schemaVersion: 2, mediaType: indexType, manifests: [{ mediaType: indexType, ...index }] }),
+  )
+
+  const wrap = recipientsWrapper([`jwe:${path('rsa.pub')}`])
+  t.is((await encryptLayout({ source: plain, target: path('sealed'), wrap })).layers, layers.length + 1)
+  const sealed = await readdir(blobs(path('sealed')))
+  t.true(sealed.includes(statement.digest.slice(7)))
+  t.false(layers.some((digest) => sealed.includes(digest.slice(7))))
+  const unwrappers = keyFileUnwrappers([{ path: path('rsa.pem') }])
+  await decryptLayout({ source: path('sealed'), target: path('back'), unwrappers })
+  const { document } = await new OciLayout(path('back')).image()
+  const back = document.kind === 'index' ? document.manifests.map(({ digest }) => digest) : []
+  // Manifests are written anew, so their spelling may differ; the layers are the same.
+  t.is(back.length, 3)
+  const restored = await readdir(blobs(path('back')))
+  t.true(layers.every((digest) => restored.includes(digest.slice(7))))
 })

@@ -24,6 +24,7 @@ test('each thing that a node lacks is named with what was found and what mends i
   t.like(bare.of('containerd-version'), { status: 'ok', found: '1.7.24~ds1' })
   t.is(bare.of('network-tools')?.status, 'ok', bare.of('network-tools')?.found)
   t.is(bare.of('software-tpm')?.status, 'ok')
+  t.is(bare.of('guest-image')?.status, 'ok')
 
   // A containerd that runs since before the installation knows nothing of it.
   await node.startContainerd()

@@ -93,9 +93,11 @@ export class TestNode {
     await this.#until(child, 'daemon.log', () => this.log('daemon.log').includes('serving pods on'))
   }
 
-  /** Starts containerd with the node's configuration; CRI answers when this returns. */
-  async startContainerd(): Promise<void> {
-    const child = this.#spawn(this.program, ['--config', this.config], 'containerd.log')
+  /** Starts containerd with the node's configuration; CRI answers when this returns. @param namespace path of a network namespace */
+  async startContainerd(namespace?: string): Promise<void> {
+    const words = [this.program, '--config', this.config]
+    const [program = '', ...rest] = namespace === undefined ? words : ['nsenter', `--net=${namespace}`, ...words]
+    const child = this.#spawn(program, rest, 'containerd.log')
     this.#containerd = child
     await this.#until(child, 'containerd.log', async () => (await this.status()) !== undefined)
   }

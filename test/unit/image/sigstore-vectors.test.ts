@@ -85,6 +85,21 @@ test('a time stamp by an unknown authority neither helps nor harms, and without 
   t.throws(() => verifyArtifact({ artifact: other, bundle, trustedRoot: undefined, key }), { code: 'ERR_IMAGE_BUNDLE' })
 })
 
+test('an entry without a time of its own counts only if its log was trusted when it was stamped', (t) => {
+  const folder = join(FOLDERS, 'rekor2-checkpoint-multiple-cosigs')
+  const root = JSON.parse(readFileSync(join(folder, 'trusted_root.json'), 'utf8'))
+  const judge = () =>
+    verifyArtifact({
+      artifact: readFileSync(join(SIGN, 'sigstore-conformance/a.txt')),
+      bundle: readFileSync(join(folder, 'bundle.sigstore.json')),
+      trustedRoot: Buffer.from(JSON.stringify(root)),
+      key: undefined,
+    })
+  t.notThrows(judge)
+  for (const { publicKey } of root.tlogs) publicKey.validFor.end = publicKey.validFor.start
+  t.throws(judge, { code: 'ERR_IMAGE_BUNDLE', message: /its log was not trusted/ })
+})
+
 test('a trusted root of which a log has no beginning is refused', (t) => {
   const document = JSON.parse(readFileSync(join(VECTORS, defaultRoot), 'utf8'))
   t.notThrows(() => parseTrustedRoot(Buffer.from(JSON.stringify(document)), 'root'))

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
@@ -7,11 +8,11 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { InstallStore, parseInstallRecord } from '#host-shim/install/install-record'
@@ -64,6 +65,22 @@ test('an installation that was cut short before any of its files can be repeated
   }
 })
 
+test('an installation whose taking back was cut short is taken back by the next attempt', (t) => {
+  const { folder, store, plan } = node(t)
+  mkdirSync(join(folder, 'bin'))
+  writeFileSync(join(folder, 'bin/program'), 'an older one')
+  const before = tree(folder)
+  apply(store, plan())
+  // The last file to come back is the first that was written; what it held cannot be read for now.
+  const kept = join(folder, 'var/install/before', createHash('sha256').update('an older one').digest('hex'))
+  renameSync(kept, `${kept}.away`)
+  t.is(t.throws(() => takeBack(store), { instanceOf: CaissonError })?.code, 'ERR_INSTALL_RECORD')
+  t.is(readFileSync(join(folder, 'etc/config.toml'), 'utf8'), CONFIG)
+  renameSync(`${kept}.away`, kept)
+  takeBack(store)
+  t.deepEqual(tree(folder), before)
+})
+
 test('what an operator changed after the installation stays when it is taken back', (t) => {
   const { folder, store, plan } = node(t)
   apply(store, plan())
@@ -102,7 +119,8 @@ test('a record of an installation says what lies at absolute paths, or is refuse
 const CONFIG = 'version = 2\n# mine'
 
 function node(t: ExecutionContext): { folder: string; store: InstallStore; plan: () => Planned[] } {
-  const folder = mkdtempSync(join(tmpdir(), 'caisson-install-'))
+  // In memory: what is made durable need not reach a disk here.
+  const folder = mkdtempSync('/dev/shm/caisson-install-')
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   mkdirSync(join(folder, 'etc'))
   writeFileSync(join(folder, 'etc/config.toml'), CONFIG)

@@ -8,6 +8,9 @@ const FULL: Initdata = {
   registryCaPem: ['PEM A', 'PEM B'],
   imagePolicyResource: 'default/security-policy/main',
   registryCredentialsResource: 'default/credential/main',
+  signatureStorageResource: 'default/sigstore-config/main',
+  registriesConfResource: 'default/registry-configuration/main',
+  registryProxy: { url: 'http://proxy.test:3128', noProxy: ['.test', '10.0.0.1'] },
   policyYaml: 'kind: WorkloadPolicy\n',
   // The public part of the key of RFC 7515, appendix A.3.
   tenantKeyJwk: JSON.stringify({
