@@ -60,8 +60,10 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
         audience = 'administrator'
         const admin = adminRoute(options, services, exchange, path)
         if (admin !== undefined) return await admin
-        if (!BUILT_IN.has(path[0] ?? ''))
+        const [plugin] = path
+        if (plugin !== undefined && !BUILT_IN.has(plugin)) {
           throw new UsageError('ERR_PLUGIN_NOT_FOUND', 'there is no plugin of this name')
+        }
       }
       if (exchange.method === 'GET' && segments.join('/') === '.well-known/jwks.json') {
         return { status: 200, body: await services.tokens.publishedKeys() }
