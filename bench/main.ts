@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|verifier]: prints each figure beside its peer of the
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|shim|verifier]: prints each figure beside its peer of the
  * same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { type BootFigures, benchBoot } from './boot.ts'
 import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
+import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
@@ -28,6 +29,11 @@ if (wanted('verifier')) {
   const verifier = await benchVerifier(20 * rounds, say)
   printVerifier(verifier)
   write('verifier.json', verifier)
+}
+if (wanted('shim')) {
+  const shim = await benchShim(5 * rounds, say)
+  printShim(shim)
+  write('shim.json', shim)
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

@@ -62,6 +62,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'put, list or remove resources',
     load: async () => (await import('./commands/verifier-resource.ts')).verifierResource,
   },
+  'verifier identity': {
+    summary: 'say what names attested guests may have in certificates',
+    load: async () => (await import('./commands/verifier-identity.ts')).verifierIdentity,
+  },
   'verifier explain': {
     summary: 'say why an attestation was refused',
     load: async () => (await import('./commands/verifier-explain.ts')).verifierExplain,

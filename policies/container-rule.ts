@@ -1,6 +1,7 @@
 /** The rule of one container, read from the policy. Whatever is absent is denied. */
 import type { PolicyNode } from './document.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
+import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
 
 /** The image's own entrypoint and command, or exactly these. */
@@ -42,6 +43,7 @@ export interface ContainerRule {
   readonly workingDir: string | undefined
   readonly mounts: readonly MountRule[]
   readonly secrets: readonly SecretRule[]
+  readonly identity: IdentityRule | undefined
   readonly readOnlyRoot: boolean
   readonly terminal: boolean
   readonly stdin: boolean
@@ -91,6 +93,7 @@ const CONTAINER_KEYS = [
   'workingDir',
   'mounts',
   'secrets',
+  'identity',
   'readOnlyRoot',
   'terminal',
   'stdin',
@@ -133,6 +136,7 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     workingDir: optionalPath(fields.get('workingDir')),
     mounts: listOf(fields.get('mounts'), parseMount),
     secrets: listOf(fields.get('secrets'), parseSecret),
+    identity: readIdentityRule(fields.get('identity')),
     readOnlyRoot: fields.get('readOnlyRoot')?.boolean() ?? false,
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
@@ -188,7 +192,7 @@ function parseSecret(node: PolicyNode): SecretRule {
 }
 
 /** Absolute, normalised, no `..`: it names a place in the container that the guest mounts on. */
-function absolutePath(node: PolicyNode): string {
+export function absolutePath(node: PolicyNode): string {
   const path = node.string()
   const parts = path.split('/').slice(1)
   if (

@@ -49,6 +49,9 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...rule.secrets.map(({ resource, path, mode, uid, gid }) =>
       permission('secrets', `${resource} at ${path}, mode ${mode.toString(8)}, owner ${uid}:${gid}`),
     ),
+    ...(rule.identity === undefined
+      ? []
+      : [permission('identity', `${rule.identity.names.join(', ')}, key at ${rule.identity.path}`)]),
     ...flag('readOnlyRoot', !rule.readOnlyRoot, 'writing to the root file system'),
     ...flag('terminal', rule.terminal, 'a terminal'),
     ...flag('stdin', rule.stdin, 'input from the host'),

@@ -83,7 +83,8 @@ function contradictions(rule: ContainerRule, at: Place): LintFinding[] {
   const contradictory = (path: string, message: string, remedy: string): void => {
     findings.push({ kind: 'contradictory', path: at(path), message, remedy })
   }
-  const paths = [...rule.mounts, ...rule.secrets].map(({ path }) => path)
+  const identity = rule.identity === undefined ? [] : [rule.identity]
+  const paths = [...rule.mounts, ...rule.secrets, ...identity].map(({ path }) => path)
   const twice = paths.find((path, index) => paths.indexOf(path) !== index)
   if (twice !== undefined) contradictory('mounts', `${twice} is mounted twice`, 'Remove one of them.')
   for (const { path } of rule.secrets) {

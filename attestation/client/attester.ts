@@ -11,6 +11,7 @@ import { type AdmittedImage, CURRENT_KBS_VERSION, reportDataDigest } from '#prot
 import { type BackOff, DEFAULT_BACK_OFF, isUnavailable, type Sleep, withBackOff } from './back-off.ts'
 import type { EvidenceSource } from './evidence-source.ts'
 import { KbsClient } from './kbs-client.ts'
+import { type PodCertificate, parsePodCertificate } from './pod-identity.ts'
 import { createTeeKeyPair, openSealedResource, type TeeKeyPair } from './sealed-resource.ts'
 import { readToken } from './token-claims.ts'
 import { VerifierRefusal } from './verifier-http.ts'
@@ -109,16 +110,32 @@ export class Attester {
         hint: 'A resource is repository/type/tag.',
       })
     }
+    return await this.#released((token) => this.#client.resource(path, token, options), options.signal)
+  }
+
+  /**
+   * A certificate for a key of ours. Renews the token as `getResource` does.
+   *
+   * @param request PKCS #10, DER
+   * @throws as `getResource`
+   */
+  async getCertificate(request: Uint8Array, options: { signal?: AbortSignal } = {}): Promise<PodCertificate> {
+    const call = (token: string): Promise<Uint8Array> => this.#client.identity(request, token, options)
+    return parsePodCertificate(await this.#released(call, options.signal))
+  }
+
+  /** What the verifier releases to the token's holder, decrypted. */
+  async #released(call: (token: string) => Promise<Uint8Array>, signal: AbortSignal | undefined): Promise<Uint8Array> {
     for (let handshakes = 0; ; handshakes++) {
-      const attested = await this.#current(options.signal)
+      const attested = await this.#current(signal)
       try {
-        const body = await this.#retrying(() => this.#client.resource(path, attested.token, options), options.signal)
+        const body = await this.#retrying(() => call(attested.token), signal)
         return await openSealedResource(body, attested.key.privateKey)
       } catch (error) {
         const curable = error instanceof VerifierRefusal && CURED_BY_TOKEN.has(error.refusal.code)
         if (!curable || handshakes >= MAX_HANDSHAKES) throw error
         // Unless somebody renewed it meanwhile, this token is of no more use.
-        if (this.#attested === attested) await this.attest(withSignal(attested.request, options.signal))
+        if (this.#attested === attested) await this.attest(withSignal(attested.request, signal))
       }
     }
   }

@@ -65,6 +65,22 @@ export class KbsClient {
     return token
   }
 
+  /** The encrypted certificate, as sent. @param request PKCS #10, DER. Errors: as `exchange`. */
+  async identity(request: Uint8Array, token: string, options: KbsCallOptions): Promise<Uint8Array> {
+    const call = {
+      method: 'POST' as const,
+      url: `${this.#base}/identity`,
+      headers: {
+        authorization: `Bearer ${token}`,
+        'content-type': 'application/pkcs10',
+        accept: 'application/json',
+      },
+      body: request,
+      ...signalOf(options),
+    }
+    return (await exchange(this.#http, call, MAX_SEALED_BYTES)).body
+  }
+
   /** The encrypted resource, as sent. @param path `repository/type/tag`. Errors: as `exchange`. */
   async resource(path: string, token: string, options: KbsCallOptions): Promise<Uint8Array> {
     const request = {

@@ -46,6 +46,8 @@ const TABLES: Readonly<Record<string, { readonly columns: readonly string[]; rea
     columns: ['tenant', 'id', 'document', 'state', 'until_ms', 'created_ms'],
     order: 'tenant, id',
   },
+  appraisal_policies: { columns: ['tenant', 'id', 'document', 'created_ms'], order: 'tenant, id' },
+  identity_grants: { columns: ['tenant', 'id', 'names', 'release', 'created_ms'], order: 'tenant, id' },
   tenant_audit_leaves: { columns: ['tenant', 'position', 'leaf'], order: 'tenant, position' },
   tenant_audit_nodes: { columns: ['tenant', 'level', 'position', 'hash'], order: 'tenant, level, position' },
 }

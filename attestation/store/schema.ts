@@ -4,7 +4,7 @@ import { DEFAULT_TENANT, type Sql } from './database.ts'
 import { blob, integer, optionalText, text } from './row.ts'
 import { markPlain } from './sealing.ts'
 
-export const SCHEMA_VERSION = 4
+export const SCHEMA_VERSION = 5
 
 interface Dialect {
   readonly bytes: string
@@ -113,6 +113,16 @@ function policyTables({ bytes, integer, table }: Dialect): readonly string[] {
   ]
 }
 
+/** Fifth schema. `identity_grants`: what names guests may have in certificates; `names` and `release` are JSON. */
+function identityTables({ integer, table }: Dialect): readonly string[] {
+  return [
+    `CREATE TABLE identity_grants (
+       tenant TEXT NOT NULL, id TEXT NOT NULL, names TEXT NOT NULL, release TEXT NOT NULL,
+       created_ms ${integer} NOT NULL, PRIMARY KEY (tenant, id)
+     ) ${table}`,
+  ]
+}
+
 type Step = (sql: Sql) => Promise<void>
 
 /** Step n brings a file from version n to n + 1. Steps are never edited after a release, only added. */
@@ -136,12 +146,14 @@ export const SQLITE_STEPS: readonly Step[] = [
     }
   },
   (sql) => runAll(sql, policyTables(SQLITE)),
+  (sql) => runAll(sql, identityTables(SQLITE)),
 ]
 
 /** From which version on a step is needed, and the step. PostgreSQL began with the third schema. */
 export const POSTGRES_STEPS: readonly (readonly [number, Step])[] = [
   [0, (sql) => runAll(sql, tables(POSTGRES))],
   [3, (sql) => runAll(sql, policyTables(POSTGRES))],
+  [4, (sql) => runAll(sql, identityTables(POSTGRES))],
 ]
 
 async function runAll(sql: Sql, statements: readonly string[]): Promise<void> {

@@ -88,6 +88,7 @@ export class TenantStore {
       'resource_versions',
       'reference_documents',
       'appraisal_policies',
+      'identity_grants',
       'tenant_audit_leaves',
       'tenant_audit_nodes',
     ]) {

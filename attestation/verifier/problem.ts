@@ -40,6 +40,8 @@ const BY_CODE: ReadonlyMap<string, readonly [number, string]> = new Map([
   ['ERR_POLICY_MALFORMED', [400, 'ParsePolicyError']],
   ['ERR_CONDITION', [400, 'ParsePolicyError']],
   ['ERR_ATTESTATION_NOT_FOUND', [404, 'AttestationError']],
+  ['ERR_IDENTITY_NOT_FOUND', [404, 'ParsePolicyError']],
+  ['ERR_CERTIFICATE_REQUEST', [400, 'PluginInternalError']],
   ['ERR_RATE_LIMIT', [429, 'HTTPFailed']],
   ['ERR_TENANT_NOT_FOUND', [404, 'InvalidRequestPath']],
   ['ERR_TENANT_NAME', [404, 'InvalidRequestPath']],

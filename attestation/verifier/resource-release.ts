@@ -1,32 +1,23 @@
 /** GET /resource/…: what the tenant keeps for guests, to those whose token meets its terms, encrypted to their key. */
 import { calculateJwkThumbprint, type JWTPayload } from 'jose'
-import { DeniedError, UnverifiedError } from '#protocol/errors'
+import { DeniedError } from '#protocol/errors'
 import type { AttestationLog } from '../store/attestation-log.ts'
 import type { AuditLog } from '../store/audit-log.ts'
 import type { Database } from '../store/database.ts'
 import { parseResourcePath, type Resource, type ResourceStore } from '../store/resource-store.ts'
-import { verifyToken } from '../token/verify-token.ts'
+import type { GuestClaims, GuestCredentials } from './guest-claims.ts'
 import { encryptToGuest, type FlattenedJwe } from './jwe.ts'
-import { openAttestedSession, teeKeyOf } from './kbs-session.ts'
+import { teeKeyOf } from './kbs-session.ts'
 import { recordRefusal } from './refusal-record.ts'
 import { checkRelease } from './release.ts'
-import type { SessionSealer } from './session-seal.ts'
-import type { TokenIssuer } from './token-issuer.ts'
 
 export interface ResourceReleaseOptions {
   readonly database: Database
-  readonly sealer: SessionSealer
-  readonly tokens: TokenIssuer
+  readonly guests: GuestClaims
   readonly log: AttestationLog
   readonly audit: AuditLog
   readonly resources: ResourceStore
-  readonly issuer: string
   readonly now: () => Date
-}
-
-export interface GuestCredentials {
-  readonly cookie: string | undefined
-  readonly authorization: string | undefined
 }
 
 export class ResourceRelease {
@@ -37,6 +28,7 @@ export class ResourceRelease {
   }
 
   async release(segments: readonly string[], credentials: GuestCredentials): Promise<FlattenedJwe> {
+    const { guests } = this.#options
     const context = {
       handshake: undefined as string | undefined,
       stage: 'release' as const,
@@ -45,8 +37,8 @@ export class ResourceRelease {
     }
     try {
       const path = parseResourcePath(segments)
-      const claims = await this.#attestedClaims(credentials)
-      context.handshake = await this.#handshakeOf(claims)
+      const claims = await guests.find(credentials)
+      context.handshake = await guests.handshakeOf(claims)
       checkRelease({ kind: 'attested' }, claims) // before it is told whether the resource exists
       const resource = await this.#options.resources.find(path)
       if (resource === undefined) throw unknownResource(path)
@@ -84,25 +76,6 @@ export class ResourceRelease {
       asked: now.toISOString(),
       hint: 'Store it again with other times.',
     })
-  }
-
-  /** Claims of the guest that asks: a live session of an attested guest wins over a bearer token. */
-  async #attestedClaims({ cookie, authorization }: GuestCredentials): Promise<JWTPayload> {
-    const { sealer, log, tokens, issuer, now } = this.#options
-    const id = cookie === undefined ? undefined : await openAttestedSession(sealer, cookie)
-    const claims = id === undefined ? undefined : await log.claimsOf(id)
-    if (typeof claims === 'object' && claims !== null) return { ...claims }
-    const token = /^Bearer (\S+)$/.exec(authorization ?? '')?.[1]
-    if (token === undefined) {
-      throw new UnverifiedError('ERR_TOKEN_MISSING', 'neither a session of an attested guest nor a token was sent', {
-        hint: 'Attest first.',
-      })
-    }
-    return await verifyToken({ token, keys: await tokens.publishedKeys(), issuer, now: now() })
-  }
-
-  async #handshakeOf({ jti }: JWTPayload): Promise<string | undefined> {
-    return jti === undefined ? undefined : ((await this.#options.log.find(jti))?.handshake ?? jti)
   }
 }
 

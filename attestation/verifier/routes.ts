@@ -7,7 +7,9 @@ import { MAX_KBS_BODY } from '#protocol/kbs-messages'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { DEFAULT_TENANT } from '../store/database.ts'
 import type { TenantStore } from '../store/tenant-store.ts'
+import { MAX_REQUEST_BYTES } from '../x509/certificate-request.ts'
 import { type CollateralAdmin, exportCollateral, importCollateral, listCollateral } from './admin/collateral.ts'
+import { listIdentities, putIdentity, removeIdentity } from './admin/identities.ts'
 import { checkPolicy, listPolicies, putPolicy, removePolicy } from './admin/policies.ts'
 import { checkAudit, explainAttestation, listAttestations, listAudit } from './admin/records.ts'
 import {
@@ -68,6 +70,10 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
       if (exchange.method === 'GET' && segments.join('/') === '.well-known/jwks.json') {
         return { status: 200, body: await services.tokens.publishedKeys() }
       }
+      if (exchange.method === 'GET' && segments.join('/') === '.well-known/identity-ca.pem') {
+        const headers = { 'content-type': 'application/pem-certificate-chain' }
+        return { status: 200, headers, body: Buffer.from(await services.identityCa.published()) }
+      }
       audience = 'administrator'
       throw new UsageError('ERR_NO_SUCH_PATH', `nothing answers ${exchange.method} here`)
     } catch (error) {
@@ -102,7 +108,7 @@ function guestRoute(
   exchange: HttpExchange,
   path: readonly string[],
 ): Promise<HttpReply> | undefined {
-  const { kbs, release, rate } = services
+  const { kbs, release, identity, rate } = services
   const [first, ...rest] = path
   switch (`${exchange.method} ${first} ${rest.length}`) {
     case 'POST auth 0':
@@ -121,6 +127,14 @@ function guestRoute(
       rate.take()
       return release
         .release(rest, { cookie: cookieOf(exchange), authorization: exchange.headers.authorization })
+        .then((body) => ({ status: 200, body }))
+    case 'POST identity 0':
+      rate.take()
+      return exchange
+        .body(MAX_REQUEST_BYTES)
+        .then((body) =>
+          identity.issue(body, { cookie: cookieOf(exchange), authorization: exchange.headers.authorization }),
+        )
         .then((body) => ({ status: 200, body }))
     case 'GET time 0':
       rate.take()
@@ -171,6 +185,12 @@ function adminRoute(
       return removePolicy(admin, exchange, id)
     case 'GET appraisal-policies 0':
       return listPolicies(admin, exchange)
+    case 'POST identity-grant 1':
+      return putIdentity(admin, exchange, id)
+    case 'DELETE identity-grant 1':
+      return removeIdentity(admin, exchange, id)
+    case 'GET identity-grants 0':
+      return listIdentities(admin, exchange)
     case 'GET attestations 0':
       return listAttestations(admin, exchange)
     case 'GET attestations 1':

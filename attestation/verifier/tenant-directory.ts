@@ -6,6 +6,7 @@ import { UsageError } from '#protocol/errors'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { AuditLog } from '../store/audit-log.ts'
 import { type Database, DEFAULT_TENANT } from '../store/database.ts'
+import { IdentityStore } from '../store/identity-store.ts'
 import { PolicyStore } from '../store/policy-store.ts'
 import { ReferenceStore } from '../store/reference-store.ts'
 import { ResourceStore } from '../store/resource-store.ts'
@@ -15,6 +16,9 @@ import { parseTenantName, type Tenant, type TenantStore } from '../store/tenant-
 import type { AdminAuthenticator } from './admin/authenticator.ts'
 import { AdminContext } from './admin/context.ts'
 import type { EvidenceKind } from './evidence.ts'
+import { GuestClaims } from './guest-claims.ts'
+import { IdentityCa } from './identity-ca.ts'
+import { IdentityIssue } from './identity-issue.ts'
 import { KbsService } from './kbs-service.ts'
 import { RateLimit } from './rate-limit.ts'
 import { ResourceRelease } from './resource-release.ts'
@@ -27,6 +31,8 @@ export interface TenantServices {
   readonly issuer: string
   readonly kbs: KbsService
   readonly release: ResourceRelease
+  readonly identity: IdentityIssue
+  readonly identityCa: IdentityCa
   readonly admin: AdminContext
   readonly tokens: TokenIssuer
   readonly rate: RateLimit
@@ -42,6 +48,7 @@ export interface DirectoryOptions {
   readonly issuer: string
   readonly tokenLifetimeMs: number
   readonly sessionLifetimeMs: number
+  readonly identityLifetimeMs: number
   readonly keyRotationMs: number
   readonly keepAttestations: number | undefined
   readonly now: () => Date
@@ -95,7 +102,11 @@ export class TenantDirectory {
     const references = new ReferenceStore(database, name)
     const policies = new PolicyStore(database, name)
     const resources = new ResourceStore({ database, sealing, tenant: name })
+    const identities = new IdentityStore(database, name)
+    const { identityLifetimeMs: lifetimeMs } = this.#options
+    const identityCa = before?.identityCa ?? new IdentityCa({ ...place, lifetimeMs })
     const shared = { database, sealer, tokens, log, audit, issuer, now }
+    const guests = new GuestClaims(shared)
     return {
       tenant,
       issuer,
@@ -110,7 +121,9 @@ export class TenantDirectory {
         sessionLifetimeMs,
         tokenLifetimeMs,
       }),
-      release: new ResourceRelease({ ...shared, resources }),
+      release: new ResourceRelease({ ...shared, guests, resources }),
+      identity: new IdentityIssue({ ...shared, guests, identities, ca: identityCa }),
+      identityCa,
       admin: new AdminContext({
         database,
         authenticator,
@@ -118,6 +131,7 @@ export class TenantDirectory {
         resources,
         references,
         policies,
+        identities,
         log,
         audit,
         parseReference,

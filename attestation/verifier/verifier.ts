@@ -59,6 +59,8 @@ export interface VerifierConfig {
   readonly tokenLifetimeMs?: number
   /** From challenge to answer, milliseconds. Default 300000. */
   readonly sessionLifetimeMs?: number
+  /** Of pods' certificates, milliseconds: how long one outlives what revoked it. Default one hour. */
+  readonly identityLifetimeMs?: number
   /** Age at which signing and sealing keys are replaced, milliseconds. Default one day. */
   readonly keyRotationMs?: number
   /** Attestation records kept per tenant. Default: the tenant's setting. */
@@ -88,6 +90,7 @@ const DEFAULTS = {
   issuer: 'caisson-verifier',
   tokenLifetimeMs: 5 * MINUTE_MS,
   sessionLifetimeMs: 5 * MINUTE_MS,
+  identityLifetimeMs: 60 * MINUTE_MS,
   keyRotationMs: 24 * 60 * MINUTE_MS,
 } as const
 
@@ -122,7 +125,7 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     const hardware = hardwarePlatforms().flatMap((platform) =>
       platform.tees.map((tee) => new HardwareEvidenceKind({ platform, tee, collateral, now })),
     )
-    const { issuer, tokenLifetimeMs, sessionLifetimeMs, keyRotationMs } = settings
+    const { issuer, tokenLifetimeMs, sessionLifetimeMs, identityLifetimeMs, keyRotationMs } = settings
     const directory = new TenantDirectory({
       database,
       sealing,
@@ -133,6 +136,7 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
       issuer,
       tokenLifetimeMs,
       sessionLifetimeMs,
+      identityLifetimeMs,
       keyRotationMs,
       keepAttestations: config.keepAttestations,
       now,

@@ -32,6 +32,7 @@ function describe(rule: ContainerRule): string[] {
     `  runs      ${command}`,
     `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
     `  secrets   ${rule.secrets.map(({ resource, path }) => `${resource} at ${path}`).join(', ') || 'none'}`,
+    `  identity  ${rule.identity === undefined ? 'none' : `${rule.identity.names.join(', ')} at ${rule.identity.path}`}`,
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,

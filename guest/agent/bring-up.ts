@@ -51,6 +51,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     pull: (reference, onProgress) => images.pull(reference, onProgress),
     measurement,
     resource,
+    certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
     hostname: request.hostname,

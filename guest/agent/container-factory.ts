@@ -13,6 +13,7 @@ import { type ImageUser, resolveUser } from './image-user.ts'
 import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
 import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
+import type { CertificateSource } from './pod-identity.ts'
 import type { ResourceLimits } from './requests.ts'
 import { mountRootfs } from './rootfs.ts'
 import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
@@ -25,6 +26,8 @@ export interface FactoryOptions {
   readonly measurement: ImageMeasurement
   /** A resource of the verifier; undefined on platform `none`. */
   readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
+  /** Certificates of the verifier; undefined on platform `none`. */
+  readonly certificate: CertificateSource | undefined
   readonly images: ImageMounts
   /** Directory of the scratch disk. */
   readonly scratch: string
@@ -68,6 +71,7 @@ export class ContainerFactory {
       ...SANDBOX_FILE_BINDS,
       ...(await this.#scratchMounts(admitted, runtimeId, undo)),
       ...(await this.#secrets(admitted, bundle)),
+      ...(await this.#identity(admitted, bundle, undo)),
     ]
     const rootfs = `${bundle}/rootfs`
     const writable = `${scratch}/containers/${runtimeId}`
@@ -156,6 +160,23 @@ export class ContainerFactory {
         return { source, destination: secret.path, readOnly: true }
       }),
     )
+  }
+
+  /** Loaded for those containers that have one. */
+  async #identity(
+    { rule }: AdmittedContainer,
+    bundle: string,
+    undo: AsyncDisposableStack,
+  ): Promise<readonly BindMount[]> {
+    if (rule.identity === undefined) return []
+    const { platform, certificate } = this.#options
+    if (certificate === undefined) {
+      throw new UnavailableError('ERR_IDENTITY_UNAVAILABLE', 'no verifier can issue a certificate here', {
+        hint: 'Platform none has no attestation; run on a platform that has, or remove `identity` from the policy.',
+      })
+    }
+    const { provideIdentity } = await import('./pod-identity.ts')
+    return [await provideIdentity({ platform, certificate }, rule.identity, `${bundle}/identity`, undo)]
   }
 
   async #user(rootfs: string, spec: string): Promise<ImageUser> {

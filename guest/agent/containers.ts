@@ -1,18 +1,19 @@
 /** All containers of the sandbox: policy before every step, one place that knows who exists. */
 import type { PolicyEngine } from '#policies/engine'
-import type { CreateContainerRequest, ExecProcessRequest } from '#protocol/gen/agent_pb'
+import type { CreateContainerRequest, ExecProcessRequest, Resources } from '#protocol/gen/agent_pb'
 import { EventKind } from '#protocol/gen/agent_pb'
 import type { Platform } from '../platform/platform.ts'
 import { AgentError, limitExceeded } from './agent-error.ts'
 import { Container } from './container.ts'
 import type { ContainerFactory } from './container-factory.ts'
+import { changeLimits, freeze } from './container-limits.ts'
 import type { ContainerProcess } from './container-process.ts'
 import type { Exit } from './container-state.ts'
 import type { EventLog } from './events.ts'
 import { MAX_CONCURRENT_CREATES, MAX_CONTAINERS } from './limits.ts'
 import { execProcess } from './oci-spec.ts'
 import { pullEvents } from './pull-events.ts'
-import { parseContainerRequest, parseExecRequest } from './requests.ts'
+import { parseContainerRequest, parseExecRequest, parseResources } from './requests.ts'
 import { SIGKILL } from './signals.ts'
 
 export interface ContainersOptions {
@@ -136,6 +137,20 @@ export class Containers {
     } else if (!target.process.signal(signal)) {
       throw new AgentError('notFound', 'ERR_PROCESS_ENDED', 'the process has ended')
     }
+  }
+
+  /** Limits inside the guest's own; the host could as well give the guest less. */
+  async update(id: string, resources: Resources | undefined): Promise<void> {
+    const container = this.get(id)
+    container.requireStatus('update', 'created', 'running')
+    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, parseResources(resources))
+  }
+
+  /** Holds a container still or lets it go on; the host could as well stop the whole guest. */
+  async pause(id: string, paused: boolean): Promise<void> {
+    const container = this.get(id)
+    container.requireStatus(paused ? 'pause' : 'resume', 'running')
+    await freeze(this.#options.platform.files, container.parts.cgroupPath, paused)
   }
 
   /** A container that runs is not deleted; one that was never started is killed first. */

@@ -151,7 +151,8 @@ function parseMount(mount: MountMessage): ContainerRequest['mounts'][number] {
   }
 }
 
-function parseResources(resources: ResourcesMessage | undefined): ResourceLimits {
+/** @throws AgentError ERR_REQUEST_MALFORMED */
+export function parseResources(resources: ResourcesMessage | undefined): ResourceLimits {
   return {
     memoryBytes: amount(resources?.memoryLimitBytes ?? 0n, 'resources.memory_limit_bytes'),
     cpuQuotaUs: amount(resources?.cpuQuotaUs ?? 0n, 'resources.cpu_quota_us'),

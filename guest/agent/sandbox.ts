@@ -22,7 +22,7 @@ export interface Attested {
 }
 
 /** Verified facts and the way to more of them; without a TPM there is neither. */
-export type Verifier = Pick<Attester, 'attest' | 'getResource'>
+export type Verifier = Pick<Attester, 'attest' | 'getResource' | 'getCertificate'>
 
 export interface SandboxOptions {
   readonly platform: Platform

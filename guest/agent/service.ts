@@ -157,6 +157,18 @@ export function agentService(options: ServiceOptions): AgentService {
     getStats: ({ containerId }) =>
       guarded(`GetStats ${containerId}`, () => readStats(platform.files, container(containerId).parts.cgroupPath)),
 
+    updateContainer: ({ containerId, resources }) =>
+      guarded(`UpdateContainer ${containerId}`, async () => {
+        await sandbox.attested().containers.update(parseId(containerId, 'container_id'), resources)
+        return {}
+      }),
+
+    pauseContainer: ({ containerId, paused }) =>
+      guarded(`PauseContainer ${containerId}`, async () => {
+        await sandbox.attested().containers.pause(parseId(containerId, 'container_id'), paused)
+        return {}
+      }),
+
     openStream: (request) =>
       guarded(`OpenStream ${request.containerId}`, () => ({ ticket: tickets.issue(streamHandler(request, options)) })),
 

@@ -17,6 +17,7 @@ export interface BundleProcess {
   readonly terminal: boolean
   readonly uid: number
   readonly gid: number
+  readonly additionalGids: readonly number[]
 }
 
 export interface BundleResources {
@@ -36,6 +37,9 @@ export interface Bundle {
   readonly resources: BundleResources
   /** Path of the network namespace; undefined for the host's own. */
   readonly networkNamespace: string | undefined
+  /** Whether the processes of the pod's containers shall see each other. */
+  readonly sharesProcesses: boolean
+  readonly sysctls: Readonly<Record<string, string>>
 }
 
 const MAX_CONFIG_BYTES = 8 * 1024 * 1024
@@ -68,6 +72,8 @@ export function parseBundle(text: string): Bundle {
     annotations: stringsOf(objectOf(root, 'annotations')),
     resources: parseResources(objectOf(linux, 'resources')),
     networkNamespace: network === undefined ? undefined : textOf(network, 'path') || undefined,
+    sharesProcesses: namespaces.some((entry) => textOf(entry, 'type') === 'pid' && textOf(entry, 'path') !== ''),
+    sysctls: stringsOf(objectOf(linux, 'sysctl')),
   }
 }
 
@@ -75,6 +81,12 @@ export function parseBundle(text: string): Bundle {
 export function parseBundleProcess(bytes: Uint8Array): BundleProcess {
   if (bytes.byteLength > MAX_CONFIG_BYTES) throw malformed(`a process of ${bytes.byteLength} bytes`)
   return parseProcessObject(parseJson(new TextDecoder().decode(bytes)))
+}
+
+/** The LinuxResources object of an update, as containerd sends it. @throws MalformedError ERR_BUNDLE */
+export function parseLinuxResources(bytes: Uint8Array): BundleResources {
+  if (bytes.byteLength > MAX_CONFIG_BYTES) throw malformed(`resources of ${bytes.byteLength} bytes`)
+  return parseResources(parseJson(new TextDecoder().decode(bytes)))
 }
 
 function parseProcessObject(value: unknown): BundleProcess {
@@ -87,6 +99,7 @@ function parseProcessObject(value: unknown): BundleProcess {
     terminal: memberOf(value, 'terminal') === true,
     uid: Number(wholeOf(user, 'uid')),
     gid: Number(wholeOf(user, 'gid')),
+    additionalGids: listOf(user, 'additionalGids').map((gid) => Number(wholeOf({ gid }, 'gid'))),
   }
 }
 

@@ -5,10 +5,10 @@
  */
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { UsageError } from '#protocol/errors'
-import type { CreateContainerRequestSchema, MountSchema } from '#protocol/gen/agent_pb'
+import type { CreateContainerRequestSchema, MountSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
 import type { HostImageConfig } from '../containerd/image-config.ts'
 import { ANNOTATION } from './annotations.ts'
-import type { Bundle, BundleMount, BundleProcess } from './bundle.ts'
+import type { Bundle, BundleMount, BundleProcess, BundleResources } from './bundle.ts'
 
 /**
  * Stands for a named user of the image, which containerd looks up in a root filesystem that has no layers. No image
@@ -70,13 +70,17 @@ export async function containerRequest(
     mounts,
     terminal,
     stdin,
-    resources: {
-      memoryLimitBytes: resources.memoryBytes,
-      cpuQuotaUs: resources.cpuQuotaUs,
-      cpuPeriodUs: resources.cpuQuotaUs === 0n ? 0n : resources.cpuPeriodUs,
-      cpuShares: resources.cpuShares,
-      pidsLimit: resources.pids,
-    },
+    resources: requestedLimits(resources),
+  }
+}
+
+export function requestedLimits(resources: BundleResources): MessageInitShape<typeof ResourcesSchema> {
+  return {
+    memoryLimitBytes: resources.memoryBytes,
+    cpuQuotaUs: resources.cpuQuotaUs,
+    cpuPeriodUs: resources.cpuQuotaUs === 0n ? 0n : resources.cpuPeriodUs,
+    cpuShares: resources.cpuShares,
+    pidsLimit: resources.pids,
   }
 }
 

@@ -28,6 +28,7 @@ interface Served {
 }
 
 const KILLED = 137
+const RELAY_PATIENCE_MS = 60_000
 
 export class NodeDaemon implements AsyncDisposable {
   readonly #config: NodeConfig
@@ -144,7 +145,13 @@ export class NodeDaemon implements AsyncDisposable {
       answers: [],
       begun: [],
     }
-    this.#serve(record).pod.save()
+    const { pod } = this.#serve(record)
+    pod.save()
+    // The shim may fail between this answer and its relay.
+    const patience = setTimeout(() => {
+      if (!pod.hasRelay) void this.#end(pod)
+    }, RELAY_PATIENCE_MS)
+    patience.unref()
     return `relay ${socket}`
   }
 

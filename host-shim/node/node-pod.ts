@@ -55,7 +55,12 @@ export class NodePod {
 
   /** The relay, once it has connected. */
   get relay(): Promise<RelayControl> {
-    return this.#relay.promise
+    return this.#attached === undefined ? this.#relay.promise : Promise.resolve(this.#attached)
+  }
+
+  /** Whether a relay has ever connected to this daemon. */
+  get hasRelay(): boolean {
+    return this.#attached !== undefined
   }
 
   /** Resolves when what an earlier daemon left has been taken over. */

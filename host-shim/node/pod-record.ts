@@ -8,7 +8,7 @@ import { UnavailableError } from '#protocol/errors'
 import type { ProcessIdentity } from '../pod/process-identity.ts'
 
 /** Where a process is in its life; `creating` and `starting` end with the request that leads out of them. */
-export type ProcessStatus = 'creating' | 'created' | 'running' | 'stopped'
+export type ProcessStatus = 'creating' | 'created' | 'running' | 'paused' | 'stopped'
 
 export interface ProcessRecord {
   status: ProcessStatus

@@ -9,6 +9,8 @@ import {
   TaskCreateSchema,
   TaskExecAddedSchema,
   TaskExecStartedSchema,
+  TaskPausedSchema,
+  TaskResumedSchema,
   TaskStartSchema,
 } from '../containerd/gen/events_pb.ts'
 import { ProcessDetailsSchema } from '../containerd/gen/process-details_pb.ts'
@@ -25,8 +27,8 @@ import { GuestRefusalError } from '../pod/agent-client.ts'
 import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
-import { parseBundleProcess, readBundle } from './bundle.ts'
-import { containerRequest, execRequest } from './container-request.ts'
+import { parseBundleProcess, parseLinuxResources, readBundle } from './bundle.ts'
+import { containerRequest, execRequest, requestedLimits } from './container-request.ts'
 import { eventRecord } from './event-publisher.ts'
 import { createInGuest, startInGuest } from './guest-steps.ts'
 import type { NodePod } from './node-pod.ts'
@@ -35,6 +37,7 @@ import { newProcess, type Process } from './processes.ts'
 import { encodeStats, hostCgroupVersion } from './stats.ts'
 import { attach, closeInput, detach } from './stdio.ts'
 import { taskStatus } from './task-errors.ts'
+import { refuseUnsupported } from './unsupported.ts'
 
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
@@ -48,6 +51,7 @@ const STATUS: Readonly<Record<ProcessStatus, Status>> = {
   creating: Status.UNKNOWN,
   created: Status.CREATED,
   running: Status.RUNNING,
+  paused: Status.PAUSED,
   stopped: Status.STOPPED,
 }
 
@@ -66,6 +70,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
         if (request.checkpoint !== '') throw rpcStatus('unimplemented', 'restoring from a checkpoint: not implemented')
         const bundle = await readBundle(directory)
+        refuseUnsupported(bundle)
         const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
         const { env, cwd: workingDir, uid, gid } = bundle.process
         const task: TaskRecord = {
@@ -134,7 +139,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       answers.once(markOf(context), DeleteResponseSchema, async (again) => {
         const process = processes.get(id, execId)
         const { record, task } = process
-        if (record.status === 'running') {
+        if (record.status === 'running' || record.status === 'paused') {
           throw rpcStatus('failedPrecondition', `cannot delete a running process: ${id} ${execId}`.trim())
         }
         if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + 9)
@@ -229,20 +234,18 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       return {}
     },
 
-    pause: async ({ id }) => {
-      processes.task(id)
-      throw rpcStatus('unimplemented', 'pausing a task: not implemented')
-    },
+    pause: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, true)),
 
-    resume: async ({ id }) => {
-      processes.task(id)
-      throw rpcStatus('unimplemented', 'resuming a task: not implemented')
-    },
+    resume: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, false)),
 
-    update: async ({ id }) => {
-      processes.task(id)
-      throw rpcStatus('unimplemented', 'changing the resources of a task: not implemented')
-    },
+    update: ({ id, resources }, context) =>
+      answers.once(markOf(context), EmptySchema, async () => {
+        const task = processes.task(id)
+        const limits = parseLinuxResources(resources?.value ?? new Uint8Array())
+        // The size of a VM is fixed when it starts: the sandbox's own limits are the host's control groups' business.
+        if (task.kind === 'container') await pod.guest().agent.update(id, requestedLimits(limits))
+        return {}
+      }),
 
     // A guest's memory is what the host must not have.
     checkpoint: async ({ id }) => {
@@ -251,6 +254,26 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
     },
   }
   return service
+}
+
+/** Pausing what is paused is no error, nor is resuming what runs. */
+async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<string, never>> {
+  const task = pod.processes.task(id)
+  const from = paused ? 'running' : 'paused'
+  const to = paused ? 'paused' : 'running'
+  if (task.status === to) return {}
+  if (task.kind === 'sandbox' || task.status !== from) {
+    throw rpcStatus('failedPrecondition', `task ${id} is ${task.status}, not ${from}`)
+  }
+  await pod.guest().agent.pause(id, paused)
+  task.status = to
+  const event = { containerId: id }
+  pod.saveAnd(
+    paused
+      ? eventRecord('/tasks/paused', TaskPausedSchema, event)
+      : eventRecord('/tasks/resumed', TaskResumedSchema, event),
+  )
+  return {}
 }
 
 async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): Promise<number> {

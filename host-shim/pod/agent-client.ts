@@ -13,6 +13,7 @@ import type {
   GetStatsResponse,
   GetStatusResponse,
   OpenStreamRequestSchema,
+  ResourcesSchema,
   SealedReason,
   StartSandboxRequestSchema,
   WaitProcessResponse,
@@ -119,6 +120,15 @@ export class AgentClient {
 
   getStats(containerId: string): Promise<GetStatsResponse> {
     return this.#call(Agent.method.getStats, { containerId }, { timeoutMs: QUICK_MS })
+  }
+
+  /** Limits that are 0 stay as they are. */
+  async update(containerId: string, resources: MessageInitShape<typeof ResourcesSchema>): Promise<void> {
+    await this.#call(Agent.method.updateContainer, { containerId, resources }, { timeoutMs: QUICK_MS })
+  }
+
+  async pause(containerId: string, paused: boolean): Promise<void> {
+    await this.#call(Agent.method.pauseContainer, { containerId, paused }, { timeoutMs: QUICK_MS })
   }
 
   /** A ticket for `redeemTicket`. */

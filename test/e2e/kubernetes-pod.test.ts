@@ -1,21 +1,18 @@
 /** Pods through a real containerd: the test acts as the kubelet over CRI, the runtime handler is `caisson`. */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { buildGuest } from '#guest/build/build'
 import { findPodProcesses } from '#host-shim/pod/process-identity'
-import { encodeInitdata } from '#protocol/initdata'
-import { shellLayers } from '../component/guest/shell-image.ts'
-import { pushLayers } from '../component/image/fixtures/image.ts'
-import { startRegistry } from '../component/image/fixtures/registry.ts'
+import type { Release } from '../component/node-install/containerds.ts'
 import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
-import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
-import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
-import { startNetwork } from '../fixtures/kubernetes/network.ts'
+import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 
-test('a pod runs, logs, is looked into and ends as with any other runtime', async (t) => {
-  const { kubelet, containerd, image, layers, initdata } = await cluster(t)
+test('a pod runs, logs, is looked into and ends as with any other runtime', (t) => lifeOfPod(t, '1.6'))
+test('containerd 1.7 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '1.7'))
+test('containerd 2 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '2'))
+
+async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
+  const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY, { release })
+  const image = pushed.reference
+  const layers = pushed.layers.map(({ digest }) => digest)
   await kubelet.pull(image)
   // Manifest and configuration, and no layer.
   t.deepEqual(
@@ -45,10 +42,10 @@ test('a pod runs, logs, is looked into and ends as with any other runtime', asyn
     layers.filter((digest) => containerd.hostBlobs().includes(digest)),
     [],
   )
-})
+}
 
 test('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
-  const { kubelet, containerd, other } = await cluster(t)
+  const { kubelet, containerd, other } = await startCluster(t, POLICY)
   await kubelet.pull(other.reference)
   t.true(other.layers.every(({ digest }) => containerd.hostBlobs().includes(digest)))
   const pod = await kubelet.runPod({ name: 'beside', handler: 'runc' })
@@ -59,7 +56,8 @@ test('a pod of another runtime runs beside, from layers that this machine fetche
 })
 
 test('a daemon that is killed while pods run loses no request, no output and no exit code', async (t) => {
-  const { kubelet, containerd, image, initdata } = await cluster(t)
+  const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY)
+  const image = pushed.reference
   await kubelet.pull(image)
   const pod = await kubelet.runPod({ name: 'survivor', initdata })
   const ticks = await pod.run('ticks', image, { command: ['/bin/sh', '-c', TICKS] })
@@ -87,68 +85,20 @@ test('a daemon that is killed while pods run loses no request, no output and no 
 const TICKS = 'i=0; while [ $i -lt 30 ]; do echo tick $i; i=$((i+1)); sleep 1; done; exit 9'
 const LOOP = "trap 'exit 5' TERM; echo waiting; while :; do sleep 1; done"
 
-async function cluster(t: ExecutionContext) {
-  const folder = await mkdtemp(join(tmpdir(), 'ck-'))
-  t.teardown(() => rm(folder, { recursive: true, force: true }))
-  await buildGuest()
-  const registry = await startRegistry(t, join(folder, 'registry'))
-  const pushed = await pushLayers(registry, folder, {
-    layers: shellLayers(),
-    config: { Entrypoint: ['/bin/sh', '-c'], Cmd: ['echo out; echo err >&2; exit 7'], Env: ['A=image'] },
-  })
-  const other = await pushLayers(registry, folder, {
-    name: 'plain/app',
-    layers: shellLayers().slice(0, 2),
-    config: { Entrypoint: ['/bin/sh', '-c'], Cmd: ['echo out; echo err >&2; exit 7'] },
-  })
-  const pause = await pushLayers(registry, folder, {
-    name: 'pause',
-    layers: shellLayers().slice(0, 1),
-    config: { Cmd: ['/bin/sleep', 'infinity'] },
-  })
-  const policyYaml = `
-apiVersion: caisson/v1
-kind: WorkloadPolicy
-imagePolicy: { default: [ { type: insecureAcceptAnything } ] }
-containers:
+const POLICY = (image: string): string => `
   - name: once
-    image: ${pushed.reference}
+    image: ${image}
     logs: allow
   - name: shell
-    image: ${pushed.reference}
+    image: ${image}
     args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
     logs: allow
     exec:
       - [/bin/cat, /etc/motd]
   - name: ticks
-    image: ${pushed.reference}
+    image: ${image}
     args: [/bin/sh, -c, ${JSON.stringify(TICKS)}]
     logs: allow
     exec:
       - [/bin/cat, /etc/motd]
 `
-  const initdata = encodeInitdata({
-    verifier: undefined,
-    registryCaPem: [registry.caPem],
-    imagePolicyResource: undefined,
-    registryCredentialsResource: undefined,
-    policyYaml,
-    tenantKeyJwk: undefined,
-  })
-  const { namespace } = await startNetwork(t, { folder, ports: [registry.port] })
-  const containerd = await TestContainerd.start(t, {
-    folder: join(folder, 'c'),
-    namespace,
-    registry,
-    pauseImage: pause.reference,
-    guestImages: [`${registry.host}/team/`],
-  })
-  return {
-    kubelet: new Kubelet(t, containerd),
-    containerd,
-    image: pushed.reference,
-    layers: pushed.layers.map(({ digest }) => digest),
-    other,
-    initdata,
-  }
-}

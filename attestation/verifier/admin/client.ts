@@ -8,6 +8,7 @@ import { type AuditSource, parseAuditCheckpoint } from '../../audit/verify-log.t
 import { answerError, exchange, jsonOf } from '../../client/verifier-http.ts'
 import type { AttestationRecord } from '../../store/attestation-log.ts'
 import type { AuditEntry } from '../../store/audit-log.ts'
+import type { StoredGrant } from '../../store/identity-store.ts'
 import type { StoredPolicy } from '../../store/policy-store.ts'
 import type { ReferenceState } from '../../store/reference-store.ts'
 import type { ReleaseCondition } from '../../store/release-condition.ts'
@@ -137,6 +138,27 @@ export class VerifierAdminClient {
   /** By name, with their documents. */
   async listPolicies(): Promise<readonly StoredPolicy[]> {
     return dated<StoredPolicy>(await this.#get('/appraisal-policies', 'appraisal-policies'), 'createdAt')
+  }
+
+  /** Lets guests that meet the condition have certificates with any of the names. Creates or replaces. */
+  async putIdentity(
+    id: string,
+    names: readonly string[],
+    release: ReleaseCondition = { kind: 'attested' },
+  ): Promise<void> {
+    const query = new URLSearchParams({ release: release.kind })
+    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    for (const name of names) query.append('name', name)
+    await this.#send('POST', `/identity-grant/${encodeURIComponent(id)}?${query.toString()}`)
+  }
+
+  /** No further certificates; those that were issued count until they expire. */
+  async removeIdentity(id: string): Promise<void> {
+    await this.#send('DELETE', `/identity-grant/${encodeURIComponent(id)}`)
+  }
+
+  async listIdentities(): Promise<readonly StoredGrant[]> {
+    return dated<StoredGrant>(await this.#get('/identity-grants', 'identity-grants'), 'createdAt')
   }
 
   /** Collateral of AMD and Intel that the verifier keeps, without its contents. For administrators of the service. */

@@ -3,6 +3,7 @@ import { UsageError } from '#protocol/errors'
 import type { AttestationLog } from '../../store/attestation-log.ts'
 import type { AuditLog } from '../../store/audit-log.ts'
 import type { Database, Sql } from '../../store/database.ts'
+import type { IdentityStore } from '../../store/identity-store.ts'
 import type { PolicyStore } from '../../store/policy-store.ts'
 import type { ReferenceStore } from '../../store/reference-store.ts'
 import type { ResourceStore } from '../../store/resource-store.ts'
@@ -24,6 +25,7 @@ export interface AdminOptions {
   readonly resources: ResourceStore
   readonly references: ReferenceStore
   readonly policies: PolicyStore
+  readonly identities: IdentityStore
   readonly log: AttestationLog
   readonly audit: AuditLog
   /** Throws `MalformedError` unless the text is a document of reference values that some kind of evidence understands. */

@@ -17,6 +17,7 @@ const PROGRAMS = [
   'mkdir',
   'dd',
   'true',
+  'false',
   'mount',
   'unshare',
 ]

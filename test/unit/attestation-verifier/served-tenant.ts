@@ -3,6 +3,7 @@ import type { ExecutionContext } from 'ava'
 import type { AttestationLog } from '#attestation/store/attestation-log'
 import type { AuditLog } from '#attestation/store/audit-log'
 import type { Database } from '#attestation/store/database'
+import type { IdentityStore } from '#attestation/store/identity-store'
 import { LocalKeyWrapper } from '#attestation/store/key-wrapper'
 import type { ReferenceStore } from '#attestation/store/reference-store'
 import type { ReleaseTerms, ResourceStore } from '#attestation/store/resource-store'
@@ -12,6 +13,8 @@ import { TenantStore } from '#attestation/store/tenant-store'
 import { tpmTrustVector } from '#attestation/token/trust-vector'
 import { AdminAuthenticator } from '#attestation/verifier/admin/authenticator'
 import type { Appraisal, EvidenceKind } from '#attestation/verifier/evidence'
+import type { IdentityCa } from '#attestation/verifier/identity-ca'
+import type { IdentityIssue } from '#attestation/verifier/identity-issue'
 import type { KbsService } from '#attestation/verifier/kbs-service'
 import type { ResourceRelease } from '#attestation/verifier/resource-release'
 import { TenantDirectory } from '#attestation/verifier/tenant-directory'
@@ -54,6 +57,9 @@ export interface ServedTenant {
   readonly tokens: TokenIssuer
   readonly kbs: KbsService
   readonly release: ResourceRelease
+  readonly identity: IdentityIssue
+  readonly identityCa: IdentityCa
+  readonly identities: IdentityStore
   readonly log: AttestationLog
   readonly audit: AuditLog
   readonly resources: ResourceStore
@@ -77,19 +83,21 @@ export async function serveTenant(t: ExecutionContext): Promise<ServedTenant> {
     kinds: [spoken],
     parseReference: () => ({ id: 'x' }),
     issuer: 'test',
+    identityLifetimeMs: 3_600_000,
     sessionLifetimeMs: 5 * MINUTE,
     tokenLifetimeMs: 5 * MINUTE,
     keyRotationMs: 60 * MINUTE,
     keepAttestations: 1000,
     now,
   })
-  const { kbs, release, tokens, admin } = await directory.find()
-  const { log, audit, resources, references } = admin.options
+  const { kbs, release, identity, identityCa, tokens, admin } = await directory.find()
+  const { log, audit, resources, references, identities } = admin.options
   const store = (path: string, content: string, terms: ReleaseTerms = { condition: { kind: 'attested' } }) =>
     database.transaction((sql) =>
       resources.put(sql, { path, content: Buffer.from(content), terms, at: now(), quota: QUOTA }),
     )
   await store('default/tls/key', 'tls key')
   await store('default/tls/late', 'late', { condition: { kind: 'images', manifests: [MANIFEST] } })
-  return { database, directory, tenants, references, kbs, release, tokens, log, audit, resources, clock, store }
+  const guests = { kbs, release, identity, identityCa, identities, tokens }
+  return { database, directory, tenants, references, ...guests, log, audit, resources, clock, store }
 }

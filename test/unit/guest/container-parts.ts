@@ -47,6 +47,7 @@ export function admittedContainer(
       workingDir: undefined,
       mounts: [],
       secrets: [],
+      identity: undefined,
       readOnlyRoot: false,
       terminal: false,
       stdin: false,

@@ -1,10 +1,13 @@
+import { createPrivateKey, createPublicKey } from 'node:crypto'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
+import { parseCertificateRequest, verifyCertificateRequest } from '#attestation/x509/certificate-request'
 import { ContainerFactory } from '#guest/agent/container-factory'
 import { Containers } from '#guest/agent/containers'
 import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
 import type { ImageMeasurement } from '#guest/agent/measurement'
+import type { CertificateSource } from '#guest/agent/pod-identity'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { CreateContainerRequestSchema, EventKind, ExecProcessRequestSchema } from '#protocol/gen/agent_pb'
@@ -35,9 +38,15 @@ containers:
     image: ${TOKENED}
     user: "0"
     env: { TOKEN: { secret: default/key/token } }
+  - name: named
+    image: registry.test/app@sha256:${'e'.repeat(64)}
+    user: "0"
+    identity: { path: /run/identity, names: [web.shop.example], uid: 33 }
 `
 
-function setUp(options: { secrets?: Record<string, string>; measurement?: ImageMeasurement } = {}) {
+function setUp(
+  options: { secrets?: Record<string, string>; measurement?: ImageMeasurement; certificate?: CertificateSource } = {},
+) {
   const platform = new FakePlatform()
   const policy = new PolicyEngine(parseWorkloadPolicy(POLICY))
   const events = new EventLog(() => platform.clock.monotonicMs())
@@ -53,6 +62,7 @@ function setUp(options: { secrets?: Record<string, string>; measurement?: ImageM
       options.secrets === undefined
         ? undefined
         : async (path) => new TextEncoder().encode(options.secrets?.[path] ?? ''),
+    certificate: options.certificate,
     images: new ImageMounts(platform, '/l'),
     scratch: '/scratch',
     hostname: 'sandbox',
@@ -177,6 +187,84 @@ test('secrets are files of the guest, bound read-only over their paths, and are 
   t.true(mount.options.includes('ro'))
   await containers.delete('one')
   t.false(platform.content.has(path))
+})
+
+const NAMED = { name: 'named', image: `registry.test/app@sha256:${'e'.repeat(64)}` }
+const IDENTITY = '/run/caisson/containers/c1/identity'
+const HOUR_MS = 3_600_000
+
+/** A verifier that numbers its certificates; from `failing` on it does not answer. */
+function certificates(platform: () => FakePlatform) {
+  const asked: Uint8Array[] = []
+  const control = { failing: false, attempts: 0, asked }
+  const certificate: CertificateSource = async (request) => {
+    control.attempts++
+    if (control.failing) throw new Error('no answer')
+    asked.push(request)
+    const expiresAt = new Date(platform().clock.now().getTime() + HOUR_MS)
+    return { certificatePem: `certificate ${asked.length}`, caPem: `CA ${asked.length}`, expiresAt }
+  }
+  return { control, certificate }
+}
+
+test('the key of a certificate is made in the guest, and key, certificate and CAs are mounted read-only', async (t) => {
+  const { control, certificate } = certificates(() => served.platform)
+  const served = setUp({ certificate })
+  const { platform, containers, request } = served
+  await containers.create(request(NAMED))
+  const file = (name: string) => Buffer.from(platform.content.get(`${IDENTITY}/${name}`) ?? []).toString()
+  t.is(file('cert.pem'), 'certificate 1')
+  t.is(file('ca.pem'), 'CA 1')
+  const asked = parseCertificateRequest(control.asked[0] ?? new Uint8Array())
+  t.deepEqual(asked.names, ['web.shop.example'])
+  t.notThrows(() => verifyCertificateRequest(asked))
+  const own = createPublicKey(createPrivateKey(file('key.pem'))).export({ type: 'spki', format: 'der' })
+  t.deepEqual(Buffer.from(asked.publicKey), own)
+  const spec = JSON.parse(new TextDecoder().decode(platform.content.get('/run/caisson/containers/c1/config.json')))
+  const mount = spec.mounts.find((entry: { destination: string }) => entry.destination === '/run/identity')
+  t.is(mount.source, IDENTITY)
+  t.true(mount.options.includes('ro'))
+  await containers.delete('one')
+  t.is(file('key.pem'), '')
+})
+
+test('a certificate is renewed at half of its time, more often as its end comes near, and no more once its container is gone', async (t) => {
+  const { control, certificate } = certificates(() => served.platform)
+  const served = setUp({ certificate })
+  const { platform, containers, request } = served
+  await containers.create(request(NAMED))
+  const file = (name: string) => Buffer.from(platform.content.get(`${IDENTITY}/${name}`) ?? []).toString()
+  const key = file('key.pem')
+  const pass = async (ms: number) => {
+    const attempts = control.attempts
+    platform.clock.advance(ms)
+    for (let turn = 0; turn < 1000 && control.attempts === attempts; turn++) await new Promise(setImmediate)
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+    return control.attempts - attempts
+  }
+  t.is(await pass(HOUR_MS / 2), 1)
+  t.is(file('cert.pem'), 'certificate 2')
+  t.is(file('ca.pem'), 'CA 2')
+  t.is(file('key.pem'), key)
+  control.failing = true
+  t.is(await pass(HOUR_MS / 2), 1)
+  t.is(await pass(HOUR_MS / 4), 1)
+  t.is(await pass(HOUR_MS / 8), 1)
+  t.is(file('cert.pem'), 'certificate 2')
+  control.failing = false
+  t.is(await pass(HOUR_MS / 16), 1)
+  t.is(file('cert.pem'), 'certificate 3')
+  await containers.delete('one')
+  t.is(await pass(HOUR_MS), 0)
+})
+
+test('a container that needs a certificate does not start where nobody can issue one', async (t) => {
+  const { platform, containers, request } = setUp()
+  await t.throwsAsync(containers.create(request(NAMED)), { code: 'ERR_IDENTITY_UNAVAILABLE' })
+  t.false(platform.log.some((step) => step.startsWith('create')))
+  const refused = setUp({ certificate: () => Promise.reject(new Error('the name is not granted')) })
+  await t.throwsAsync(refused.containers.create(refused.request(NAMED)), { message: 'the name is not granted' })
+  t.false(refused.platform.log.some((step) => step.startsWith('create')))
 })
 
 test('a secret of the environment is fetched by the guest and set in the process, and text it must be', async (t) => {

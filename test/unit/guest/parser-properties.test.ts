@@ -1,8 +1,10 @@
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import fc from 'fast-check'
 import { parseFlat } from '#guest/agent/cgroup-stats'
-import { parseExecId, parsePort, parseSignal } from '#guest/agent/requests'
+import { parseExecId, parsePort, parseResources, parseSignal } from '#guest/agent/requests'
 import { parseAuthFile } from '#image/auth/auth-file'
+import { ResourcesSchema } from '#protocol/gen/agent_pb'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 test('a flat file of a control group gives counts and never fails', (t) => {
@@ -42,4 +44,15 @@ test('an id of a process is a plain name, or empty for the first', (t) => {
 test('signals and ports lie in their ranges', (t) => {
   refusesOrKeeps(t, fc.integer(), parseSignal, (value) => value >= 1 && value <= 64)
   refusesOrKeeps(t, fc.integer({ min: -10, max: 70_000 }), parsePort, (value) => value >= 1 && value <= 65_535)
+})
+
+test('limits of a container are whole numbers that a number can hold, or refused', (t) => {
+  const any = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
+  const limits = fc.record({ memoryLimitBytes: any, cpuQuotaUs: any, cpuPeriodUs: any, cpuShares: any, pidsLimit: any })
+  refusesOrKeeps(
+    t,
+    limits.map((values) => create(ResourcesSchema, values)),
+    parseResources,
+    (values) => Object.values(values).every((value) => Number.isSafeInteger(value) && value >= 0),
+  )
 })

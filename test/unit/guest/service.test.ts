@@ -132,6 +132,7 @@ test('the verifier’s time becomes the guest’s', async (t) => {
   const verifier = {
     attest: async () => ({ token: '', expiresAt: signedTime, signedTime }),
     getResource: async () => new Uint8Array(),
+    getCertificate: () => Promise.reject(new Error('never')),
   }
   const { client, platform } = setUp(t, { verifier })
   await client.unary(method.startSandbox, {})
@@ -142,6 +143,7 @@ test('a sandbox that the verifier refuses is failed for ever, and the host learn
   const verifier = {
     attest: () => Promise.reject(new UnverifiedError('ERR_TEST_REFUSED', 'PCR 4 is not what it should be')),
     getResource: async () => new Uint8Array(),
+    getCertificate: () => Promise.reject(new Error('never')),
   }
   const { client, reasons, platform } = setUp(t, { verifier })
   const error = await t.throwsAsync(client.unary(method.startSandbox, {}))
@@ -161,7 +163,8 @@ test('a sandbox that the verifier refuses is failed for ever, and the host learn
 test('initdata that is malformed, or names no verifier where one is needed, fails the sandbox', async (t) => {
   const malformed = setUp(t, { initdata: new TextEncoder().encode('version = "9"') })
   t.is(await refusal(t, malformed.client.unary(method.startSandbox, {})), 'ERR_INITDATA_MALFORMED')
-  const verifier = { attest: () => Promise.reject(new Error('unused')), getResource: async () => new Uint8Array() }
+  const unused = () => Promise.reject(new Error('unused'))
+  const verifier = { attest: unused, getResource: unused, getCertificate: unused }
   const unnamed = setUp(t, { verifier, initdata: encodeInitdata({ ...INITDATA, verifier: undefined }) })
   t.is(await refusal(t, unnamed.client.unary(method.startSandbox, {})), 'ERR_VERIFIER_MISSING')
 })
@@ -217,6 +220,7 @@ test('with a tenant key each refusal is handed out sealed to it, those from befo
   const verifier = {
     attest: () => Promise.reject(new UnverifiedError('ERR_TEST', secret)),
     getResource: () => Promise.reject(new Error('never')),
+    getCertificate: () => Promise.reject(new Error('never')),
   }
   const initdata = encodeInitdata({ ...INITDATA, tenantKeyJwk: JSON.stringify(publicJwk) })
   const { client } = setUp(t, { initdata, verifier })

@@ -2,12 +2,21 @@ import test from 'ava'
 import fc from 'fast-check'
 import { parseHostImageConfig } from '#host-shim/containerd/image-config'
 import { parseBlock } from '#host-shim/node/blocks'
-import { parseBundle, parseBundleProcess } from '#host-shim/node/bundle'
+import { parseBundle, parseBundleProcess, parseLinuxResources } from '#host-shim/node/bundle'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const PROCESS = {
   terminal: true,
   user: { uid: 33, gid: 44 },
+  args: ['/bin/sh'],
+  env: ['A=1'],
+  cwd: '/srv',
+}
+const PROCESS_READ = {
+  terminal: true,
+  uid: 33,
+  gid: 44,
+  additionalGids: [],
   args: ['/bin/sh'],
   env: ['A=1'],
   cwd: '/srv',
@@ -27,7 +36,7 @@ const CONFIG = JSON.stringify({
 test('a bundle says what a guest is told: process, mounts, annotations, limits and network', (t) => {
   const bundle = parseBundle(CONFIG)
   t.like(bundle, { hostname: 'web', networkNamespace: '/run/netns/a' })
-  t.deepEqual(bundle.process, { terminal: true, uid: 33, gid: 44, args: ['/bin/sh'], env: ['A=1'], cwd: '/srv' })
+  t.deepEqual(bundle.process, { ...PROCESS_READ })
   t.deepEqual(bundle.resources, { memoryBytes: 1024n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 2n, pids: 7n })
 })
 
@@ -74,4 +83,11 @@ test('the first words of a connection to the daemon are a verb and names with va
   t.is(fields.get('bundle'), '/run/a b')
   t.throws(() => parseBlock('start\nid a\nid b'), { code: 'ERR_NODE_BLOCK' })
   refusesOrKeeps(t, damaged(good), parseBlock, (block) => /^[a-z-]+$/.test(block.verb))
+})
+
+test('the limits of an update that are damaged are refused or are whole numbers', (t) => {
+  const good = JSON.stringify({ memory: { limit: 1024 }, cpu: { shares: 2 } })
+  const bytes = (text: string) => new TextEncoder().encode(text)
+  t.like(parseLinuxResources(bytes(good)), { memoryBytes: 1024n, cpuShares: 2n, pids: 0n })
+  refusesOrKeeps(t, damaged(good).map(bytes), parseLinuxResources, ({ memoryBytes }) => memoryBytes >= 0n)
 })

@@ -2,6 +2,7 @@ import test from 'ava'
 import type { HostImageConfig } from '#host-shim/containerd/image-config'
 import type { Bundle } from '#host-shim/node/bundle'
 import { containerRequest, execRequest, UNRESOLVED_ID } from '#host-shim/node/container-request'
+import { refuseUnsupported } from '#host-shim/node/unsupported'
 
 const IMAGE: HostImageConfig = {
   env: ['PATH=/bin', 'A=image'],
@@ -21,12 +22,15 @@ function bundle(changes: Partial<Bundle['process']> = {}, mounts: Bundle['mounts
       terminal: false,
       uid: UNRESOLVED_ID,
       gid: 0,
+      additionalGids: [],
       ...changes,
     },
     mounts,
     annotations: { 'io.kubernetes.cri.container-name': 'web', 'io.kubernetes.cri.image-name': 'registry.test/web:1' },
     resources: { memoryBytes: 5n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 0n, pids: 0n },
     networkNamespace: undefined,
+    sharesProcesses: false,
+    sysctls: {},
   }
 }
 
@@ -90,7 +94,16 @@ test('a file or directory of the host is refused by name', async (t) => {
 
 test('an exec asks for its arguments, and for more only when it differs from the first process', (t) => {
   const first = { env: ['PATH=/bin'], user: '33:0', workingDir: '/srv' }
-  const process = { args: ['/bin/id'], env: ['PATH=/bin', 'TERM=xterm'], cwd: '/srv', terminal: true, uid: 33, gid: 0 }
+  const process = { ...bundle().process, args: ['/bin/id'], env: ['PATH=/bin', 'TERM=xterm'], terminal: true, uid: 33 }
   t.deepEqual(execRequest(process, first), { args: ['/bin/id'], env: [], user: '', workingDir: '' })
   t.like(execRequest({ ...process, uid: 0, env: ['X=1'] }, first), { env: ['X=1'], user: '0:0' })
+})
+
+test('what guests do not have is refused by name: supplementary groups, shared processes, sysctls', (t) => {
+  t.notThrows(() => refuseUnsupported(bundle({ gid: 5, additionalGids: [5] })))
+  t.notThrows(() => refuseUnsupported({ ...bundle(), sysctls: { 'net.ipv4.ip_unprivileged_port_start': '0' } }))
+  const refused = (message: RegExp) => ({ code: 'ERR_POD_UNSUPPORTED', message })
+  t.throws(() => refuseUnsupported(bundle({ additionalGids: [0, 2000] })), refused(/2000/))
+  t.throws(() => refuseUnsupported({ ...bundle(), sharesProcesses: true }), refused(/shareProcessNamespace/))
+  t.throws(() => refuseUnsupported({ ...bundle(), sysctls: { 'kernel.msgmax': '1' } }), refused(/kernel\.msgmax/))
 })

@@ -1,0 +1,115 @@
+/** `start` of the shim beside that of runc's, as containerd runs them: from exec to the end of their output. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { NodeDaemon } from '#host-shim/node/node-daemon'
+import { findProcesses, isSameProcess, type ProcessIdentity } from '#host-shim/pod/process-identity'
+import { CAISSON_POD, CAISSON_SHIM } from '#native/host/index'
+import { memoryOf } from './process-memory.ts'
+import { median } from './statistics.ts'
+
+export interface ShimFigures {
+  readonly rounds: number
+  /** Medians; `true` is a program that does nothing, started the same way. Milliseconds. */
+  readonly caissonMs: number
+  readonly runcMs: number
+  readonly trueMs: number
+  readonly ratio: number
+  /** The process that stays with a pod, and runc's. MiB. */
+  readonly relayPssMib: number
+  readonly runcPssMib: number
+}
+
+export async function benchShim(rounds: number, say: (line: string) => void): Promise<ShimFigures> {
+  const root = mkdtempSync(join(tmpdir(), 'bs-'))
+  const state = join(root, 'n')
+  await using _daemon = await NodeDaemon.start({
+    stateRoot: state,
+    socket: join(state, 'node.sock'),
+    shimSocketDir: join(root, 's'),
+    podProgram: CAISSON_POD,
+    platform: 'none',
+    accelerator: 'tcg',
+    guest: () => Promise.reject(new Error('no pod is booted here')),
+    tpmCa: () => Promise.reject(new Error('no pod is booted here')),
+    scratchMib: 64,
+    log: () => undefined,
+  })
+  mkdirSync(join(root, 'etc/caisson'), { recursive: true })
+  mkdirSync(join(root, 'bin'))
+  const shim = join(root, 'bin/containerd-shim-caisson-v2')
+  await run('cp', [CAISSON_SHIM, shim], root)
+  writeFileSync(join(root, 'etc/caisson/shim.conf'), `socket ${join(state, 'node.sock')}\n`)
+  const times = { caisson: [] as number[], runc: [] as number[], nothing: [] as number[] }
+  const memory = { relay: [] as number[], runc: [] as number[] }
+  for (let round = 0; round < rounds; round++) {
+    say(`shim start, round ${round + 1} of ${rounds}`)
+    for (const [name, program] of [
+      ['caisson', shim],
+      ['runc', '/usr/bin/containerd-shim-runc-v2'],
+    ] as const) {
+      const id = `${name}-bench-${process.pid}-${round}`
+      const bundle = join(root, 'bundles', id)
+      mkdirSync(bundle, { recursive: true })
+      writeFileSync(join(bundle, 'config.json'), JSON.stringify(SANDBOX))
+      // containerd makes it and holds it open; runc's shim ends without.
+      await run('mkfifo', [join(bundle, 'log')], root)
+      const log = openSync(join(bundle, 'log'), constants.O_RDWR | constants.O_NONBLOCK)
+      const words = ['-namespace', 'bench', '-address', join(root, 'c.sock'), '-publish-binary', 'true', '-id', id]
+      times[name].push(await run(program, [...words, 'start'], bundle))
+      const [left] = await findProcesses('', (line) => line.includes(id) && !line.includes('start'))
+      if (left === undefined) throw new Error(`${name} left no process`)
+      memory[name === 'runc' ? 'runc' : 'relay'].push(memoryOf(`\0${id}\0`)[0]?.pssMib ?? Number.NaN)
+      await end(left)
+      closeSync(log)
+    }
+    times.nothing.push(await run('true', [], root))
+  }
+  rmSync(root, { recursive: true, force: true })
+  const [caissonMs, runcMs] = [median(times.caisson), median(times.runc)]
+  return {
+    rounds,
+    caissonMs,
+    runcMs,
+    trueMs: median(times.nothing),
+    ratio: caissonMs / runcMs,
+    relayPssMib: median(memory.relay),
+    runcPssMib: median(memory.runc),
+  }
+}
+
+export function printShim(figures: ShimFigures): void {
+  const { caissonMs, runcMs, trueMs, ratio, relayPssMib, runcPssMib, rounds } = figures
+  console.log(
+    `shim start (median of ${rounds}): ${caissonMs.toFixed(1)} ms; runc’s ${runcMs.toFixed(1)} ms; true ${trueMs.toFixed(1)} ms`,
+  )
+  console.log(`  ratio ${ratio.toFixed(2)} (target at most 0.5)`)
+  console.log(
+    `process that stays with a pod: ${relayPssMib.toFixed(2)} MiB PSS; runc’s shim ${runcPssMib.toFixed(2)} MiB`,
+  )
+}
+
+const SANDBOX = {
+  ociVersion: '1.0.2',
+  annotations: { 'io.kubernetes.cri.container-type': 'sandbox', 'io.kubernetes.cri.sandbox-id': '' },
+}
+
+/** Milliseconds from the start to the end of output, which containerd waits for. */
+async function run(program: string, args: readonly string[], cwd: string): Promise<number> {
+  const started = performance.now()
+  // A publisher of events that is never used, but must be named.
+  const env = { ...process.env, TTRPC_ADDRESS: '/run/nobody.ttrpc', GOMAXPROCS: '2' }
+  const child: ChildProcess = spawn(program, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  let text = ''
+  child.stdout?.on('data', (bytes: Buffer) => (text += bytes.toString()))
+  child.stderr?.on('data', (bytes: Buffer) => (text += bytes.toString()))
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  if (code !== 0) throw new Error(`${program} ended with ${code}: ${text}`)
+  return performance.now() - started
+}
+
+async function end(process_: ProcessIdentity): Promise<void> {
+  process.kill(process_.pid, 'SIGKILL')
+  while (await isSameProcess(process_)) await new Promise((resolve) => setTimeout(resolve, 5))
+}
