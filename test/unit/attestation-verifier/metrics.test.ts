@@ -1,6 +1,7 @@
 /** Metrics and log lines: what is counted, and what strangers cannot put there. */
+import { readFileSync } from 'node:fs'
 import test from 'ava'
-import { Metrics, routeOf } from '#attestation/verifier/metrics'
+import { BUILT_IN, Metrics, routeOf } from '#attestation/verifier/metrics'
 import { requestLogLine } from '#attestation/verifier/request-log'
 
 const exchangeOf = (method: string, path: string) => ({
@@ -77,4 +78,14 @@ test('a log line holds nothing that strangers wrote, and the id that leads the t
     at,
   )
   t.false(JSON.stringify(token).includes('eyJ'))
+})
+
+test('every path that the verifier serves has a name of its own in metrics, and no plugin can take it', (t) => {
+  const routes = readFileSync(new URL('../../../attestation/verifier/routes.ts', import.meta.url), 'utf8')
+  const names = [...routes.matchAll(/case '(?:GET|POST|DELETE) ([a-z-]+)[ '/]/g)].map(([, name = '']) => name)
+  t.true(names.length > 25)
+  t.deepEqual(
+    names.filter((name) => !BUILT_IN.has(name)),
+    [],
+  )
 })
