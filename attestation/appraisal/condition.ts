@@ -67,7 +67,7 @@ function evaluate(
 ): ReturnType<Condition['holds']> {
   const context: Record<string, unknown> = Object.create(null)
   for (const [name, value] of Object.entries(claims)) {
-    if (value !== null && Object.hasOwn(variables, name)) context[name] = celValue(value)
+    if (value !== null && value !== undefined && Object.hasOwn(variables, name)) context[name] = celValue(value)
   }
   try {
     const answer: unknown = parsed(context)
