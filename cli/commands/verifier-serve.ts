@@ -65,7 +65,7 @@ export const verifierServe: CommandSpec = {
       invocation.strings(name).map((path) => readUserFile(path, name).toString('utf8'))
     const verifier = await startVerifier({
       storePath: invocation.string('store') ?? `${state}/verifier.db`,
-      storeKey: storeKeyOf(invocation, state),
+      storeKey: await storeKeyOf(invocation, state),
       listen: parseListen(invocation),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
       adminKeys: [adminPublicKey(adminKeyPath)],

@@ -36,6 +36,7 @@ export const DEBIAN_PACKAGES = [
   { name: 'umoci', needs: 'test', why: 'independent unpacking of images' },
   { name: 'tpm2-tools', needs: 'test', why: 'independent check of TPM quotes' },
   { name: 'postgresql-15', needs: 'test', why: 'store of verifier replicas; tests start servers of their own' },
+  { name: 'softhsm2', needs: 'test', why: 'a PKCS #11 token for the verifier’s store key' },
   { name: 'containerd', needs: 'test', why: 'independent ttrpc peer' },
   { name: 'crun', needs: 'test', why: 'judges derived container specifications outside a VM' },
   { name: 'clang-14', needs: 'fuzz', why: 'compiles the fuzzers: coverage guidance is clang’s' },
