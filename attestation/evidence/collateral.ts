@@ -2,11 +2,12 @@
  * Collateral: what is known about the makers of evidence, as files of any name and encoding become certificates,
  * revocation lists and documents. Nothing is trusted for being here; what is not recognised is reported.
  */
+
+import { DER_TAG, derLength } from '#protocol/der'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import { parseCertificateTable } from '../snp/parse/certificate-table.ts'
 import { type ParsedCertificate, parseCertificate } from '../x509/certificate.ts'
 import { type ParsedCrl, parseCrl } from '../x509/crl.ts'
-import { DER_TAG, derLength } from '../x509/der.ts'
 import { parsePem } from '../x509/pem.ts'
 import { decodeText, decodeUrlEncoded, utf8Text } from './text-encoding.ts'
 

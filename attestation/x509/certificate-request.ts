@@ -3,8 +3,6 @@
  * not looked at; every attribute and extension that asks for more is refused rather than overlooked.
  */
 import { createPublicKey } from 'node:crypto'
-import { isDnsName } from '#protocol/dns-name'
-import { CaissonError, MalformedError, UnverifiedError } from '#protocol/errors'
 import {
   DER_TAG,
   type DerValue,
@@ -14,7 +12,9 @@ import {
   readSingleDer,
   readSmallInteger,
   readString,
-} from './der.ts'
+} from '#protocol/der'
+import { isDnsName } from '#protocol/dns-name'
+import { CaissonError, MalformedError, UnverifiedError } from '#protocol/errors'
 import { readExtensions } from './extensions.ts'
 import { readSignatureAlgorithm, SIGNATURE_OID, type SignatureAlgorithm, verifySignature } from './signature.ts'
 

@@ -3,9 +3,9 @@
  * algorithms that are understood completely. Nothing is judged here: `path.ts` does.
  */
 import { type KeyObject, X509Certificate } from 'node:crypto'
+import { DER_TAG, type DerValue, readByteString, readDer, readInteger, readSingleDer, readTime } from '#protocol/der'
 import { equalBytes, toHex } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
-import { DER_TAG, type DerValue, readByteString, readDer, readInteger, readSingleDer, readTime } from './der.ts'
 import {
   type BasicConstraints,
   type Extension,

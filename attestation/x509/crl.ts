@@ -1,7 +1,5 @@
 /** Certificate revocation lists (RFC 5280 section 5), read strictly and verified; what they mean for a chain is `path.ts`. */
-import { equalBytes } from '#protocol/encoding'
-import { MalformedError } from '#protocol/errors'
-import { type ParsedCertificate, readSerial } from './certificate.ts'
+
 import {
   DER_TAG,
   type DerValue,
@@ -11,7 +9,10 @@ import {
   readInteger,
   readSingleDer,
   readTime,
-} from './der.ts'
+} from '#protocol/der'
+import { equalBytes } from '#protocol/encoding'
+import { MalformedError } from '#protocol/errors'
+import { type ParsedCertificate, readSerial } from './certificate.ts'
 import { type Extension, readExtensions } from './extensions.ts'
 import { checkName, sameName } from './name.ts'
 import { parsePem } from './pem.ts'

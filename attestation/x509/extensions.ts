@@ -1,5 +1,5 @@
 /** Extensions of certificates and revocation lists (RFC 5280 sections 4.2 and 5.2). */
-import { MalformedError } from '#protocol/errors'
+
 import {
   DER_TAG,
   type DerValue,
@@ -9,7 +9,8 @@ import {
   readObjectId,
   readSingleDer,
   readSmallInteger,
-} from './der.ts'
+} from '#protocol/der'
+import { MalformedError } from '#protocol/errors'
 
 export interface Extension {
   readonly oid: string

@@ -1,7 +1,8 @@
 /** Distinguished names (RFC 5280 sections 4.1.2.4 and 7.1). */
+
+import { DER_TAG, type DerValue, readDer, readObjectId, readString } from '#protocol/der'
 import { toHex } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
-import { DER_TAG, type DerValue, readDer, readObjectId, readString } from './der.ts'
 
 const SHORT_NAMES: Readonly<Record<string, string>> = {
   '2.5.4.3': 'CN',

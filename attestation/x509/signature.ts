@@ -3,9 +3,9 @@
  * bytes that were signed. What is not understood completely verifies nothing.
  */
 import { constants, type KeyObject, verify } from 'node:crypto'
+import { DER_TAG, type DerValue, readDer, readObjectId, readSingleDer, readSmallInteger } from '#protocol/der'
 import { equalBytes } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
-import { DER_TAG, type DerValue, readDer, readObjectId, readSingleDer, readSmallInteger } from './der.ts'
 
 export type Hash = 'sha1' | 'sha256' | 'sha384' | 'sha512'
 

@@ -127,8 +127,8 @@ function settings(form: ConfigVersion, { version, layout, snapshotter }: Contain
   const proxy = ['proxy_plugins', SNAPSHOTTER]
   const ofRuntime: readonly Setting[] = [
     { table: runtime, key: 'runtime_type', value: RUNTIME_TYPE },
-    // 1.6 looks for shims on its PATH alone, which the operator's unit sets.
-    { table: runtime, key: 'runtime_path', value: layout.shim },
+    // 1.6 takes the setting and ignores it: it looks on its PATH alone (`shimLink`).
+    ...(perRuntime ? [{ table: runtime, key: 'runtime_path', value: layout.shim }] : []),
     { table: runtime, key: 'pod_annotations', value: [POD_ANNOTATIONS] },
     // "Privileged" means the guest's devices; the host's are none of the pod's business.
     { table: runtime, key: 'privileged_without_host_devices', value: true },

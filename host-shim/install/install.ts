@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { UnavailableError } from '#protocol/errors'
 import type { Accelerator } from '#vmm/types'
 import { type ContainerdNode, containerdFiles, missingSettings } from './containerd-config.ts'
-import type { ContainerdVersion } from './containerd-version.ts'
+import { type ContainerdVersion, isAtLeast } from './containerd-version.ts'
 import { InstallStore } from './install-record.ts'
 import { type NodeLayout, SERVICE } from './node-layout.ts'
 import { runtimeClassYaml } from './overhead.ts'
@@ -66,6 +66,9 @@ export function planInstall(options: InstallOptions): InstallPlan {
   const files: Planned[] = [
     text(layout.launcher, launcher(options), 0o755),
     { path: layout.shim, content: readFileSync(options.shimProgram), mode: 0o755 },
+    ...(isAtLeast(options.containerd, 1, 7) || layout.shimLink === layout.shim
+      ? []
+      : [{ path: layout.shimLink, target: layout.shim }]),
     text(layout.shimConfig, shimConfig(layout, daemon, service)),
     text(layout.runtimeClass, runtimeClassYaml(options.accelerator)),
     ...(service === 'systemd'

@@ -16,6 +16,8 @@ export interface NodeLayout {
   readonly root: string
   readonly launcher: string
   readonly shim: string
+  /** On the PATH that systemd gives to services; containerd 1.6 looks nowhere else. The shim itself with the usual prefix. */
+  readonly shimLink: string
   /** The shim looks for it at `../etc/caisson` from its own folder. */
   readonly shimConfig: string
   readonly unit: string
@@ -71,6 +73,7 @@ export function nodeLayout(options: LayoutOptions = {}): NodeLayout {
     root,
     launcher: at(`${prefix}/bin/caisson`),
     shim: at(`${prefix}/bin/${SHIM_PROGRAM}`),
+    shimLink: at(`usr/local/bin/${SHIM_PROGRAM}`),
     shimConfig: at(`${prefix}/etc/caisson/shim.conf`),
     unit: at(`etc/systemd/system/${SERVICE}`),
     unitWanted: at(`etc/systemd/system/multi-user.target.wants/${SERVICE}`),

@@ -5,7 +5,9 @@
  * nothing but the index.
  *
  * One index for the whole image, and an indexer of our own: what a layer means depends on those below it (hard links to
- * their files, folders they own, symbolic links on the way), which no index of a single layer can say.
+ * their files, folders they own, symbolic links on the way), which no index of a single layer can say. Measured with
+ * 100,000 files it takes the processor time of mkfs.erofs, 0.3 s; that program would have to read the whole tar a second
+ * time, knows neither such links nor sparse files, and had to be carried into the guest with its libraries.
  */
 import { MalformedError, UnavailableError } from '#protocol/errors'
 import { asArray, asObject } from '../json/fields.ts'

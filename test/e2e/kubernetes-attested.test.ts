@@ -10,7 +10,7 @@ import { Tenant, VCPUS } from './fixtures/tenant.ts'
 
 const SERVE = 'echo served; while :; do sleep 1; done'
 
-test('a pod of platform tpm attests, and what it was not registered for is refused', async (t) => {
+test.serial('a pod of platform tpm attests, and what it was not registered for is refused', async (t) => {
   const tenant = await Tenant.start()
   t.teardown(() => tenant[Symbol.asyncDispose]())
   const layout = (name: string): string => {

@@ -5,9 +5,9 @@ import type { Release } from '../component/node-install/containerds.ts'
 import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 
-test('a pod runs, logs, is looked into and ends as with any other runtime', (t) => lifeOfPod(t, '1.6'))
-test('containerd 1.7 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '1.7'))
-test('containerd 2 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '2'))
+test.serial('a pod runs, logs, is looked into and ends as with any other runtime', (t) => lifeOfPod(t, '1.6'))
+test.serial('containerd 1.7 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '1.7'))
+test.serial('containerd 2 runs a pod from an image whose layers it never fetched', (t) => lifeOfPod(t, '2'))
 
 async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
   const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY, { release })
@@ -44,7 +44,7 @@ async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
   )
 }
 
-test('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
+test.serial('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
   const { kubelet, containerd, other } = await startCluster(t, POLICY)
   await kubelet.pull(other.reference)
   t.true(other.layers.every(({ digest }) => containerd.hostBlobs().includes(digest)))
@@ -55,7 +55,7 @@ test('a pod of another runtime runs beside, from layers that this machine fetche
   await pod.remove()
 })
 
-test('a daemon that is killed while pods run loses no request, no output and no exit code', async (t) => {
+test.serial('a daemon that is killed while pods run loses no request, no output and no exit code', async (t) => {
   const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY)
   const image = pushed.reference
   await kubelet.pull(image)

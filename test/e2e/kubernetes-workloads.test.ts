@@ -40,82 +40,88 @@ const POLICY = (image: string): string => `
   - { name: silent, image: ${image} }
 `
 
-test('containers of a pod come and go: one after the other, several at once, and the last one again', async (t) => {
-  const { kubelet, image: pushed, initdata } = await startCluster(t, POLICY)
-  const image = pushed.reference
-  await kubelet.pull(image)
-  const pod = await kubelet.runPod({ name: 'many', initdata })
-  // An init container: it ends before the others start, and is kept until it is removed.
-  const init = await pod.run('once', image)
-  t.is((await init.exited()).exitCode, 7)
-  t.is((await init.status()).reason, 'Error')
-  const [shell, deaf] = await Promise.all([
-    pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] }),
-    pod.run('deaf', image, { command: ['/bin/sh', '-c', DEAF] }),
-  ])
-  await shell.logged(/waiting/)
-  await deaf.logged(/deaf/)
-  // SIGTERM is heard by one and not by the other, who is killed when its time is up.
-  await shell.stop(60)
-  t.is((await shell.status()).exitCode, 5)
-  await deaf.stop(1)
-  t.is((await deaf.status()).exitCode, 137)
-  for (const container of [init, shell, deaf]) await container.remove()
-  t.is((await pod.status())?.state, 0)
-  const again = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], attempt: 1 })
-  await again.logged(/waiting/)
-  t.is((await again.status()).state, ContainerState.CONTAINER_RUNNING)
-  // Stopping the pod ends what still runs.
-  await pod.stop()
-  t.is((await again.status()).state, ContainerState.CONTAINER_EXITED)
-  t.is((await pod.status())?.state, 1)
-  await pod.stop()
-  await pod.remove()
-})
+test.serial(
+  'containers of a pod come and go: one after the other, several at once, and the last one again',
+  async (t) => {
+    const { kubelet, image: pushed, initdata } = await startCluster(t, POLICY)
+    const image = pushed.reference
+    await kubelet.pull(image)
+    const pod = await kubelet.runPod({ name: 'many', initdata })
+    // An init container: it ends before the others start, and is kept until it is removed.
+    const init = await pod.run('once', image)
+    t.is((await init.exited()).exitCode, 7)
+    t.is((await init.status()).reason, 'Error')
+    const [shell, deaf] = await Promise.all([
+      pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] }),
+      pod.run('deaf', image, { command: ['/bin/sh', '-c', DEAF] }),
+    ])
+    await shell.logged(/waiting/)
+    await deaf.logged(/deaf/)
+    // SIGTERM is heard by one and not by the other, who is killed when its time is up.
+    await shell.stop(60)
+    t.is((await shell.status()).exitCode, 5)
+    await deaf.stop(1)
+    t.is((await deaf.status()).exitCode, 137)
+    for (const container of [init, shell, deaf]) await container.remove()
+    t.is((await pod.status())?.state, 0)
+    const again = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], attempt: 1 })
+    await again.logged(/waiting/)
+    t.is((await again.status()).state, ContainerState.CONTAINER_RUNNING)
+    // Stopping the pod ends what still runs.
+    await pod.stop()
+    t.is((await again.status()).state, ContainerState.CONTAINER_EXITED)
+    t.is((await pod.status())?.state, 1)
+    await pod.stop()
+    await pod.remove()
+  },
+)
 
-test('environment, user, directory, volume and names are what pod and image say, within the policy', async (t) => {
-  const { kubelet, folder, image: pushed, initdata } = await startCluster(t, POLICY)
-  const image = pushed.reference
-  await kubelet.pull(image)
-  const pod = await kubelet.runPod({ name: 'inside', initdata })
-  const volume = join(folder, 'pods/u/volumes/kubernetes.io~empty-dir/data')
-  mkdirSync(volume, { recursive: true })
-  const look = await pod.run('look', image, {
-    command: ['/bin/sh', '-c', LOOK],
-    envs: [{ $typeName: 'runtime.v1.KeyValue', key: 'B', value: 'two' }],
-    mounts: [{ $typeName: 'runtime.v1.Mount', containerPath: '/data', hostPath: volume, readonly: false }],
-    workingDir: '/srv',
-    linux: runAs(0n),
-  })
-  t.is((await look.exited()).exitCode, 0)
-  const lines = look.log().map((line) => line.replace('stdout F ', ''))
-  t.true(lines.some((line) => line.startsWith('uid=0(root)')))
-  for (const line of ['/srv', 'A=image', 'B=two', 'inside', 'nameserver 10.88.0.1', 'kept']) {
-    t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
-  }
-  // The image's own named user, which this machine cannot look up.
-  const once = await pod.run('once', image)
-  t.is((await once.exited()).exitCode, 7)
-  // What the policy does not say is refused, whatever asks for it.
-  const refused = { message: /ERR_POLICY_DENIED/ }
-  await t.throwsAsync(pod.run('silent', image, { command: ['/bin/id'] }), refused)
-  await t.throwsAsync(
-    pod.run('silent', image, {
-      attempt: 1,
-      envs: [{ $typeName: 'runtime.v1.KeyValue', key: 'LD_PRELOAD', value: 'x' }],
-    }),
-    refused,
-  )
-  await t.throwsAsync(pod.run('silent', image, { attempt: 2, linux: runAs(0n) }), refused)
-  await t.throwsAsync(pod.run('stranger', image), refused)
-  // Output stays in the guest without `logs: allow`.
-  const silent = await pod.run('silent', image, { attempt: 3 })
-  t.is((await silent.exited()).exitCode, 7)
-  t.deepEqual(silent.log(), [])
-  await pod.remove()
-})
+test.serial(
+  'environment, user, directory, volume and names are what pod and image say, within the policy',
+  async (t) => {
+    const { kubelet, folder, image: pushed, initdata } = await startCluster(t, POLICY)
+    const image = pushed.reference
+    await kubelet.pull(image)
+    const pod = await kubelet.runPod({ name: 'inside', initdata })
+    const volume = join(folder, 'pods/u/volumes/kubernetes.io~empty-dir/data')
+    mkdirSync(volume, { recursive: true })
+    const look = await pod.run('look', image, {
+      command: ['/bin/sh', '-c', LOOK],
+      envs: [{ $typeName: 'runtime.v1.KeyValue', key: 'B', value: 'two' }],
+      mounts: [{ $typeName: 'runtime.v1.Mount', containerPath: '/data', hostPath: volume, readonly: false }],
+      workingDir: '/srv',
+      linux: runAs(0n),
+    })
+    t.is((await look.exited()).exitCode, 0)
+    const lines = look.log().map((line) => line.replace('stdout F ', ''))
+    t.true(lines.some((line) => line.startsWith('uid=0(root)')))
+    for (const line of ['/srv', 'A=image', 'B=two', 'inside', 'nameserver 10.88.0.1', 'kept']) {
+      t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
+    }
+    // The image's own named user, which this machine cannot look up.
+    const once = await pod.run('once', image)
+    t.is((await once.exited()).exitCode, 7)
+    // What the policy does not say is refused, whatever asks for it.
+    const refused = { message: /ERR_POLICY_DENIED/ }
+    await t.throwsAsync(pod.run('silent', image, { command: ['/bin/id'] }), refused)
+    await t.throwsAsync(
+      pod.run('silent', image, {
+        attempt: 1,
+        envs: [{ $typeName: 'runtime.v1.KeyValue', key: 'LD_PRELOAD', value: 'x' }],
+      }),
+      refused,
+    )
+    await t.throwsAsync(pod.run('silent', image, { attempt: 2, linux: runAs(0n) }), refused)
+    await t.throwsAsync(pod.run('stranger', image), refused)
+    // Output stays in the guest without `logs: allow`.
+    const silent = await pod.run('silent', image, { attempt: 3 })
+    t.is((await silent.exited()).exitCode, 7)
+    t.deepEqual(silent.log(), [])
+    await pod.remove()
+  },
+)
 
-test('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
+test.serial('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
   const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY)
   const image = pushed.reference
   await kubelet.pull(image)
@@ -144,7 +150,7 @@ test('limits hold, can be changed, and are told apart from other ends; a pod can
   await pod.remove()
 })
 
-test('exec and attach carry input, terminals, sizes and exit codes', async (t) => {
+test.serial('exec and attach carry input, terminals, sizes and exit codes', async (t) => {
   const { kubelet, image: pushed, initdata } = await startCluster(t, POLICY)
   const image = pushed.reference
   await kubelet.pull(image)

@@ -10,7 +10,7 @@ import { Workload } from './fixtures/workload.ts'
 const test = anyTest as TestFn<{ workload: Workload }>
 
 test.before(async (t) => {
-  t.timeout(600_000)
+  t.timeout(2_400_000)
   t.context = { workload: await Workload.start() }
 })
 
@@ -62,7 +62,7 @@ const KILLS: readonly Kill[] = [
 
 for (const { victim, moment, expected } of KILLS) {
   test.serial(`${victim} is killed ${moment}: ${outcome(expected)}, and nothing is left`, async (t) => {
-    t.timeout(600_000)
+    t.timeout(2_400_000)
     const { workload } = t.context
     const run = workload.run(t)
     await reach(run, moment)
@@ -79,7 +79,7 @@ const UNSTOPPED = BOOTED.filter((moment) => moment !== 'while its container stop
 
 for (const moment of ['while its TPM is made', ...UNSTOPPED] as const) {
   test.serial(`caisson run is killed ${moment}: its VM ends by itself, and caisson rm removes the rest`, async (t) => {
-    t.timeout(600_000)
+    t.timeout(2_400_000)
     const { workload } = t.context
     const run = workload.run(t)
     await reach(run, moment)
@@ -98,7 +98,7 @@ for (const moment of ['while its TPM is made', ...UNSTOPPED] as const) {
 test.serial(
   'caisson run is killed while its container stops: caisson stop ends the VM and removes everything',
   async (t) => {
-    t.timeout(600_000)
+    t.timeout(2_400_000)
     const run = t.context.workload.run(t)
     await run.shows(MOMENTS['while its container runs'])
     const stopped = caisson('stop', '--state', run.stateRoot, run.id)
@@ -112,7 +112,7 @@ test.serial(
 test.serial(
   'an interrupt at any moment before the container runs ends in order: 125, and nothing is left',
   async (t) => {
-    t.timeout(900_000)
+    t.timeout(2_400_000)
     const { workload } = t.context
     for (const moment of [
       'while its TPM is made',
@@ -130,7 +130,7 @@ test.serial(
 )
 
 test.serial('caisson stop that is killed leaves a pod that another caisson stop ends', async (t) => {
-  t.timeout(600_000)
+  t.timeout(2_400_000)
   const { workload } = t.context
   const run = workload.run(t)
   await run.shows(MOMENTS['while its container runs'])

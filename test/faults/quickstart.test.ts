@@ -40,7 +40,7 @@ const KILLS: readonly (readonly [victim: Victim, stage: string, shown: RegExp])[
 
 for (const [victim, stage, shown] of KILLS) {
   test.serial(`a quickstart runs to its summary after ${victim} was killed ${stage}`, async (t) => {
-    t.timeout(1_200_000)
+    t.timeout(2_400_000)
     const { home } = t.context
     const before = { mounts: readFileSync('/proc/mounts', 'utf8'), tmp: readdirSync(tmpdir()) }
     const first = start(t)

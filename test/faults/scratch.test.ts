@@ -22,7 +22,7 @@ async function folderOf(t: ExecutionContext): Promise<string> {
 }
 
 test.serial('a scratch disk that cannot be read is refused before anything is kept on it', async (t) => {
-  t.timeout(600_000)
+  t.timeout(2_400_000)
   const disk = await FailingDisk.create(t, SCRATCH_MIB)
   disk.failsReads = true
   const { pod, image } = await startGuest(await folderOf(t), t, {
@@ -41,7 +41,7 @@ test.serial('a scratch disk that cannot be read is refused before anything is ke
 })
 
 test.serial('a scratch disk that stops being readable gives a workload errors, never other bytes', async (t) => {
-  t.timeout(900_000)
+  t.timeout(2_400_000)
   const disk = await FailingDisk.create(t, SCRATCH_MIB)
   const { pod, image } = await startGuest(await folderOf(t), t, {
     id: 'failing',

@@ -2,9 +2,10 @@
  * What AMD's certificate of an endorsement key says of the key (AMD 57230, section 3; extensions 1.3.6.1.4.1.3704.1.*): the
  * product, the TCB version that the key is derived from, and the chip, or the cloud provider that leases the key.
  */
+
+import { DER_TAG, readDer, readSingleDer, readSmallInteger, readString } from '#protocol/der'
 import { MalformedError } from '#protocol/errors'
 import type { ParsedCertificate } from '../../x509/certificate.ts'
-import { DER_TAG, readDer, readSingleDer, readSmallInteger, readString } from '../../x509/der.ts'
 import { type ProductLine, productOfName } from '../product.ts'
 import { TCB_BYTES } from './tcb.ts'
 

@@ -2,8 +2,7 @@
  * The SGX extension of PCK certificates (Intel SGX PCK Certificate and CRL Profile 1.5, section 1.3.5): which platform the
  * key belongs to, and at which security versions.
  */
-import { concatBytes, equalBytes, toHex } from '#protocol/encoding'
-import { MalformedError } from '#protocol/errors'
+
 import {
   DER_TAG,
   type DerValue,
@@ -12,7 +11,9 @@ import {
   readObjectId,
   readSingleDer,
   readSmallInteger,
-} from '../../x509/der.ts'
+} from '#protocol/der'
+import { concatBytes, equalBytes, toHex } from '#protocol/encoding'
+import { MalformedError } from '#protocol/errors'
 
 export const SGX_EXTENSION_OID = '1.2.840.113741.1.13.1'
 

@@ -1,7 +1,8 @@
 /** The TPM's endorsement key and its certificate, found and checked against each other. */
+
+import { DER_TAG, derLength, readDer, readSingleDer } from '#protocol/der'
 import { concatBytes, equalBytes } from '#protocol/encoding'
 import { UnavailableError, UnverifiedError } from '#protocol/errors'
-import { DER_TAG, derLength, readDer, readSingleDer } from '../../x509/der.ts'
 import { EK_PREFERENCE, EK_TEMPLATES, type EkTemplate } from '../ek-template.ts'
 import { type PublicArea, parsePublicArea } from '../parse/public-area.ts'
 import { createPrimary, flushContext, readNvIndex } from './commands.ts'

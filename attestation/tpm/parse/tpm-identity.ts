@@ -2,8 +2,9 @@
  * What the certificate of a TPM's key says of the TPM: maker, model and version, in the directory name of the alternative names
  * (TCG EK Credential Profile 2.6, section 3.2.9).
  */
+
+import { type DerValue, readDer, readObjectId, readSingleDer } from '#protocol/der'
 import { MalformedError } from '#protocol/errors'
-import { type DerValue, readDer, readObjectId, readSingleDer } from '../../x509/der.ts'
 
 export interface TpmIdentity {
   /** "id:" and the vendor's four bytes in hexadecimal. */

@@ -110,6 +110,16 @@ test('the installed caisson runs, and the RuntimeClass is valid YAML', async (t)
   t.like(runtimeClass, { kind: 'RuntimeClass', handler: 'caisson' })
 })
 
+test('containerd 1.6 finds the shim on its PATH, wherever programs are installed', async (t) => {
+  const node = await TestNode.make(t, '1.6')
+  const before = node.tree()
+  t.is((await node.caisson('install', '--prefix', '/opt/caisson', ...OPTIONS)).code, 0)
+  const version = execFileSync(node.path('usr/local/bin/containerd-shim-caisson-v2'), ['-v'], { encoding: 'utf8' })
+  t.regex(version, /containerd-shim-caisson-v2/)
+  t.is((await node.caisson('uninstall', '--prefix', '/opt/caisson')).code, 0)
+  t.deepEqual(node.tree(), before)
+})
+
 test('with systemd a unit starts the daemon at boot and pods outlive it; shims only wait for it', async (t) => {
   const node = await TestNode.make(t, '1.6')
   const before = node.tree()

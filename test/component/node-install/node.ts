@@ -152,7 +152,9 @@ export class TestNode {
 
   #spawn(program: string, words: readonly string[], log: string): ChildProcess {
     const fd = openSync(this.path(log), 'a')
-    const child = spawn(program, words, { stdio: ['ignore', fd, fd] })
+    // As systemd's default has it: containerd 1.6 looks for shims there.
+    const PATH = `${this.path('usr/local/bin')}:${process.env.PATH ?? ''}`
+    const child = spawn(program, words, { stdio: ['ignore', fd, fd], env: { ...process.env, PATH } })
     this.#t.teardown(() => end(child))
     return child
   }

@@ -9,7 +9,7 @@ import { encodePublicArea, objectName, parsePublicArea, primaryQualifiedName } f
 import { parseTpmSignature } from '#attestation/tpm/parse/signature'
 import { parseImageLoadEvent, parseTaggedEvent, parseUefiVariable } from '#attestation/tpm/parse/uefi-events'
 import { replayEventLog } from '#attestation/tpm/verify/replay'
-import { readDer } from '#attestation/x509/der'
+import { readDer } from '#protocol/der'
 import { MalformedError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 

@@ -9,7 +9,7 @@ import {
   readSingleDer,
   readString,
   readTime,
-} from '#attestation/x509/der'
+} from '#protocol/der'
 import {
   derBitString,
   derBoolean,

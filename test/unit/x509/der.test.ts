@@ -11,7 +11,7 @@ import {
   readSmallInteger,
   readString,
   readTime,
-} from '#attestation/x509/der'
+} from '#protocol/der'
 import { MalformedError } from '#protocol/errors'
 import { der, text, time } from '../../fixtures/x509/encode-der.ts'
 import { refusesOrKeeps } from '../parser-property.ts'

@@ -2,7 +2,7 @@
  * Strict reading of DER (ITU-T X.690), as much as certificates and revocation lists need. Values are views of the bytes
  * that were read, so reading costs no copy: callers that keep them own those bytes.
  */
-import { MalformedError } from '#protocol/errors'
+import { MalformedError } from './errors.ts'
 
 export interface DerValue {
   /** Identifier octet: class, constructed bit, number below 31. */
