@@ -72,7 +72,7 @@ export const verifierServe: CommandSpec = {
     const metrics = invocation.string('metrics')
     const verifier = await startVerifier({
       storePath: invocation.string('store') ?? `${state}/verifier.db`,
-      storeKey: storeKeyOf(invocation, state),
+      storeKey: await storeKeyOf(invocation, state),
       listen: parseListen(invocation.required('listen'), 'listen'),
       ...(metrics === undefined ? {} : { metrics: parseListen(metrics, 'metrics') }),
       ...(invocation.flag('log')
