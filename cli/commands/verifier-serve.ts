@@ -33,6 +33,12 @@ export const verifierServe: CommandSpec = {
       multiple: true,
       help: 'PEM of a CA whose TPMs are believed',
     },
+    metrics: {
+      type: 'string',
+      placeholder: 'HOST:PORT',
+      help: 'serve metrics (Prometheus) here, on loopback; default: nowhere',
+    },
+    log: { type: 'boolean', help: 'write a line of JSON to standard error for each request' },
     offline: { type: 'boolean', help: 'never ask AMD or Intel for collateral: evidence brings it, or it is imported' },
     'amd-kds': {
       type: 'string',
@@ -63,10 +69,15 @@ export const verifierServe: CommandSpec = {
     const pem = (name: string): string => readUserFile(invocation.required(name), name).toString('utf8')
     const pems = (name: string): string[] =>
       invocation.strings(name).map((path) => readUserFile(path, name).toString('utf8'))
+    const metrics = invocation.string('metrics')
     const verifier = await startVerifier({
       storePath: invocation.string('store') ?? `${state}/verifier.db`,
-      storeKey: storeKeyOf(invocation, state),
-      listen: parseListen(invocation),
+      storeKey: await storeKeyOf(invocation, state),
+      listen: parseListen(invocation.required('listen'), 'listen'),
+      ...(metrics === undefined ? {} : { metrics: parseListen(metrics, 'metrics') }),
+      ...(invocation.flag('log')
+        ? { onRequest: (line) => invocation.out.progress(JSON.stringify(line), { request: line }) }
+        : {}),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
       adminKeys: [adminPublicKey(adminKeyPath)],
       trustedTpmCas: pems('trust-tpm-ca'),
@@ -76,7 +87,7 @@ export const verifierServe: CommandSpec = {
       onInternalError: (id, error) => invocation.out.progress(`internal error ${id}: ${String(error)}`),
     })
     invocation.out.result(
-      { url: verifier.url, adminKey: adminKeyPath, pid: process.pid },
+      { url: verifier.url, metricsUrl: verifier.metricsUrl ?? null, adminKey: adminKeyPath, pid: process.pid },
       `serving ${verifier.url}/kbs/v0, administrator’s key: ${adminKeyPath}`,
     )
     await untilStopped()
@@ -106,13 +117,12 @@ function adminPublicKey(path: string): JWK {
   return publicJwk
 }
 
-function parseListen(invocation: Invocation): { host: string; port: number } {
-  const text = invocation.required('listen')
+function parseListen(text: string, option: string): { host: string; port: number } {
   const match = /^(?:\[(?<six>[0-9a-fA-F:]+)\]|(?<four>[^:]+)):(?<port>\d{1,5})$/.exec(text)
   const port = Number(match?.groups?.port)
   if (match === null || port > 65535) {
-    throw new UsageError('ERR_USAGE', `--listen ${JSON.stringify(text)} is not HOST:PORT`, {
-      hint: 'Example: --listen 127.0.0.1:8443',
+    throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not HOST:PORT`, {
+      hint: `Example: --${option} 127.0.0.1:8443`,
     })
   }
   return { host: match.groups?.six ?? match.groups?.four ?? '', port }
