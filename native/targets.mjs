@@ -74,7 +74,7 @@ export const targets = [
   {
     name: 'layer-fuzz',
     kind: 'sanitized-program',
-    sources: ['native/shared/fuzz/*.cc', ...TAR, ...shared('decompressor', 'decompressor-isal')],
+    sources: ['native/shared/fuzz/*.cc', ...TAR, ...shared('decompressor', 'decompressor-isal', 'gzip-frame')],
     flags: ISAL,
     libs: ['-l:libzstd.a', '-l:libz.a'],
     onDemand: true,
@@ -92,7 +92,10 @@ export const targets = [
   }),
   fuzzer(
     'layer',
-    [...TAR, ...shared('layer', 'catalogue', 'decompressor', 'decompressor-isal', 'decryptor', 'file', 'verity')],
+    [
+      ...TAR,
+      ...shared('layer', 'catalogue', 'decompressor', 'decompressor-isal', 'gzip-frame', 'decryptor', 'file', 'verity'),
+    ],
     {
       flags: ['-Inative/shared', ...ISAL],
       libs: ['-l:libzstd.a', '-l:libz.a', '-l:libcrypto.a'],

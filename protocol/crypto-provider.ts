@@ -14,6 +14,8 @@ export type SignatureScheme = 'ecdsa' | 'ecdsa-p1363' | 'rsa-pkcs1' | 'rsa-pss' 
 
 export interface CryptoProvider {
   createHash(algorithm: HashAlgorithm): StreamingHash
+  /** Of bytes that are all there: without the cost of a hash object, which is more than that of hashing a few of them. */
+  digest(algorithm: HashAlgorithm, bytes: Uint8Array): Uint8Array
   /** @param publicKey PEM or DER SPKI. False on any mismatch; throws only on an unreadable key. */
   verify(input: {
     scheme: SignatureScheme

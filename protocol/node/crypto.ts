@@ -2,6 +2,7 @@
 import {
   createHash,
   createPublicKey,
+  hash,
   type KeyObject,
   constants as openssl,
   randomBytes,
@@ -22,26 +23,28 @@ const KEY_TYPE: Readonly<Record<SignatureScheme, string>> = {
 
 export const nodeCrypto: CryptoProvider = {
   createHash(algorithm) {
-    const hash = createHash(algorithm)
+    const streaming = createHash(algorithm)
     return {
-      update: (bytes) => void hash.update(bytes),
-      digest: () => new Uint8Array(hash.digest()),
+      update: (bytes) => void streaming.update(bytes),
+      digest: () => new Uint8Array(streaming.digest()),
     }
   },
 
-  verify({ scheme, hash, publicKey, data, signature }) {
+  digest: (algorithm, bytes) => new Uint8Array(hash(algorithm, bytes, 'buffer')),
+
+  verify({ scheme, hash: digest, publicKey, data, signature }) {
     const key = readPublicKey(publicKey)
     if (key.asymmetricKeyType !== KEY_TYPE[scheme]) return false
     switch (scheme) {
       case 'ecdsa':
-        return verify(hash, data, { key, dsaEncoding: 'der' }, signature)
+        return verify(digest, data, { key, dsaEncoding: 'der' }, signature)
       case 'ecdsa-p1363':
-        return verify(hash, data, { key, dsaEncoding: 'ieee-p1363' }, signature)
+        return verify(digest, data, { key, dsaEncoding: 'ieee-p1363' }, signature)
       case 'rsa-pkcs1':
-        return verify(hash, data, { key, padding: openssl.RSA_PKCS1_PADDING }, signature)
+        return verify(digest, data, { key, padding: openssl.RSA_PKCS1_PADDING }, signature)
       case 'rsa-pss':
         return verify(
-          hash,
+          digest,
           data,
           { key, padding: openssl.RSA_PKCS1_PSS_PADDING, saltLength: openssl.RSA_PSS_SALTLEN_DIGEST },
           signature,

@@ -14,7 +14,7 @@ export const FUZZERS: readonly Fuzzer[] = [
   { name: 'connect-line', maxBytes: 80, testRuns: 200_000 },
   { name: 'tar', maxBytes: 16_384, testRuns: 30_000 },
   { name: 'layer', maxBytes: 12_288, testRuns: 6_000 },
-  { name: 'index', maxBytes: 16_384, testRuns: 30_000 },
+  { name: 'index', maxBytes: 16_384, testRuns: 10_000 },
   { name: 'initdata', maxBytes: 1200, testRuns: 200_000 },
   { name: 'tpm-responses', maxBytes: 300, testRuns: 100_000 },
 ]

@@ -1,6 +1,5 @@
 /** One run of one fuzzer: starts libFuzzer on the seeds of the repository and reads what it says. */
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -54,8 +53,7 @@ export async function runFuzzer(fuzzer: Fuzzer, options: FuzzOptions): Promise<F
       `-artifact_prefix=${join(options.folder, `${fuzzer.name}-`)}`,
       ...(options.seed === undefined ? [] : [`-seed=${options.seed}`]),
       corpus,
-      // A fuzzer that makes its inputs itself has no seeds.
-      ...(existsSync(join(SEEDS, fuzzer.name)) ? [join(SEEDS, fuzzer.name)] : []),
+      join(SEEDS, fuzzer.name),
     ],
     { stdio: ['ignore', 'ignore', 'pipe'] },
   )

@@ -27,10 +27,11 @@ export function extendPcr(
   bank: HashAlgorithm,
   extension: { readonly pcr: Uint8Array; readonly digest: Uint8Array },
 ): Uint8Array {
-  const hash = crypto.createHash(bank)
-  hash.update(extension.pcr)
-  hash.update(extension.digest)
-  return hash.digest()
+  const { pcr, digest } = extension
+  const both = new Uint8Array(pcr.length + digest.length)
+  both.set(pcr)
+  both.set(digest, pcr.length)
+  return crypto.digest(bank, both)
 }
 
 /** Values of all PCRs that the log has events for. Throws `EventLogError` ERR_EVENT_LOG_BANK when the log lacks the bank. */

@@ -68,7 +68,7 @@ test('a folder holds manifest, configuration, layers, roots and index, and mount
     listTree(target).map((line) => line.split(' ')[0]),
     ['.', 'big', 'etc', 'top'],
   )
-  t.deepEqual(new Uint8Array(readFileSync(join(target, 'big'))), filler(3_000_000))
+  t.true(readFileSync(join(target, 'big')).equals(filler(3_000_000)))
 })
 
 test('a changed file of the folder is not mounted', async (t) => {

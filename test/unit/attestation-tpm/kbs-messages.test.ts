@@ -27,6 +27,7 @@ const sha: Pick<CryptoProvider, 'createHash'> = {
 }
 const crypto = {
   ...sha,
+  digest: (algorithm, bytes) => new Uint8Array(createHash(algorithm).update(bytes).digest()),
   verify: () => false,
   randomBytes: (length: number) => new Uint8Array(length),
   timingSafeEqual: () => false,
