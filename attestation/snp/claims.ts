@@ -1,8 +1,8 @@
 /** Everything that a report and the certificate of its key say, by name: docs/claims.md. */
-import { createHash } from 'node:crypto'
-import { toHex } from '#protocol/encoding'
+import { fromBase64, toHex } from '#protocol/encoding'
 import type { Claims, ClaimValue } from '../evidence/verdict.ts'
 import type { ParsedCertificate } from '../x509/certificate.ts'
+import { fingerprint } from '../x509/fingerprint.ts'
 import { versionText } from './evaluate/report-rules.ts'
 import { readGuestPolicy, readPlatformInfo } from './parse/guest-policy.ts'
 import { HOST_REQUESTED, type SnpReport } from './parse/report.ts'
@@ -95,7 +95,7 @@ function tcbClaim(tcb: Uint8Array, product: ProductLine | undefined): ClaimValue
 
 function endorsementClaims({ certificate, extensions }: VekFacts): ClaimValue {
   return {
-    sha256: toHex(createHash('sha256').update(certificate.der).digest()),
+    sha256: toHex(fromBase64(fingerprint(certificate), 'fingerprint')),
     product_name: extensions?.productName ?? null,
     hwid: extensions?.hwid === undefined ? null : toHex(extensions.hwid),
     csp_id: extensions?.cspId ?? null,

@@ -19,6 +19,36 @@ export type TrustTier = 'none' | 'affirming' | 'warning' | 'contraindicated'
 /** Worst last, so that the overall status is a maximum. */
 const TIERS: readonly TrustTier[] = ['none', 'affirming', 'warning', 'contraindicated']
 
+/** Lowest values of the tiers warning and contraindicated. */
+const LOWERED = { warning: 32, contraindicated: 96 } as const
+
+/**
+ * What the report of a TEE supports. Without findings: a known instance (2) of genuine hardware (2), as it was configured
+ * (2), whose memory the host does not see (2). What runs in it is claimed by nobody until reference values are compared.
+ *
+ * @param about the claim that each code lowers; codes that are not listed are about who speaks at all
+ */
+export function teeTrustVector(
+  about: Readonly<Record<string, keyof TrustVector>>,
+  findings: readonly { readonly code: string; readonly severity: 'warning' | 'contraindicated' }[],
+): TrustVector {
+  const vector: Record<keyof TrustVector, number> = {
+    'instance-identity': 2,
+    configuration: 2,
+    executables: 0,
+    'file-system': 0,
+    hardware: 2,
+    'runtime-opaque': 2,
+    'storage-opaque': 0,
+    'sourced-data': 0,
+  }
+  for (const { code, severity } of findings) {
+    const claim = about[code] ?? 'instance-identity'
+    vector[claim] = Math.max(vector[claim], LOWERED[severity])
+  }
+  return vector
+}
+
 /**
  * What a TPM quote supports after every check has passed.
  *

@@ -3,16 +3,12 @@
  * processors start, and which pages the VMM must prepare for an SEV-SNP guest (OvmfPkg/ResetVector). Little-endian.
  */
 import { ByteReader } from '#protocol/byte-reader'
-import { toHex } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
+import { readFirmwareTable } from '../firmware-table.ts'
 
 export const PAGE_BYTES = 4096
 const FOUR_GIB = 0x1_0000_0000
 const MAX_IMAGE_BYTES = 64 * 1024 * 1024
-/** The footer entry ends this many bytes before the image does: the reset vector follows it. */
-const BYTES_AFTER_TABLE = 32
-/** Length and GUID. */
-const ENTRY_HEADER_BYTES = 18
 const SECTION_BYTES = 12
 const METADATA_HEADER_BYTES = 16
 /** edk2 has 8; far more than any image needs. */
@@ -20,7 +16,6 @@ const MAX_SECTIONS = 64
 
 /** GUIDs as they lie in memory (mixed-endian), hex. */
 const GUID = {
-  footer: 'de82b596b21ff745baeaa366c55a082d',
   sevEsReset: 'de71f7007e1acb4f890e68c77e2fb44e',
   hashTable: '1f3755723b3a044b927b1da6efa8d454',
   sevMetadata: '666588dc4a989847a75e5585a7bf67cc',
@@ -67,7 +62,7 @@ export function parseSevFirmware(image: Uint8Array): SevFirmware {
   if (image.length === 0 || image.length > MAX_IMAGE_BYTES || image.length % PAGE_BYTES !== 0) {
     throw malformed(`${image.length} bytes: whole pages of ${PAGE_BYTES} are needed, at most ${MAX_IMAGE_BYTES}`)
   }
-  const table = readTable(image)
+  const table = readFirmwareTable(image, malformed) ?? new Map<string, Uint8Array>()
   const reset = table.get(GUID.sevEsReset)
   const hashes = table.get(GUID.hashTable)
   const metadata = table.get(GUID.sevMetadata)
@@ -79,30 +74,6 @@ export function parseSevFirmware(image: Uint8Array): SevFirmware {
     hashTable: hashes === undefined ? undefined : readHashTable(hashes),
     svsmLaunchOffset: svsm === undefined ? undefined : u32(svsm, 'SVSM info'),
   }
-}
-
-/** Data of each entry by GUID. The table grows towards lower addresses from its footer. */
-function readTable(image: Uint8Array): ReadonlyMap<string, Uint8Array> {
-  const end = image.length - BYTES_AFTER_TABLE
-  const footer = readEntryHeader(image, end)
-  const entries = new Map<string, Uint8Array>()
-  if (footer.guid !== GUID.footer) return entries
-  const start = end - footer.length
-  if (footer.length < ENTRY_HEADER_BYTES || start < 0) throw malformed(`a table of ${footer.length} bytes`)
-  for (let entryEnd = end - ENTRY_HEADER_BYTES; entryEnd - start >= ENTRY_HEADER_BYTES; ) {
-    const { length, guid } = readEntryHeader(image, entryEnd)
-    if (length < ENTRY_HEADER_BYTES || entryEnd - length < start) throw malformed(`a table entry of ${length} bytes`)
-    // Two entries could each be read by another program.
-    if (entries.has(guid)) throw malformed(`table entry ${guid} occurs twice`)
-    entries.set(guid, image.subarray(entryEnd - length, entryEnd - ENTRY_HEADER_BYTES))
-    entryEnd -= length
-  }
-  return entries
-}
-
-function readEntryHeader(image: Uint8Array, end: number): { length: number; guid: string } {
-  const reader = new ByteReader(image.subarray(Math.max(end - ENTRY_HEADER_BYTES, 0), end), 'firmware table entry')
-  return { length: reader.u16le(), guid: toHex(reader.bytes(16)) }
 }
 
 /** @param fromEnd where the metadata begins, counted back from the image's end */

@@ -4,8 +4,8 @@
  * Little-endian.
  */
 import { ByteReader } from '#protocol/byte-reader'
-import { toHex } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
+import { readFirmwareTable } from '../firmware-table.ts'
 
 export const PAGE_BYTES = 4096
 const MAX_IMAGE_BYTES = 64 * 1024 * 1024
@@ -16,11 +16,7 @@ const SECTION_BYTES = 32
 const DESCRIPTOR_BYTES = 16
 const SIGNATURE = 0x4656_4454 // TDVF
 
-/** The footer entry of the table ends this many bytes before the image does. */
-const BYTES_AFTER_TABLE = 32
-const ENTRY_HEADER_BYTES = 18
-/** GUIDs as they lie in memory (mixed-endian), hex. */
-const TABLE_FOOTER = 'de82b596b21ff745baeaa366c55a082d'
+/** GUID as it lies in memory (mixed-endian), hex. */
 const TDX_METADATA = '35657ae44a989847865e4685a7bf8ec2'
 /** Images without a table have the offset of the descriptor this many bytes before their end. */
 const TD_SHIM_OFFSET = 32
@@ -82,26 +78,11 @@ export function parseTdvf(image: Uint8Array): Tdvf {
 }
 
 function descriptorOffset(image: Uint8Array): number {
-  const end = image.length - BYTES_AFTER_TABLE
-  const footer = readEntryHeader(image, end)
-  if (footer.guid !== TABLE_FOOTER) return new ByteReader(image.subarray(-TD_SHIM_OFFSET), 'TDVF offset').u32le()
-  const start = end - footer.length
-  if (footer.length < ENTRY_HEADER_BYTES || start < 0) throw malformed(`a table of ${footer.length} bytes`)
-  for (let entryEnd = end - ENTRY_HEADER_BYTES; entryEnd - start >= ENTRY_HEADER_BYTES; ) {
-    const { length, guid } = readEntryHeader(image, entryEnd)
-    if (length < ENTRY_HEADER_BYTES || entryEnd - length < start) throw malformed(`a table entry of ${length} bytes`)
-    if (guid === TDX_METADATA) {
-      const entry = image.subarray(entryEnd - length, entryEnd - ENTRY_HEADER_BYTES)
-      return image.length - new ByteReader(entry, 'TDX metadata entry').u32le()
-    }
-    entryEnd -= length
-  }
-  throw malformed('no TDX metadata: the image was not built for TDX')
-}
-
-function readEntryHeader(image: Uint8Array, end: number): { length: number; guid: string } {
-  const reader = new ByteReader(image.subarray(Math.max(end - ENTRY_HEADER_BYTES, 0), end), 'firmware table entry')
-  return { length: reader.u16le(), guid: toHex(reader.bytes(16)) }
+  const table = readFirmwareTable(image, malformed)
+  if (table === undefined) return new ByteReader(image.subarray(-TD_SHIM_OFFSET), 'TDVF offset').u32le()
+  const entry = table.get(TDX_METADATA)
+  if (entry === undefined) throw malformed('no TDX metadata: the image was not built for TDX')
+  return image.length - new ByteReader(entry, 'TDX metadata entry').u32le()
 }
 
 function readSection(reader: ByteReader, image: Uint8Array): TdvfSection {

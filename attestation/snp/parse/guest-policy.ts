@@ -44,7 +44,6 @@ const FIRST_RESERVED: Readonly<Record<ReportVersion, number>> = { 2: 25, 3: 25, 
 
 export function readGuestPolicy(policy: bigint, version: ReportVersion): GuestPolicy {
   const bit = bitOf(policy)
-  const reserved = Array.from({ length: 64 - FIRST_RESERVED[version] }, (_, index) => FIRST_RESERVED[version] + index)
   return {
     abiMinor: Number(policy & 0xffn),
     abiMajor: Number((policy >> 8n) & 0xffn),
@@ -57,8 +56,14 @@ export function readGuestPolicy(policy: bigint, version: ReportVersion): GuestPo
     raplDisabled: bit(23),
     ciphertextHiding: bit(24),
     pageSwapDisabled: bit(25),
-    reservedWrong: [...(bit(MUST_BE_ONE) ? [] : [MUST_BE_ONE]), ...reserved.filter(bit)],
+    reservedWrong: [...(bit(MUST_BE_ONE) ? [] : [MUST_BE_ONE]), ...reservedBits(policy, FIRST_RESERVED[version])],
   }
+}
+
+/** Those that are set, from `first` on: none in every honest report, so none is looked at one by one. */
+function reservedBits(policy: bigint, first: number): number[] {
+  if (policy >> BigInt(first) === 0n) return []
+  return Array.from({ length: 64 - first }, (_, index) => first + index).filter(bitOf(policy))
 }
 
 export function readPlatformInfo(info: bigint): PlatformInfo {

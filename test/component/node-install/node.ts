@@ -114,7 +114,7 @@ export class TestNode {
   async status(): Promise<{ conditions: Record<string, boolean>; config: unknown } | undefined> {
     using cri = new GrpcClient(this.address)
     const answer = await cri
-      .unary(RuntimeService.method.status, { verbose: true }, { timeoutMs: 5000 })
+      .unary(RuntimeService.method.status, { verbose: true }, { timeoutMs: 60_000 })
       .catch(() => undefined)
     if (answer?.status === undefined) return undefined
     const conditions = Object.fromEntries(answer.status.conditions.map(({ type, status }) => [type, status]))
