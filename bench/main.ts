@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|shim|verifier]: prints each figure beside its peer of the
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|shim|verifier|verifier-memory]: prints each figure beside its peer of the
  * same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { type BootFigures, benchBoot } from './boot.ts'
 import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchShim, printShim } from './shim.ts'
-import { benchVerifier, printVerifier } from './verifier.ts'
+import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
@@ -29,6 +29,11 @@ if (wanted('verifier')) {
   const verifier = await benchVerifier(20 * rounds, say)
   printVerifier(verifier)
   write('verifier.json', verifier)
+}
+if (values.only === 'verifier-memory') {
+  const memory = await benchVerifierMemory(10_000 * rounds, say)
+  printVerifier(memory)
+  write('verifier-memory.json', memory)
 }
 if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)

@@ -7,6 +7,7 @@ import {
   createECDH,
   createHash,
   createHmac,
+  type ECDH,
   constants as openssl,
   publicEncrypt,
   randomBytes,
@@ -39,7 +40,7 @@ export function makeCredential(input: {
   const hash = template.nameAlgorithm
   const seedAndSecret =
     publicArea.type === 'ecc'
-      ? eccSeed(publicArea, createEphemeral(publicArea))
+      ? seedWith(publicArea, createEphemeral(publicArea))
       : rsaSeed(randomBytes(HASH_BYTES[hash]), (seed) =>
           publicEncrypt(
             {
@@ -72,17 +73,22 @@ function rsaSeed(seed: Uint8Array, encrypt: (seed: Uint8Array) => Uint8Array): S
   return { seed, encryptedSecret: new Uint8Array(encrypt(seed)) }
 }
 
-function createEphemeral(ek: EccPublicArea): Uint8Array {
+function createEphemeral(ek: EccPublicArea): ECDH {
   const ecdh = createECDH(OPENSSL_CURVES[ek.curve])
   ecdh.generateKeys()
-  return new Uint8Array(ecdh.getPrivateKey())
+  return ecdh
 }
 
-/** @param ephemeralPrivate used once; given from outside only by tests of known answers */
+/** The seed of a known key: answers that are known. @param ephemeralPrivate used once */
 export function eccSeed(ek: EccPublicArea, ephemeralPrivate: Uint8Array): Seed {
-  const field = COORDINATE_BYTES[ek.curve]
   const ecdh = createECDH(OPENSSL_CURVES[ek.curve])
   ecdh.setPrivateKey(ephemeralPrivate)
+  return seedWith(ek, ecdh)
+}
+
+/** @param ecdh an ephemeral key pair, used once */
+function seedWith(ek: EccPublicArea, ecdh: ECDH): Seed {
+  const field = COORDINATE_BYTES[ek.curve]
   const point = new Uint8Array(ecdh.getPublicKey())
   const x = point.slice(1, 1 + field)
   const y = point.slice(1 + field)

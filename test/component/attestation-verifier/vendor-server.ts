@@ -28,7 +28,7 @@ export interface VendorServer {
   tcb: TcbInfoRequest
 }
 
-export async function startVendors(t: ExecutionContext): Promise<VendorServer> {
+export async function startVendors(t: Pick<ExecutionContext, 'teardown'>): Promise<VendorServer> {
   const server = createServer((request, response) => serve(vendors, request, response))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => {
