@@ -73,9 +73,10 @@ function serve(vendors: VendorServer, request: IncomingMessage, response: Server
 }
 
 function reply(vendors: VendorServer, path: string, response: ServerResponse): void {
-  const found = vendors.bodies.has(path) ? { body: vendors.bodies.get(path) } : answerAt(vendors, path)
-  if (found?.body === undefined) response.writeHead(404).end()
-  else response.writeHead(200, 'headers' in found ? found.headers : {}).end(found.body)
+  const usual = answerAt(vendors, path)
+  const body = vendors.bodies.get(path) ?? usual?.body
+  if (body === undefined) response.writeHead(404).end()
+  else response.writeHead(200, usual?.headers ?? {}).end(body)
 }
 
 function answerAt(
