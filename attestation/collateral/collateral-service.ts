@@ -187,9 +187,13 @@ function requestsFor(claims: Claims, { keyKnown }: WantedCollateral): VendorRequ
 
 /** Counted and waited for like a service that failed, or it would be asked again by every guest. */
 function olderThanKnown(url: string): UnverifiedError {
-  return new UnverifiedError('ERR_COLLATERAL_ANSWER', `the answer of ${url} is not kept: it is older than what is known`, {
-    hint: 'Ask who answers there: an old list or document hides what was revoked since.',
-  })
+  return new UnverifiedError(
+    'ERR_COLLATERAL_ANSWER',
+    `the answer of ${url} is not kept: it is older than what is known`,
+    {
+      hint: 'Ask who answers there: an old list or document hides what was revoked since.',
+    },
+  )
 }
 
 /** The same path at whoever is asked in the maker's place. */

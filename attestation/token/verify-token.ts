@@ -10,6 +10,7 @@ import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 import type { JSONWebKeySet, JWTPayload } from 'jose'
 import { fromBase64Url } from '#protocol/encoding'
 import { CaissonError, MalformedError, UnverifiedError } from '#protocol/errors'
+import { derSignature } from '../x509/ecdsa-value.ts'
 
 /** Longer texts are refused unread: a token has to fit into an HTTP header. */
 export const MAX_TOKEN_CHARACTERS: number = 60 * 1024
@@ -27,6 +28,7 @@ export interface VerifyTokenInput {
 }
 
 const ALGORITHM = 'ES256'
+const SIGNATURE_BYTES = 64
 
 /**
  * The claims of a genuine, current token.
@@ -49,8 +51,9 @@ export function verifyToken(input: VerifyTokenInput): JWTPayload {
     throw new UnverifiedError('ERR_TOKEN_UNKNOWN_KEY', 'the token was signed by a key this verifier does not have')
   }
   const signed = Buffer.from(`${protectedHeader}.${payload}`, 'latin1')
+  const bytes = readBase64Url(signature)
   // RFC 7518 section 3.4: two numbers of fixed length.
-  if (!verify('sha256', signed, { key, dsaEncoding: 'ieee-p1363' }, readBase64Url(signature))) throw notSigned()
+  if (bytes.length !== SIGNATURE_BYTES || !verify('sha256', signed, key, derSignature(bytes))) throw notSigned()
   const claims = readJson(payload)
   checkClaims(header, claims, input)
   return claims

@@ -8,10 +8,14 @@ import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes, sig
 import type { JSONWebKeySet, JWK } from 'jose'
 import { toHex } from '#protocol/encoding'
 import { KeyRing, type StoredKey } from '../store/key-ring.ts'
+import { rawSignature } from '../x509/ecdsa-value.ts'
 import type { RingPlace } from './session-seal.ts'
 
 /** `time+jwt` marks the verifier's signed time, so that it can never pass for an attestation token. */
 export type SignedType = 'JWT' | 'time+jwt'
+
+/** P-256. R ‖ S is what a JWS has (RFC 7518 section 3.4). */
+const COORDINATE_BYTES = 32
 
 export class TokenIssuer {
   readonly #ring: KeyRing
@@ -36,11 +40,8 @@ export class TokenIssuer {
     const header = { alg: 'ES256', typ: type, kid: key.kid, jwk: publicJwk(key) }
     // JWS compact serialisation (RFC 7515 section 7.1). In place: one signature is faster than the way to a thread and back.
     const signed = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
-    const signature = sign('sha256', Buffer.from(signed), {
-      key: this.#privateKey(key),
-      dsaEncoding: 'ieee-p1363', // RFC 7518 section 3.4
-    })
-    return `${signed}.${signature.toString('base64url')}`
+    const signature = rawSignature(sign('sha256', Buffer.from(signed), this.#privateKey(key)), COORDINATE_BYTES)
+    return `${signed}.${Buffer.from(signature).toString('base64url')}`
   }
 
   /** JWK set (RFC 7517 section 5), newest key first; never empty. */

@@ -137,7 +137,7 @@ export class TpmEvidenceKind implements EvidenceKind {
       ...demands.policies.map(({ policy }) => pemOf(policy.anchors)),
     ].filter((list) => list.length > 0)
     const found: VerifiedEk[] = []
-    let refusal: unknown = noTrustedCa()
+    let refusal: unknown
     for (const list of lists) {
       try {
         found.push(
@@ -148,7 +148,7 @@ export class TpmEvidenceKind implements EvidenceKind {
         refusal = error
       }
     }
-    if (found.length === 0) throw refusal
+    if (found.length === 0) throw refusal ?? noTrustedCa()
     return found
   }
 

@@ -76,7 +76,10 @@ test('a policy is checked, put, listed, shown and removed, and decides from then
 test('a policy that is wrong, absent, or handled in a way that there is not, is refused with a remedy', async (t) => {
   const { file, caisson } = await deskAt(t)
   const wrong = file('wrong.yaml', 'apiVersion: caisson/v1\nkind: AppraisalPolicy\nminimun: {}\n')
-  for (const words of [['check', wrong], ['put', 'x', wrong]]) {
+  for (const words of [
+    ['check', wrong],
+    ['put', 'x', wrong],
+  ]) {
     const error = await t.throwsAsync(caisson(verifierPolicy, ...words))
     t.regex(String(error), /ERR_POLICY_MALFORMED|minimun/)
   }
