@@ -1,6 +1,6 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier]: prints each figure beside its
- * peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier|verifier-memory]: prints each
+ * figure beside its peer of the same run, and writes bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -9,7 +9,7 @@ import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
-import { benchVerifier, printVerifier } from './verifier.ts'
+import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
@@ -35,6 +35,11 @@ if (wanted('policy')) {
   const policy = await benchPolicy(3 * rounds, say)
   printPolicy(policy)
   write('policy.json', policy)
+}
+if (values.only === 'verifier-memory') {
+  const memory = await benchVerifierMemory(10_000 * rounds, say)
+  printVerifier(memory)
+  write('verifier-memory.json', memory)
 }
 if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)
