@@ -1,4 +1,5 @@
 /** `caisson verifier policy`, `collateral` and `reference-value`, as administrators type them, against a running verifier. */
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,10 +7,22 @@ import test, { type ExecutionContext } from 'ava'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { encodePem } from '#attestation/x509/pem'
 import { type CommandSpec, parseInvocation } from '#cli/command'
+import { measureRelease } from '#cli/commands/measure-release'
 import { verifierCollateral } from '#cli/commands/verifier-collateral'
 import { verifierPolicy } from '#cli/commands/verifier-policy'
+import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
 import { Output } from '#cli/output'
-import { amd, attesterOf, INITDATA, intel, policyWith, snpReference, snpSource, tdxSource } from './hardware-guests.ts'
+import {
+  amd,
+  attesterOf,
+  INITDATA,
+  intel,
+  policyWith,
+  snpReference,
+  snpSource,
+  tdxReference,
+  tdxSource,
+} from './hardware-guests.ts'
 import { type Site, startSite } from './site.ts'
 import { startVendors } from './vendor-server.ts'
 
@@ -30,6 +43,8 @@ interface Desk {
   readonly file: (name: string, content?: string) => string
   /** What the command prints. @param words without those that name verifier and key */
   readonly caisson: (spec: CommandSpec, ...words: readonly string[]) => Promise<string>
+  /** Its exit code, too. */
+  readonly exitOf: (spec: CommandSpec, ...words: readonly string[]) => Promise<{ code: number; text: string }>
 }
 
 async function deskAt(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Desk> {
@@ -43,12 +58,17 @@ async function deskAt(t: ExecutionContext, config: Partial<VerifierConfig> = {})
   }
   const reach = ['--url', site.verifier.url, '--ca', file('ca.pem', site.caPem)]
   const key = ['--admin-key', file('admin.key', JSON.stringify(site.adminKey.privateJwk))]
-  const caisson = async (spec: CommandSpec, ...words: readonly string[]): Promise<string> => {
+  const exitOf = async (spec: CommandSpec, ...words: readonly string[]): Promise<{ code: number; text: string }> => {
     const out = new Captured(words.includes('--json'))
-    t.is(await spec.run(parseInvocation(spec, [...words, ...reach, ...key], out)), 0)
-    return out.text
+    const code = await spec.run(parseInvocation(spec, [...words, ...reach, ...key], out))
+    return { code, text: out.text }
   }
-  return { site, file, caisson }
+  const caisson = async (spec: CommandSpec, ...words: readonly string[]): Promise<string> => {
+    const { code, text } = await exitOf(spec, ...words)
+    t.is(code, 0)
+    return text
+  }
+  return { site, file, caisson, exitOf }
 }
 
 test('a policy is checked, put, listed, shown and removed, and decides from then on', async (t) => {
@@ -119,5 +139,58 @@ test('collateral is listed, exported to a file, and imported by a verifier that 
   t.is((await strangers.caisson(verifierCollateral, 'list')).trim(), '')
   for (const words of [['export'], ['import'], ['list', 'x'], ['drop', 'x']]) {
     await t.throwsAsync(offline.caisson(verifierCollateral, ...words), { code: 'ERR_USAGE' }, words.join(' '))
+  }
+})
+
+test('a signed release registers all of its documents, one that its maker did not sign none', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const pair = (name: string): { key: string; pub: string } => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    return {
+      key: file(`${name}.key`, privateKey.export({ format: 'pem', type: 'pkcs8' }).toString()),
+      pub: file(`${name}.pub`, publicKey.export({ format: 'pem', type: 'spki' }).toString()),
+    }
+  }
+  const [maker, stranger] = [pair('maker'), pair('stranger')]
+  const web = file('web.json', snpReference('web', [{ vcpus: 1, measurement: MEASURED }]))
+  const td = file('td.json', tdxReference('td', {}))
+  const manifest = file('release.json')
+  const out = new Captured(false)
+  const words = ['2.4.0', web, td, '--key', maker.key, '-o', manifest]
+  t.is(await measureRelease.run(parseInvocation(measureRelease, words, out)), 0)
+
+  const register = (pub: string) =>
+    caisson(verifierReferenceValue, 'register', manifest, '--release-key', pub, '--candidate')
+  await t.throwsAsync(register(stranger.pub), { code: 'ERR_RELEASE_SIGNATURE' })
+  await t.throwsAsync(caisson(verifierReferenceValue, 'register', web, '--release-key', maker.pub), {
+    code: 'ERR_RELEASE_MANIFEST',
+  })
+  await t.throwsAsync(register(web), { code: 'ERR_RELEASE_KEY' })
+  t.deepEqual(await site.admin.listReferences(), [])
+
+  t.regex(await register(maker.pub), /^web {2}candidate {2}\(release 2\.4\.0\)\ntd {2}candidate/)
+  const states = (await site.admin.listReferences()).map(({ id, state }) => `${id} ${state}`)
+  t.deepEqual(
+    states.toSorted((a, b) => a.localeCompare(b)),
+    ['td candidate', 'web candidate'],
+  )
+})
+
+test('what a file would change is told before it is registered', async (t) => {
+  const { site, file, caisson, exitOf } = await deskAt(t)
+  const document = (measurement: string): string => snpReference('web', [{ vcpus: 1, measurement }])
+  await site.admin.putReference(document(MEASURED))
+  t.regex(await caisson(verifierReferenceValue, 'diff', file('same.json', document(MEASURED))), /registered as it is/)
+  const other = file('other.json', document('cd'.repeat(48)))
+  const { code, text } = await exitOf(verifierReferenceValue, 'diff', other)
+  t.is(code, 1)
+  t.is(text.trim(), `measurements.0.measurement: "${MEASURED}" → "${'cd'.repeat(48)}"`)
+  const against = await exitOf(verifierReferenceValue, 'diff', file('td.json', tdxReference('td', {})), 'web')
+  t.is(against.code, 1)
+  t.regex(against.text, /^platform: "snp" → "tdx"$/m)
+  t.regex(against.text, /^rtmr1: nothing → /m)
+  await t.throwsAsync(caisson(verifierReferenceValue, 'diff', other, 'absent'), { code: 'ERR_REFERENCE_NOT_FOUND' })
+  for (const words of [['diff'], ['list', 'x', 'y'], ['promote', 'x', 'y']]) {
+    await t.throwsAsync(caisson(verifierReferenceValue, ...words), { code: 'ERR_USAGE' }, words.join(' '))
   }
 })
