@@ -17,7 +17,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { AdminAuthenticator } from './admin/authenticator.ts'
 import { HardwareEvidenceKind } from './hardware-evidence.ts'
 import { hardwarePlatforms } from './hardware-platforms.ts'
-import { listen, type RunningListener } from './http-listener.ts'
+import { listen, type RunningListener, type TlsProfile } from './http-listener.ts'
 import { Metrics } from './metrics.ts'
 import { type RequestLogLine, requestLogLine } from './request-log.ts'
 import { createRouter } from './routes.ts'
@@ -33,6 +33,10 @@ export interface VerifierConfig {
   readonly listen?: { readonly host: string; readonly port: number }
   /** Absent: plain HTTP, on loopback only. */
   readonly tls?: { readonly certificatePem: string; readonly privateKeyPem: string }
+  /** Default "intermediate". */
+  readonly tlsProfile?: TlsProfile
+  /** Of guests and administrators, together; more are closed as they come. Default 512. */
+  readonly maxConnections?: number
   /**
    * Public Ed25519 JWKs of the service's administrators, see `createAdminKey`. Without any, nothing but what tenants'
    * own administrators may do can be administered.
@@ -157,6 +161,8 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
     const listener = await listen({
       ...settings.listen,
       tls: config.tls,
+      ...(config.tlsProfile === undefined ? {} : { tlsProfile: config.tlsProfile }),
+      ...(config.maxConnections === undefined ? {} : { maxConnections: config.maxConnections }),
       ...(config.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: config.requestTimeoutMs }),
       answer: metrics.observing(route, (exchange, reply, observation) => {
         config.onRequest?.(requestLogLine(exchange, reply, observation, now()))

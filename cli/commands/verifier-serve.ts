@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import type { JWK } from 'jose'
 import { type Endpoints, PUBLIC_ENDPOINTS } from '#attestation/evidence/online/fetch-collateral'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import type { TlsProfile } from '#attestation/verifier/http-listener'
 import { startVerifier } from '#attestation/verifier/verifier'
 import { errorText, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
@@ -27,6 +28,19 @@ export const verifierServe: CommandSpec = {
     listen: { type: 'string', placeholder: 'HOST:PORT', help: 'address to serve on', default: '127.0.0.1:8443' },
     'tls-cert': { type: 'string', placeholder: 'FILE', help: 'certificate (PEM)' },
     'tls-key': { type: 'string', placeholder: 'FILE', help: 'private key of the certificate (PEM)' },
+    'tls-profile': {
+      type: 'string',
+      placeholder: 'modern|intermediate',
+      help: 'TLS 1.3 alone, or TLS 1.2 as well',
+      default: 'intermediate',
+    },
+    'max-connections': { type: 'string', placeholder: 'N', help: 'more are closed as they come', default: '512' },
+    'request-timeout': {
+      type: 'string',
+      placeholder: 'SECONDS',
+      help: 'a request must have arrived completely after this long',
+      default: '20',
+    },
     'trust-tpm-ca': {
       type: 'string',
       placeholder: 'FILE',
@@ -79,6 +93,9 @@ export const verifierServe: CommandSpec = {
         ? { onRequest: (line) => invocation.out.progress(JSON.stringify(line), { request: line }) }
         : {}),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
+      tlsProfile: tlsProfileOf(invocation),
+      maxConnections: invocation.integer('max-connections', 1, 65_535),
+      requestTimeoutMs: 1000 * invocation.integer('request-timeout', 1, 3600),
       adminKeys: [adminPublicKey(adminKeyPath)],
       trustedTpmCas: pems('trust-tpm-ca'),
       tpmIntermediates: pems('tpm-ca-intermediate'),
@@ -115,6 +132,12 @@ function adminPublicKey(path: string): JWK {
   if (!existsSync(path)) writeUserFile(path, `${JSON.stringify(createAdminKey().privateJwk)}\n`, 0o600)
   const { d: _private, ...publicJwk } = JSON.parse(readUserFile(path, 'administrator’s key').toString('utf8')) as JWK
   return publicJwk
+}
+
+function tlsProfileOf(invocation: Invocation): TlsProfile {
+  const name = invocation.required('tls-profile')
+  if (name === 'modern' || name === 'intermediate') return name
+  throw new UsageError('ERR_USAGE', `--tls-profile is ${JSON.stringify(name)}, expected modern or intermediate`)
 }
 
 function parseListen(text: string, option: string): { host: string; port: number } {
