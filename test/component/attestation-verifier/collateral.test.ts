@@ -5,7 +5,7 @@ import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { encodePem } from '#attestation/x509/pem'
-import { revocationList } from '../../fixtures/tdx/intel-pki.ts'
+import { certifyPlatform, revocationList } from '../../fixtures/tdx/intel-pki.ts'
 import {
   amd,
   attesterOf,
@@ -103,6 +103,22 @@ test.serial('many guests at once ask each question once', async (t) => {
   const site = await served(t, vendors)
   await Promise.all(Array.from({ length: 8 }, () => attest(site, tdxSource())))
   t.is(vendors.asked.length, 4)
+})
+
+test.serial('addresses that evidence names are never asked', async (t) => {
+  const vendors = await startVendors(t)
+  const elsewhere = await startVendors(t)
+  const site = await served(t, vendors)
+  const { intelPcs: origin } = elsewhere.endpoints
+  const pck = certifyPlatform({
+    issuer: intel.platformCa,
+    platformInstance: true,
+    addresses: { list: `${origin}/list.crl`, issuer: `${origin}/issuer.cer` },
+  })
+  await t.notThrowsAsync(attest(site, tdxSource({ pck })))
+  t.is(vendors.asked.length, 4)
+  t.deepEqual(elsewhere.asked, [])
+  t.false((await site.admin.listCollateral()).some(({ url }) => url.startsWith(origin)))
 })
 
 test.serial('evidence that is disproven makes the verifier ask nobody', async (t) => {
