@@ -1,6 +1,6 @@
 /** How commands reach servers: only CAs that the user names are trusted, names may be mapped to addresses. */
-import { importJWK, type JWK } from 'jose'
-import { VerifierAdminClient } from '#attestation/verifier/admin/client'
+import type { JWK } from 'jose'
+import type { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { MalformedError, UsageError } from '#protocol/errors'
 import { UndiciTransport } from '#protocol/node/http'
 import type { Invocation, OptionSpec } from './command.ts'
@@ -51,6 +51,8 @@ export async function withAdmin(
 ): Promise<number> {
   const url = invocation.required('url')
   const adminKey = await readAdminKey(invocation.required('admin-key'))
+  // Loaded here, so that commands that only reach registries load neither it nor what it signs with.
+  const { VerifierAdminClient } = await import('#attestation/verifier/admin/client')
   const http = transportOf(invocation)
   try {
     return await work(new VerifierAdminClient({ http, url, adminKey }))
@@ -62,6 +64,7 @@ export async function withAdmin(
 async function readAdminKey(path: string): Promise<JWK> {
   try {
     const jwk = JSON.parse(readUserFile(path, 'administrator’s key').toString('utf8')) as JWK
+    const { importJWK } = await import('jose')
     await importJWK(jwk, 'EdDSA')
     return jwk
   } catch (cause) {

@@ -2,7 +2,7 @@
 import { parseAuthFile } from '#image/auth/auth-file'
 import type { CredentialSource } from '#image/registry/authorization'
 import { RegistryClient } from '#image/registry/client'
-import { parseRegistriesConf, routeBy } from '#image/registry/registries-conf'
+import type { RegistryRoute } from '#image/registry/registries-conf'
 import { UsageError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import { nodeCrypto } from '#protocol/node/crypto'
@@ -25,17 +25,20 @@ export async function withRegistry(
   work: (registry: RegistryClient, http: HttpTransport) => Promise<number>,
 ): Promise<number> {
   const credentials = credentialsOf(invocation)
-  const conf = invocation.string('registries-conf')
-  const route =
-    conf === undefined
-      ? {}
-      : { route: routeBy(parseRegistriesConf(readUserFile(conf, 'registries.conf').toString('utf8'))) }
+  const route = await routeOf(invocation.string('registries-conf'))
   const http = transportOf(invocation)
   try {
     return await work(new RegistryClient({ http, crypto: nodeCrypto, ...credentials, ...route }), http)
   } finally {
     await http.close()
   }
+}
+
+/** The TOML reader is loaded for those who have such a file. */
+async function routeOf(path: string | undefined): Promise<{ route?: RegistryRoute }> {
+  if (path === undefined) return {}
+  const { parseRegistriesConf, routeBy } = await import('#image/registry/registries-conf')
+  return { route: routeBy(parseRegistriesConf(readUserFile(path, 'registries.conf').toString('utf8'))) }
 }
 
 function credentialsOf(invocation: Invocation): { credentials?: CredentialSource } {

@@ -25,11 +25,15 @@ export function followEvents(agent: AgentClient, out: Output, atMs: () => number
   const following = (async () => {
     try {
       const finished = new Set<number>()
+      const reached = new Set<EventKind>()
       for await (const event of agent.watchEvents(0n, { signal: ended.signal })) {
         // A finished layer is told again when its index is ready; one line per layer is enough.
         const layer = event.kind === EventKind.PULL_LAYER ? event.layer : undefined
         if (layer !== undefined && (event.doneBytes !== event.totalBytes || finished.has(layer))) continue
         if (layer !== undefined) finished.add(layer)
+        // The guest begins to pull before it has a container to name, and tells that container again.
+        if (STAGES.has(event.kind) && reached.has(event.kind)) continue
+        reached.add(event.kind)
         print(event, out, atMs())
       }
     } catch {
@@ -54,6 +58,13 @@ function print(event: Event, out: Output, atMs: number): void {
       bytes: Number(totalBytes),
       atMs,
     })
+    return
+  }
+  if (event.kind === EventKind.PULL_TROUBLE) {
+    const { layer, layers, errorCode: code, retryInMs } = event
+    const where = layers === 0 ? '' : `layer ${layer + 1} of ${layers}, `
+    const again = retryInMs === 0 ? '' : `, again in ${(retryInMs / 1000).toFixed(1)} s`
+    out.progress(`${seconds} pulling: ${where}${code}${again}`, { code, retryInMs, atMs })
     return
   }
   const stage = STAGES.get(event.kind)

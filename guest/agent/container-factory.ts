@@ -2,13 +2,13 @@
  * From an admitted request to a created container: pull and verify, measure, fetch secrets, mount, derive the
  * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
  */
-import type { PullProgress } from '#image/pull/progress'
 import type { PulledImage } from '#image/pull/pull-image'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
 import { CONTAINERS_CGROUP } from './container-cgroup.ts'
 import type { ImageMounts } from './image-mounts.ts'
+import type { HeldImage } from './image-source.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
 import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
@@ -17,12 +17,13 @@ import type { CertificateSource } from './pod-identity.ts'
 import type { ResourceLimits } from './requests.ts'
 import { mountRootfs } from './rootfs.ts'
 import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
+import type { ProgressListener } from './shared-progress.ts'
 
 const CONTAINERS_DIR = '/run/caisson/containers'
 
 export interface FactoryOptions {
   readonly platform: Platform
-  readonly pull: (reference: string, onProgress: (progress: PullProgress) => void) => Promise<PulledImage>
+  readonly pull: (reference: string, onProgress: ProgressListener) => Promise<HeldImage>
   readonly measurement: ImageMeasurement
   /** A resource of the verifier; undefined on platform `none`. */
   readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
@@ -40,7 +41,7 @@ export interface CreateInput {
   readonly terminal: boolean
   readonly stdin: boolean
   readonly resources: ResourceLimits
-  readonly onProgress: (progress: PullProgress) => void
+  readonly onProgress: ProgressListener
   readonly onMeasured: () => void
 }
 
@@ -62,7 +63,8 @@ export class ContainerFactory {
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
     const { platform, pull, images, scratch, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
-    const image = await pull(admitted.reference, input.onProgress)
+    const { image, release } = await pull(admitted.reference, input.onProgress)
+    undo.defer(release)
     await this.#measure(image, input)
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
     undo.defer(() => platform.files.remove(bundle))

@@ -1,24 +1,23 @@
 /** Images by digest: pulled once, verified under the tenant's image policy, kept on scratch, told about as they come. */
-
 import type { LayerCipher } from '#image/encryption/cipher'
 import { decryptionSource } from '#image/encryption/decryption-source'
 import { packetUnwrapper } from '#image/encryption/unwrap'
 import type { LayerEngine } from '#image/layer/engine'
-import { FileLayerStore } from '#image/layer/file-store'
+import { FileLayerStore, type LayerLease } from '#image/layer/file-store'
 import { ConfinedIndexer, type ImageIndexer } from '#image/layer/indexer'
 import { DEFAULT_LIMITS } from '#image/limits'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { SignatureEngines } from '#image/policy/requirement'
-import type { PullProgress } from '#image/pull/progress'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
 import type { CredentialSource } from '#image/registry/authorization'
 import { RegistryClient } from '#image/registry/client'
 import type { RegistryRoute } from '#image/registry/registries-conf'
 import { lookasideSignatures } from '#image/signature/lookaside'
 import type { LookasideConfig } from '#image/signature/registries-d'
-import { MalformedError } from '#protocol/errors'
+import { CaissonError, MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import type { Platform } from '../platform/platform.ts'
+import { type ProgressListener, SharedProgress } from './shared-progress.ts'
 
 export interface ImageTools {
   readonly engine: LayerEngine
@@ -31,7 +30,7 @@ export interface ImageTools {
 }
 
 export interface ImageSourceOptions {
-  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes'>
+  readonly platform: Pick<Platform, 'crypto' | 'files' | 'processes' | 'storage'>
   readonly tools: ImageTools
   /** Trusts the registries' roots and nothing else. */
   readonly http: HttpTransport
@@ -49,12 +48,26 @@ export interface ImageSourceOptions {
   readonly indexFolder: string
 }
 
+/** An image that stays where it is until it is released. */
+export interface HeldImage {
+  readonly image: PulledImage
+  readonly release: () => void
+}
+
+interface Entry {
+  readonly lease: LayerLease
+  readonly progress: SharedProgress
+  readonly pulled: Promise<PulledImage>
+  users: number
+}
+
 export class ImageSource {
   readonly #options: ImageSourceOptions
   readonly #registry: RegistryClient
   readonly #store: FileLayerStore
   readonly #indexer: ImageIndexer
-  readonly #pulls = new Map<string, Promise<PulledImage>>()
+  /** By reference; those that were not used for the longest time come first. */
+  readonly #entries = new Map<string, Entry>()
 
   constructor(options: ImageSourceOptions) {
     const { platform, tools, http, credentials, route, folder, indexFolder } = options
@@ -72,18 +85,90 @@ export class ImageSource {
     })
   }
 
-  /** @param reference repository@digest. The same image is pulled once, also for callers at the same time. */
-  pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<PulledImage> {
-    const known = this.#pulls.get(reference)
-    if (known !== undefined) return known
-    const pull = this.#pull(reference, onProgress)
-    this.#pulls.set(reference, pull)
-    // A failure is not remembered: the registry may answer better next time.
-    pull.catch(() => this.#pulls.delete(reference))
-    return pull
+  /**
+   * The same image is pulled once, also for callers at the same time, and stays for the next one until its room is needed.
+   *
+   * @param reference repository@digest
+   */
+  async pull(reference: string, onProgress: ProgressListener): Promise<HeldImage> {
+    const entry = this.#entries.get(reference) ?? this.#begin(reference)
+    entry.users++
+    const leave = entry.progress.join(onProgress)
+    const release = () => {
+      entry.users--
+      // Last in line to go.
+      if (this.#entries.delete(reference)) this.#entries.set(reference, entry)
+    }
+    try {
+      const image = await entry.pulled
+      return { image, release: once(release) }
+    } catch (error) {
+      entry.users--
+      throw error
+    } finally {
+      leave()
+    }
   }
 
-  #pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<PulledImage> {
+  /**
+   * Images that will be asked for, one after the other. Who asks for one meanwhile joins in; what fails here is tried again
+   * when somebody wants it, who is then told.
+   */
+  async prefetch(references: readonly string[], onProgress: ProgressListener): Promise<void> {
+    for (const reference of new Set(references)) {
+      await this.pull(reference, onProgress).then(
+        ({ release }) => release(),
+        () => undefined,
+      )
+    }
+  }
+
+  #begin(reference: string): Entry {
+    const lease = this.#store.lease((wanted) => this.#makeRoom(wanted))
+    const progress = new SharedProgress()
+    const pulled = this.#pullWithRoom(reference, lease, progress.report)
+    const entry: Entry = { lease, progress, pulled, users: 0 }
+    this.#entries.set(reference, entry)
+    // A failure is not remembered: the registry may answer better next time.
+    pulled.catch(() => {
+      lease.release()
+      this.#entries.delete(reference)
+    })
+    return entry
+  }
+
+  /** How much a layer takes is known when it is there: so it may turn out late that there is too little room. */
+  async #pullWithRoom(reference: string, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
+    try {
+      return await this.#pull(reference, store, onProgress)
+    } catch (error) {
+      const isFull = error instanceof CaissonError && error.code === 'ERR_LAYER_DISK_FULL'
+      if (!isFull || !this.#hasIdle()) throw error
+      await this.#makeRoom(Number.POSITIVE_INFINITY)
+      return await this.#pull(reference, store, onProgress)
+    }
+  }
+
+  #hasIdle(): boolean {
+    return [...this.#entries.values()].some(({ users }) => users === 0)
+  }
+
+  /** Drops images that nobody uses, the oldest first, while less than `wanted` bytes are free. */
+  async #makeRoom(wanted: number): Promise<number> {
+    const free = () => this.#options.platform.storage.freeBytes(this.#options.folder)
+    if ((await free()) >= wanted) return await free()
+    // What failed pulls left.
+    await this.#store.collect()
+    for (const [reference, { users, lease }] of [...this.#entries]) {
+      if (users > 0 || this.#entries.get(reference)?.users !== 0 || (await free()) >= wanted) continue
+      this.#entries.delete(reference)
+      lease.release()
+      await this.#store.collect()
+    }
+    return await free()
+  }
+
+  #pull(reference: string, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
     const { platform, tools, http, policy, lookaside: config, resource } = this.#options
     return pullImage({
       reference,
@@ -95,7 +180,7 @@ export class ImageSource {
       ...(tools.engines === undefined ? {} : { engines: tools.engines }),
       ...(config === undefined ? {} : { lookaside: lookasideSignatures({ config, http, limits: DEFAULT_LIMITS }) }),
       crypto: platform.crypto,
-      store: this.#store,
+      store,
       engine: tools.engine,
       indexer: this.#indexer,
       onProgress,
@@ -110,4 +195,12 @@ function resourcePath(uri: string): string {
   throw new MalformedError('ERR_IMAGE_POLICY_KEY', `a key is named by ${JSON.stringify(uri.slice(0, 200))}`, {
     hint: 'Inside the guest there are no files of yours: use keyData, or a kbs:/// resource.',
   })
+}
+
+function once(work: () => void): () => void {
+  let done = false
+  return () => {
+    if (!done) work()
+    done = true
+  }
 }

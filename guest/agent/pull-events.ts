@@ -12,6 +12,7 @@ export function pullEvents(
 ): (progress: PullProgress) => void {
   const done = new Set<number>()
   const toldMs = new Map<number, number>()
+  let troubledMs = Number.NEGATIVE_INFINITY
   let layers = 0
   return (progress) => {
     switch (progress.type) {
@@ -45,8 +46,23 @@ export function pullEvents(
         if (final && done.size === layers) events.append({ kind: EventKind.PULL_DONE, containerId, layers })
         break
       }
+      case 'trouble': {
+        const { layer, code, retryInMs } = progress
+        const now = clock.monotonicMs()
+        if (now - troubledMs < PROGRESS_INTERVAL_MS) return
+        troubledMs = now
+        const place = layer === undefined ? {} : { layer, layers }
+        const errorCode = code
+        events.append({
+          kind: EventKind.PULL_TROUBLE,
+          containerId,
+          ...place,
+          errorCode,
+          retryInMs: Math.ceil(retryInMs),
+        })
+        break
+      }
       case 'index':
-      case 'trouble':
         break
       default:
         progress satisfies never

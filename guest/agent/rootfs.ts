@@ -26,6 +26,8 @@ export async function mountRootfs(
   undo.defer(() => mounted.release())
   undo.defer(() => files.remove(writable))
   for (const folder of ['upper', 'work']) await files.mkdir(`${writable}/${folder}`, 0o755)
+  // The directory on top is what a container sees of its root.
+  await files.copyAttributes(mounted.path, `${writable}/upper`)
   undo.defer(() => files.remove(target))
   await files.mkdir(target, 0o755)
   const data = `lowerdir=${mounted.path},upperdir=${writable}/upper,workdir=${writable}/work,${OVERLAY_OPTIONS}`

@@ -3,7 +3,6 @@
  * the agent imports may use await at top level. Reports which npm packages went in, for the lock.
  */
 import { join, resolve, sep } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { build, type Plugin } from 'esbuild'
 import { errorText, UnavailableError } from '#protocol/errors'
 
@@ -19,14 +18,6 @@ const EPILOGUE = Buffer.from('})')
 
 /** `import.meta.url` of bundled modules is the bundle's own: addons lie beside it. */
 const IMPORT_META_URL = 'const importMetaUrl = require("node:url").pathToFileURL(__filename).href;'
-
-const SMALL_UNDICI: Plugin = {
-  name: 'small-undici',
-  setup: (bundler) => {
-    const path = fileURLToPath(new URL('undici-agent.cjs', import.meta.url))
-    bundler.onResolve({ filter: /^undici$/ }, () => ({ path }))
-  },
-}
 
 /** The name under which the agent gives its own error classes to the second bundle: `instanceof` asks for the same ones. */
 export const SHARED_ERRORS = 'caisson-errors'
@@ -48,7 +39,7 @@ export function bundleSignatureEngines(root: string): Promise<AgentBundle> {
 
 /** Throws ERR_AGENT_BUNDLE with the bundler's reasons. Paths in the output are relative to `root`, the repository. */
 export function bundleAgent(entry: string, root: string): Promise<AgentBundle> {
-  return bundle(entry, root, [SMALL_UNDICI])
+  return bundle(entry, root, [])
 }
 
 async function bundle(entry: string, root: string, plugins: Plugin[]): Promise<AgentBundle> {

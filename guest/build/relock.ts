@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { fileSha256 } from '#tools/cache/entry'
 import { currentPins } from '#tools/debian/packages'
-import { DEBIAN_FILES } from '../rootfs/debian-files.ts'
+import { BUILD_PACKAGES, DEBIAN_FILES } from '../rootfs/debian-files.ts'
 import { bundleAgent, bundleSignatureEngines } from './bundle.ts'
 import { formatGuestLock, type GuestLock, parseGuestLock } from './lock.ts'
 import { installedPackage, installedVersion } from './npm-packages.ts'
@@ -18,7 +18,10 @@ export async function relock(root: string, lockFile: string): Promise<readonly s
   const bundles = [await bundleAgent(join(root, 'guest/main.ts'), root), await bundleSignatureEngines(root)]
   const packages = [...new Set(bundles.flatMap((bundle) => bundle.packages))].sort()
   const lock: GuestLock = {
-    debian: { ...old.debian, packages: (await currentPins(old.debian.suite, Object.keys(DEBIAN_FILES))).map(pinOf) },
+    debian: {
+      ...old.debian,
+      packages: (await currentPins(old.debian.suite, [...Object.keys(DEBIAN_FILES), ...BUILD_PACKAGES])).map(pinOf),
+    },
     node: {
       ...old.node,
       version: await installedVersion(root, old.node.name),

@@ -21,6 +21,8 @@ export interface Files {
   readIfExists(path: string, maxBytes: number): Promise<Uint8Array | undefined>
   /** Creates or replaces atomically. Owner is root unless given. */
   write(path: string, bytes: Uint8Array, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** Gives the directory `to` owner, mode and times of the directory `from`. */
+  copyAttributes(from: string, to: string): Promise<void>
   /** Writes to a file that the kernel offers (proc, sysfs, cgroup), in one write. */
   control(path: string, text: string): Promise<void>
   /** With missing parents; an existing directory is fine. */
@@ -125,6 +127,8 @@ export interface Storage {
   /** dm-crypt aes-xts-plain64 with a fresh random key that exists in this guest's kernel only. */
   openScratch(name: string, device: string): Promise<string>
   closeMapped(name: string): Promise<void>
+  /** Of the file system that holds `path`: what can still be written, bytes. */
+  freeBytes(path: string): Promise<number>
   /** Bytes of a block device. */
   deviceSize(path: string): Promise<number>
   /** Block device whose virtio serial number is `serial` ("scratch"), or undefined. */

@@ -24,12 +24,34 @@ export class FileLayerStore implements LayerStore {
   readonly #remove: (path: string) => Promise<void>
   readonly #layers = new Map<Digest, StoredLayer>()
   readonly #indexes = new Map<Digest, StoredIndex>()
+  readonly #leases = new Set<ReadonlySet<Digest>>()
   #drafts = 0
 
   constructor(options: FileLayerStoreOptions) {
     this.#folder = options.folder
     this.#indexFolder = options.indexFolder ?? options.folder
     this.#remove = options.remove
+  }
+
+  /** @param freeBytes see `LayerStore`; default: it cannot be told */
+  lease(freeBytes?: (wanted: number) => Promise<number | undefined>): LayerLease {
+    const held = new Set<Digest>()
+    this.#leases.add(held)
+    return new LayerLease(this, held, { freeBytes, release: () => void this.#leases.delete(held) })
+  }
+
+  /** Removes the layers and indexes that no lease holds. */
+  async collect(): Promise<void> {
+    const idle = (digest: Digest) => [...this.#leases].every((held) => !held.has(digest))
+    const layers = [...this.#layers.values()].filter(({ diffId }) => idle(diffId))
+    const indexes = [...this.#indexes.values()].filter(({ chainId }) => idle(chainId))
+    // Forgotten before they go, so that nobody finds what is being removed.
+    for (const { diffId } of layers) this.#layers.delete(diffId)
+    for (const { chainId } of indexes) this.#indexes.delete(chainId)
+    await this.#discard(
+      ...layers.flatMap(({ tar, cataloguePath }) => [tar.path, cataloguePath]),
+      ...indexes.map(({ path }) => path),
+    )
   }
 
   find(diffId: Digest): Promise<StoredLayer | undefined> {
@@ -88,5 +110,48 @@ export class FileLayerStore implements LayerStore {
 
   async #discard(...paths: readonly string[]): Promise<void> {
     await Promise.allSettled(paths.map((path) => this.#remove(path)))
+  }
+}
+
+/** The store as one image uses it: what it asked for is not collected before the lease ends. */
+export class LayerLease implements LayerStore {
+  readonly #store: FileLayerStore
+  readonly #held: Set<Digest>
+  readonly #release: () => void
+  readonly freeBytes: (wanted: number) => Promise<number | undefined>
+
+  constructor(
+    store: FileLayerStore,
+    held: Set<Digest>,
+    options: { freeBytes: ((wanted: number) => Promise<number | undefined>) | undefined; release: () => void },
+  ) {
+    this.#store = store
+    this.#held = held
+    this.#release = options.release
+    this.freeBytes = options.freeBytes ?? (() => Promise.resolve(undefined))
+  }
+
+  find(diffId: Digest): Promise<StoredLayer | undefined> {
+    this.#held.add(diffId)
+    return this.#store.find(diffId)
+  }
+
+  begin(diffId: Digest): Promise<LayerDraft> {
+    this.#held.add(diffId)
+    return this.#store.begin(diffId)
+  }
+
+  findIndex(chainId: Digest): Promise<StoredIndex | undefined> {
+    this.#held.add(chainId)
+    return this.#store.findIndex(chainId)
+  }
+
+  beginIndex(chainId: Digest): Promise<IndexDraft> {
+    this.#held.add(chainId)
+    return this.#store.beginIndex(chainId)
+  }
+
+  release(): void {
+    this.#release()
   }
 }

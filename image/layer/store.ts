@@ -65,6 +65,9 @@ export interface LayerStore {
   beginIndex(chainId: Digest): Promise<IndexDraft>
   /** For stores that outlive their process; undefined for blobs too small to be worth it. */
   beginPart?(digest: Digest, size: number): Promise<LayerPart | undefined>
-  /** Room for what a pull adds, bytes; undefined when it cannot be told. */
-  freeBytes?(): Promise<number | undefined>
+  /**
+   * Room for what a pull adds, bytes, after what nobody uses was dropped if there is less than `wanted`; undefined when it
+   * cannot be told.
+   */
+  freeBytes?(wanted: number): Promise<number | undefined>
 }

@@ -5,12 +5,13 @@
  */
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { returnMemory } from '#native/shared/index'
 import { MalformedError, UnavailableError } from '#protocol/errors'
 import { type Digest, parseDigest } from '#protocol/oci/digest'
 import { formatReference } from '#protocol/oci/reference'
 import { asArray, asObject, asString } from '../json/fields.ts'
 import { parseStrictJson } from '../json/strict-json.ts'
-import { ConfinedIndexer } from '../layer/indexer.ts'
+import { ConfinedIndexer, type RunProgram } from '../layer/indexer.ts'
 import type { StoredIndex, StoredLayer } from '../layer/store.ts'
 import { type PulledImage, type PullOptions, pullImage } from '../pull/pull-image.ts'
 import { FolderStore } from './folder-store.ts'
@@ -37,6 +38,7 @@ export interface FolderImage {
 /** As `pullImage`; additionally `UnavailableError` ERR_PULL_BUSY. */
 export async function pullToFolder(options: FolderPullOptions): Promise<PulledImage> {
   const { folder, indexer, ...pull } = options
+  returnMemory()
   const layers = join(folder, 'layers')
   await mkdir(layers, { recursive: true })
   await using _lock = await lockFolder(folder)
@@ -47,7 +49,7 @@ export async function pullToFolder(options: FolderPullOptions): Promise<PulledIm
     ...pull,
     store,
     engine: nativeEngine,
-    indexer: new ConfinedIndexer({ run: runProgram, program: indexer }),
+    indexer: new ConfinedIndexer({ run: indexing, program: indexer }),
   })
   await writeFile(join(folder, 'manifest.json'), image.documents.manifest)
   await writeFile(join(folder, 'config.json'), image.documents.config)
@@ -62,6 +64,12 @@ export async function pullToFolder(options: FolderPullOptions): Promise<PulledIm
   await writeFile(join(folder, 'image.json.new'), `${JSON.stringify(record, undefined, 2)}\n`)
   await rename(join(folder, 'image.json.new'), join(folder, 'image.json'))
   return image
+}
+
+/** The indexer wants memory when the layers are done with theirs. */
+const indexing: RunProgram = (...call) => {
+  returnMemory()
+  return runProgram(...call)
 }
 
 /** Throws `UnavailableError` ERR_IMAGE_FOLDER, and the errors of `FolderStore`. */

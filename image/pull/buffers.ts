@@ -1,20 +1,26 @@
-/** Buffers that go round, so that memory does not depend on how fast garbage is collected. */
-export class Buffers {
+/** Buffers that go round, so that memory does not depend on how fast garbage is collected; freed at the end. */
+export class Buffers implements Disposable {
   readonly #bytes: number
-  readonly #free: Uint8Array[] = []
+  readonly #free: Uint8Array<ArrayBuffer>[] = []
 
   /** @param bytes of each */
   constructor(bytes: number) {
     this.#bytes = bytes
   }
 
-  take(): Uint8Array {
+  take(): Uint8Array<ArrayBuffer> {
     return this.#free.pop() ?? new Uint8Array(this.#bytes)
   }
 
   /** Whoever gives one back writes to it no more. */
-  give(buffer: Uint8Array): void {
+  give(buffer: Uint8Array<ArrayBuffer>): void {
     this.#free.push(buffer)
+  }
+
+  /** Those that were given back are no more. */
+  [Symbol.dispose](): void {
+    // Moved to where nothing is: the memory goes at once, and not when the collector comes by.
+    for (const { buffer } of this.#free.splice(0)) buffer.transfer(0)
   }
 }
 

@@ -31,6 +31,9 @@ const DEFAULT_NO_PROGRESS_MS = 60_000
 /** Documents are small and come first: who waits for them wants to know soon that there is nobody. */
 const DOCUMENTS_NO_PROGRESS_MS = 10_000
 
+/** Of tars, with their hash trees, to what they are compressed: mostly less. */
+const USUAL_EXPANSION = 4
+
 export interface PullOptions {
   /** Tag or digest; where there is a digest, the tag is not even looked at. */
   readonly reference: string | ImageReference
@@ -180,6 +183,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     return { layer, descriptor, diffId: parseDigest(config.diffIds[layer], `diff id ${layer}`) }
   })
   await checkRoom(jobs, options.store)
+  using buffers = new Buffers(BATCH_BYTES)
   const layers = await fetchLayers(jobs, options.parallelLayers ?? 2, abort, {
     registry,
     repository: reference,
@@ -188,13 +192,14 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     decryptionOf: options.decryptionOf,
     limits,
     budget: new TarBudget(limits.maxImageBytes),
-    buffers: new Buffers(BATCH_BYTES),
+    buffers,
     slots: new Slots(connections),
     connectionsPerLayer: connections,
     noProgressMs,
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
   })
+  buffers[Symbol.dispose]()
   const index = await indexLayers(layers, options, onProgress)
   return {
     reference,
@@ -273,12 +278,12 @@ async function indexLayers(
  * takes is not known, since a manifest says nothing of layers without their compression.
  */
 async function checkRoom(jobs: readonly LayerJob[], store: LayerStore): Promise<void> {
-  const free = await store.freeBytes?.()
-  if (free === undefined) return
+  if (store.freeBytes === undefined) return
   const present = await Promise.all(jobs.map(async ({ diffId }) => (await store.find(diffId)) !== undefined))
   const missing = jobs.filter((_, position) => present[position] === false)
   const needed = missing.reduce((sum, { descriptor }) => sum + descriptor.size, 0)
-  if (needed <= free) return
+  const free = await store.freeBytes(needed * USUAL_EXPANSION)
+  if (free === undefined || needed <= free) return
   throw new UnavailableError(
     'ERR_IMAGE_NO_ROOM',
     `the image needs more than ${needed} bytes for ${missing.length} layers, ${free} are free`,

@@ -11,9 +11,9 @@ import type { Buffers, Slots } from './buffers.ts'
 import { Patience, type Trouble } from './patience.ts'
 
 /** Of each buffer. Native calls are made for so many bytes at a time, and ranges are this long. */
-export const BATCH_BYTES: number = 1024 * 1024
+export const BATCH_BYTES: number = 512 * 1024
 /** Blobs that are shorter are not worth a second connection. */
-const SHARED_BYTES = 16 * BATCH_BYTES
+const SHARED_BYTES = 32 * BATCH_BYTES
 /** So many times may what is known of a blob come again from a registry without ranges. */
 const MOST_SKIPS = 3
 /** Longest time without a single byte before a connection counts as dead. */

@@ -10,6 +10,7 @@ import type { HttpRequest, HttpTransport } from '#protocol/http-transport'
 import { type JsonValue, parseStrictJson } from '../json/strict-json.ts'
 import { discard, readBounded } from './body.ts'
 import { type Challenge, parseChallenges } from './challenge.ts'
+import { RegistryStatusError } from './status-error.ts'
 
 export interface Credentials {
   readonly username: string
@@ -37,7 +38,10 @@ export interface AuthorizationRequest {
   readonly signal: AbortSignal | undefined
 }
 
-/** Value for the Authorization header. Throws ERR_REGISTRY_UNAUTHORIZED or ERR_REGISTRY_CHALLENGE. */
+/**
+ * Value for the Authorization header. Throws ERR_REGISTRY_UNAUTHORIZED or ERR_REGISTRY_CHALLENGE, and ERR_REGISTRY_STATUS
+ * for a token server that is busy or broken.
+ */
 export async function authorize(
   http: HttpTransport,
   credentials: CredentialSource,
@@ -74,6 +78,10 @@ async function fetchToken(
   })
   if (response.status !== 200) {
     await discard(response)
+    if (response.status === 429 || response.status >= 500) {
+      const message = `${request.registry}/${request.repository}: its token server ${url.host} answers ${response.status}`
+      throw new RegistryStatusError(message, response.status, response.headers['retry-after'])
+    }
     throw unauthorized(request, `its token server ${url.host} answers ${response.status}`)
   }
   const body = await readBounded(response, MAX_TOKEN_RESPONSE_BYTES, `token from ${url.host}`)

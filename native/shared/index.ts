@@ -84,6 +84,7 @@ interface RawLayer {
 
 interface Binding {
   readonly Layer: new () => RawLayer
+  returnMemory(): void
   appendVerity(path: string, dataBlockSize: number, salt: Uint8Array): Promise<RawOutcome & NativeTree>
   verityRoot(path: string, dataBlockSize: number, salt: Uint8Array, bytes: number): Promise<RawOutcome & NativeTree>
 }
@@ -173,6 +174,11 @@ export async function verityRoot(
   checkSalt(salt)
   const raw = await native().verityRoot(path, dataBlockSize, salt, bytes)
   return { outcome: outcome(raw), tree: raw }
+}
+
+/** Hands back what was freed and what only the start of this process needed. For a process that does one thing. */
+export function returnMemory(): void {
+  native().returnMemory()
 }
 
 function checkSalt(salt: Uint8Array): void {

@@ -7,10 +7,10 @@
 import { lookup as systemLookup } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { Readable } from 'node:stream'
-import { Agent, type Dispatcher } from 'undici'
 import { CaissonError, UnavailableError, UsageError } from '../errors.ts'
 import type { HttpRequest, HttpResponse, HttpTransport } from '../http-transport.ts'
 import { type ProxyOptions, proxyConnector } from './http-proxy.ts'
+import { Agent, type Dispatcher } from './undici-agent.cjs'
 
 const DEFAULT_IDLE_TIMEOUT_MS = 30_000
 

@@ -14,6 +14,9 @@ import { shellLayers } from '../component/guest/shell-image.ts'
 import { pushLayers } from '../component/image/fixtures/image.ts'
 import { startRegistry } from '../component/image/fixtures/registry.ts'
 
+/** The root of the image: neither the usual mode nor the usual owner. */
+const ROOT = { path: '.', type: 'directory', mode: 0o751, uid: 7, gid: 8, mtime: 1_400_000_000 } as const
+
 const SIGTERM = 15
 const SIGKILL = 9
 
@@ -23,7 +26,7 @@ async function startSandboxed(t: ExecutionContext): Promise<{ pod: Pod; image: s
   const guest = await buildGuest()
   const registry = await startRegistry(t, join(folder, 'registry'))
   const pushed = await pushLayers(registry, folder, {
-    layers: shellLayers(),
+    layers: [...shellLayers(), { compression: 'none', entries: [ROOT] }],
     config: { Entrypoint: ['/bin/sh', '-c'], Cmd: ['echo out; echo err >&2; exit 7'], Env: ['A=image'], User: 'web' },
   })
   const policyYaml = `
@@ -46,6 +49,7 @@ containers:
       - [/bin/sh]
       - [/bin/cat, /etc/motd]
       - [/bin/sh, -c, "id; hostname; cat /proc/self/status | grep -i -e seccomp -e nonewprivs; ls /etc; env; cat /etc/hosts"]
+      - [/bin/stat, -c, "%a %u %g", /]
       - [/bin/unshare, -n, /bin/true]
       - [/bin/dd, if=/dev/zero, of=/dev/null, bs=900M, count=1]
     mounts:
@@ -144,6 +148,8 @@ test('a sandbox runs containers from images it verified, within its policy, and 
   t.is((await agent.wait({ containerId: 'two', execId: 'cat' })).exitCode, 0)
   await agent.exec({ containerId: 'two', execId: 'look', args: ['/bin/sh', '-c', look] })
   t.log(await output(pod, StreamKind.LOGS, 'two', 'look'))
+  await agent.exec({ containerId: 'two', execId: 'root', args: ['/bin/stat', '-c', '%a %u %g', '/'] })
+  t.is(await output(pod, StreamKind.STDOUT, 'two', 'root'), '751 7 8\n')
   await agent.exec({ containerId: 'two', execId: 'ns', args: ['/bin/unshare', '-n', '/bin/true'] })
   t.not((await agent.wait({ containerId: 'two', execId: 'ns' })).exitCode, 0)
 
@@ -177,14 +183,17 @@ test('a sandbox runs containers from images it verified, within its policy, and 
   t.is((await agent.wait({ containerId: 'three' })).exitCode, 137)
 
   const events: EventKind[] = []
+  const early: EventKind[] = []
   for await (const event of agent.watchEvents()) {
     events.push(event.kind)
+    if (event.containerId === '') early.push(event.kind)
     t.log(
       `${event.atMs} ms: ${Object.entries(EventKind).find(([, kind]) => kind === event.kind)?.[0]} ${event.containerId} ${event.errorCode}`,
     )
     if (event.kind === EventKind.EXITED && event.containerId === 'three') break
   }
   t.is(events[0], EventKind.STAGE_NETWORK)
+  t.true(early.includes(EventKind.PULL_MANIFEST), 'the image is fetched as soon as the guest may, for no container yet')
   t.true(events.includes(EventKind.PULL_DONE) && events.includes(EventKind.REFUSED))
   const exit = await pod.stop()
   t.is(exit.code, 0)

@@ -5,7 +5,7 @@ import type { Fault, ProxiedRequest } from '#test/component/image/fixtures/fault
 import { type FaultyScene, faultyScene, sent } from '#test/component/image/fixtures/faulty-scene'
 import { file, filler } from '#test/component/image/fixtures/image'
 
-/** Large enough for several connections: 24 ranges of a megabyte. */
+/** Large enough for several connections: 46 ranges of half a megabyte. */
 const LARGE = [{ compression: 'none', entries: [file('large', filler(24_000_000))] }] as const
 const SMALL = [{ compression: 'gzip', entries: [file('small', filler(6_000_000))] }] as const
 /** What buffers of the kernel and the client may hold when a connection breaks, per connection. */
@@ -161,12 +161,12 @@ const CASES: readonly Case[] = [
     title: 'a byte that changes once, in one range of many',
     layers: LARGE,
     choose: ({ range, number }) =>
-      number < 24 && range === 'bytes=8388608-9437183' ? { kind: 'corrupt', at: 9_000_000 } : undefined,
+      number < 46 && range === 'bytes=8912896-9437183' ? { kind: 'corrupt', at: 9_000_000 } : undefined,
     told: /ERR_DIGEST_MISMATCH/,
     times: 2,
   },
   {
-    title: 'a token that expires between two ranges',
+    title: 'a password that is not known between two ranges',
     layers: LARGE,
     choose: ({ number }) =>
       number === 3 ? { kind: 'status', status: 401, headers: { 'www-authenticate': 'Basic realm="r"' } } : undefined,
@@ -259,3 +259,39 @@ function explained(log: (text: string) => void, scene: FaultyScene, beforeMs: nu
   const seconds = ((performance.now() - beforeMs) / 1000).toFixed(1)
   log(`${seconds} s, ${sent(scene)} bytes for ${scene.blob.size}, ${scene.troubles.length} troubles told`)
 }
+
+test('a pull from a registry that is killed and started again costs only the missing bytes', async (t) => {
+  let restarted: Promise<void> | undefined
+  const scene: FaultyScene = await faultyScene(t, LARGE, ({ number }) => {
+    if (number === 9) restarted = scene.registry.restart(1000)
+    return undefined
+  })
+  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000 })
+  t.deepEqual(index.devices, [0])
+  t.not(restarted, undefined)
+  await restarted
+  t.regex(scene.troubles.map(({ code }) => code).join(' '), /ERR_HTTP_CUT/)
+  t.true(sent(scene) <= scene.blob.size + 4 * SLACK, `${sent(scene)} of ${scene.blob.size}`)
+})
+
+test('a pull whose token expires between two ranges fetches another, waits for a token server that fails, and is complete', async (t) => {
+  let expired: string | undefined
+  const scene: FaultyScene = await faultyScene(
+    t,
+    LARGE,
+    ({ number, authorization }) => {
+      if (number === 5) {
+        expired = authorization
+        if (scene.tokens !== undefined) scene.tokens.failing = 2
+      }
+      if (expired === undefined || authorization !== expired) return undefined
+      return { kind: 'status', status: 401, headers: { 'www-authenticate': scene.tokens?.challenge ?? '' } }
+    },
+    { withTokens: true },
+  )
+  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000 })
+  t.deepEqual(index.devices, [0])
+  t.regex(expired ?? '', /^Bearer /)
+  t.regex(scene.troubles.map(({ code }) => code).join(' '), /ERR_REGISTRY_STATUS/)
+  t.true(sent(scene) <= scene.blob.size + 4 * SLACK, `${sent(scene)} of ${scene.blob.size}`)
+})

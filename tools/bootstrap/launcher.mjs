@@ -8,7 +8,9 @@ export function writeLauncher() {
   const text = `#!/bin/sh
 # Written by tools/bootstrap.mjs. NODE_EXTRA_CA_CERTS would add roots that nobody chose, and 40 ms per start.
 unset NODE_EXTRA_CA_CERTS
-exec ${quote(PINNED_NODE)} --disable-warning=ExperimentalWarning ${quote(`${PROJECT_ROOT}/cli/main.ts`)} "$@"
+# A pull's threads share one heap, else each keeps what was once freed in it.
+[ "$1 $2" = 'image pull' ] && export MALLOC_ARENA_MAX=1
+exec ${quote(PINNED_NODE)} --disable-warning=ExperimentalWarning ${quote(`${PROJECT_ROOT}/cli/caisson.mjs`)} "$@"
 `
   if (existsSync(LAUNCHER) && readFileSync(LAUNCHER, 'utf8') === text) return
   writeFileSync(`${LAUNCHER}.new`, text)

@@ -53,7 +53,9 @@ async function otherRunEnded(state: string, onWait: (pid: number) => void): Prom
 
 function isQuickstartChild(commandLine: readonly string[]): boolean {
   const [program = ''] = commandLine
-  return program.endsWith('/docker-registry') || commandLine.some((word) => word.endsWith('/cli/main.ts'))
+  return (
+    program.endsWith('/docker-registry') || commandLine.some((word) => /\/cli\/(?:main\.ts|caisson\.mjs)$/.test(word))
+  )
 }
 
 function readOwner(path: string): ProcessIdentity | undefined {

@@ -1,6 +1,6 @@
 /** `Files` on Node. */
 import { constants } from 'node:fs'
-import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
 import { readInRoot, SyscallError } from '#native/guest/index'
 import { UnavailableError } from '#protocol/errors'
 import type { Files } from '../platform.ts'
@@ -40,6 +40,14 @@ export const nodeFiles: Files = {
     const made = await mkdir(path, { recursive: true, mode })
     // The file mode creation mask, 022 from PID 1 on, took bits away: users of a container could not write to a volume.
     if (made !== undefined) await chmod(path, mode)
+  },
+
+  copyAttributes: async (from, to) => {
+    const { uid, gid, mode, atime, mtime } = await stat(from)
+    await chown(to, uid, gid)
+    // After the owner: changing that takes set-id bits away.
+    await chmod(to, mode & 0o7777)
+    await utimes(to, atime, mtime)
   },
 
   remove: (path) => rm(path, { recursive: true, force: true }),

@@ -1,4 +1,5 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
+import { statfs } from 'node:fs/promises'
 import {
   attachLoop,
   blockDeviceSize,
@@ -32,6 +33,10 @@ export function nodeStorage(files: Files): Storage {
     },
     openScratch: (name, device) => createEncrypted(name, device),
     closeMapped: removeMapped,
+    freeBytes: async (path) => {
+      const { bavail, bsize } = await statfs(path)
+      return bavail * bsize
+    },
     deviceSize: blockDeviceSize,
     findDisk: async (serial) => {
       for (const name of await files.list('/sys/block')) {

@@ -92,6 +92,7 @@ int main(int argc, char* argv[]) {
     if (const char* problem = tree.Apply(&layers[i], static_cast<uint16_t>(i), &entry)) Refuse(i, entry, problem);
     stored.push_back(layers[i].stored_blocks());
   }
+  tree.Finish();
   const auto resolve = [&](uint16_t layer, uint64_t block) { return layers[layer].StoredBlock(block); };
   caisson::ErofsWriter writer(tree.root(), stored, resolve);
   if (const char* problem = writer.Lay(&entry)) Refuse(layers.size() - 1, entry, problem);

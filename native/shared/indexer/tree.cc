@@ -18,13 +18,59 @@ std::string_view Take(std::string_view* path) {
   return part;
 }
 
+// Stands where a child was, so that those behind it are still found.
+Node removed;
+
 bool IsAufs(std::string_view name) { return name.substr(0, 8) == ".wh..wh."; }
 
 }  // namespace
 
-size_t ImageTree::Hash::operator()(const Key& key) const {
-  const size_t folder = std::hash<const void*>()(key.parent);
-  return std::hash<std::string_view>()(key.name) ^ (folder >> 4) * 0x9e3779b97f4a7c15;
+size_t ChildTable::HashOf(const Node* parent, std::string_view name) {
+  const size_t folder = std::hash<const void*>()(parent);
+  return std::hash<std::string_view>()(name) ^ (folder >> 4) * 0x9e3779b97f4a7c15;
+}
+
+Node* ChildTable::Find(const Node* parent, std::string_view name) const {
+  if (slots_.empty()) return nullptr;
+  const size_t mask = slots_.size() - 1;
+  for (size_t at = HashOf(parent, name) & mask;; at = (at + 1) & mask) {
+    Node* node = slots_[at];
+    if (node == nullptr) return nullptr;
+    if (node != &removed && node->parent == parent && node->name == name) return node;
+  }
+}
+
+void ChildTable::Add(Node* node) {
+  if (filled_ >= slots_.size() / 4 * 3) Grow();
+  Place(node);
+  filled_++;
+}
+
+void ChildTable::Remove(const Node* node) {
+  const size_t mask = slots_.size() - 1;
+  for (size_t at = HashOf(node->parent, node->name) & mask; slots_[at] != nullptr; at = (at + 1) & mask) {
+    if (slots_[at] != node) continue;
+    slots_[at] = &removed;
+    return;
+  }
+}
+
+void ChildTable::Grow() {
+  std::vector<Node*> before(std::max<size_t>(1024, 2 * slots_.size()), nullptr);
+  before.swap(slots_);
+  filled_ = 0;
+  for (Node* node : before) {
+    if (node == nullptr || node == &removed) continue;
+    Place(node);
+    filled_++;
+  }
+}
+
+void ChildTable::Place(Node* node) {
+  const size_t mask = slots_.size() - 1;
+  size_t at = HashOf(node->parent, node->name) & mask;
+  while (slots_[at] != nullptr) at = (at + 1) & mask;
+  slots_[at] = node;
 }
 
 ImageTree::ImageTree() {
@@ -52,7 +98,7 @@ const char* ImageTree::Apply(CatalogueReader* layer, uint16_t number, std::strin
     if (layer->failed()) return "the layer's catalogue is malformed";
   }
   for (Node* node : passing_) {
-    if (Find(node->parent, node->name) == node) Remove(node);
+    if (children_.Find(node->parent, node->name) == node) Remove(node);
   }
   passing_.clear();
   return nullptr;
@@ -77,7 +123,7 @@ const char* ImageTree::Hide(const EntryView& entry) {
   }
   std::string_view name;
   if (const char* problem = Folder(entry.path, false, &folder, &name)) return problem;
-  Node* node = folder == nullptr ? nullptr : Find(folder, name);
+  Node* node = folder == nullptr ? nullptr : children_.Find(folder, name);
   if (node != nullptr) Remove(node);
   return nullptr;
 }
@@ -95,7 +141,7 @@ const char* ImageTree::Put(const EntryView& entry, uint16_t number) {
     return "its link target is malformed";
   }
   if (entry.type == EntryType::kHardLink) return Link(folder, name, entry.link);
-  Node* node = Find(folder, name);
+  Node* node = children_.Find(folder, name);
   if (node != nullptr && entry.type == EntryType::kDirectory && node->inode->type == EntryType::kDirectory) {
     Describe(entry, number, node->inode);
     return nullptr;
@@ -114,11 +160,11 @@ const char* ImageTree::Link(Node* parent, std::string_view name, std::string_vie
   Node* folder = nullptr;
   std::string_view base;
   if (const char* problem = Folder(target, false, &folder, &base)) return problem;
-  Node* found = folder == nullptr ? nullptr : Find(folder, base);
+  Node* found = folder == nullptr ? nullptr : children_.Find(folder, base);
   if (found == nullptr) return "it is a hard link to what neither this layer nor one below it has";
   if (found->inode->type == EntryType::kDirectory) return "it is a hard link to a directory";
   Inode* inode = found->inode;
-  Node* node = Find(parent, name);
+  Node* node = children_.Find(parent, name);
   if (node != nullptr && node->inode == inode) return nullptr;
   if (node != nullptr) Remove(node);
   if (const char* problem = Add(parent, name, &node)) return problem;
@@ -144,7 +190,7 @@ const char* ImageTree::Walk(Node* from, std::string_view path, bool make, unsign
       at = at->parent;
       continue;
     }
-    Node* node = Find(at, part);
+    Node* node = children_.Find(at, part);
     if (node == nullptr) {
       if (!make) return nullptr;
       if (part.size() > 255) return "a component of a link's target is longer than 255 bytes";
@@ -180,21 +226,16 @@ const char* ImageTree::Add(Node* parent, std::string_view name, Node** node) {
   made->next = parent->first;
   if (parent->first != nullptr) parent->first->previous = made;
   parent->first = made;
-  children_.emplace(Key{parent, name}, made);
+  children_.Add(made);
   if (IsAufs(name)) passing_.push_back(made);
   *node = made;
   return nullptr;
 }
 
-Node* ImageTree::Find(const Node* parent, std::string_view name) {
-  const auto found = children_.find(Key{parent, name});
-  return found == children_.end() ? nullptr : found->second;
-}
-
 // What lies below a removed directory can no longer be reached, whatever the table of children still has of it: no
 // node is ever used again.
 void ImageTree::Remove(Node* node) {
-  children_.erase(Key{node->parent, node->name});
+  children_.Remove(node);
   if (node->previous != nullptr) node->previous->next = node->next;
   if (node->next != nullptr) node->next->previous = node->previous;
   if (node->parent->first == node) node->parent->first = node->next;

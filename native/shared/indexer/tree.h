@@ -6,7 +6,6 @@
 #include <deque>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "../catalogue.h"
@@ -42,6 +41,25 @@ struct Node {
   uint32_t depth = 0;
 };
 
+// The children of all directories by name, a pointer for each: images have millions of them.
+class ChildTable {
+ public:
+  Node* Find(const Node* parent, std::string_view name) const;
+  // Nothing of that name is there.
+  void Add(Node* node);
+  void Remove(const Node* node);
+  void Clear() { std::vector<Node*>().swap(slots_); }
+
+ private:
+  static size_t HashOf(const Node* parent, std::string_view name);
+  void Grow();
+  void Place(Node* node);
+
+  // A power of two of them, or none; at most three quarters are or were in use.
+  std::vector<Node*> slots_;
+  size_t filled_ = 0;  // with those that were removed
+};
+
 class ImageTree {
  public:
   static constexpr uint64_t kMaxNodes = 2'000'000;
@@ -51,18 +69,13 @@ class ImageTree {
   // Upon what is there. Null, or what is wrong with which `entry`. The bytes behind the reader must stay.
   const char* Apply(CatalogueReader* layer, uint16_t number, std::string* entry);
 
+  // After the last layer: what only `Apply` needs goes.
+  void Finish() { children_.Clear(); }
+
   Node* root() { return root_; }
+  size_t size() const { return nodes_.size(); }
 
  private:
-  struct Key {
-    const Node* parent;
-    std::string_view name;
-    bool operator==(const Key&) const = default;
-  };
-  struct Hash {
-    size_t operator()(const Key& key) const;
-  };
-
   const char* Hide(const EntryView& entry);
   const char* Put(const EntryView& entry, uint16_t number);
   const char* Link(Node* parent, std::string_view name, std::string_view target);
@@ -71,14 +84,13 @@ class ImageTree {
   const char* Folder(std::string_view path, bool make, Node** folder, std::string_view* name);
   const char* Walk(Node* from, std::string_view path, bool make, unsigned* links, Node** end);
   const char* Add(Node* parent, std::string_view name, Node** node);
-  Node* Find(const Node* parent, std::string_view name);
   void Remove(Node* node);
   static bool Sane(std::string_view path);
   void Describe(const EntryView& entry, uint16_t number, Inode* inode);
 
   std::deque<Node> nodes_;
   std::deque<Inode> inodes_;
-  std::unordered_map<Key, Node*, Hash> children_;
+  ChildTable children_;
   // Left-overs of aufs, there for links to them, gone when the layer ends.
   std::vector<Node*> passing_;
   Node* root_;

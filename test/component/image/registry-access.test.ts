@@ -1,15 +1,6 @@
 /** Ways into a registry: token server, refresh and bearer tokens, credentials per repository, mirrors and locations. */
-import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
-import { mkdir, writeFile } from 'node:fs/promises'
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
-import test, { type ExecutionContext } from 'ava'
-import { importPKCS8, SignJWT } from 'jose'
-import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
+import test from 'ava'
 import { parseAuthFile } from '#image/auth/auth-file'
 import { inspectImage } from '#image/node/inspect'
 import { pushImage } from '#image/node/push'
@@ -20,75 +11,8 @@ import { parseRegistriesConf, routeBy } from '#image/registry/registries-conf'
 import { writeImageLayout } from '#tools/nginx-image/layout'
 import { pushLayers, THREE_LAYERS } from './fixtures/image.ts'
 import { startRegistry } from './fixtures/registry.ts'
+import { REFRESH, startTokenServer } from './fixtures/token-server.ts'
 import { workspace } from './fixtures/workspace.ts'
-
-interface TokenServer {
-  readonly auth: object
-  readonly caPem: string
-  /** What was asked, as "GET joe" or "POST refresh_token". */
-  readonly asked: string[]
-  readonly bearer: (repository: string) => Promise<string>
-}
-
-const SERVICE = 'registry.test'
-const REFRESH = 'refresh-me'
-
-/** Tokens as docker-registry takes them: JWTs by a certificate that it was told to trust. */
-async function startTokenServer(t: ExecutionContext, folder: string): Promise<TokenServer> {
-  const ca = createCa()
-  const { certificatePem, privateKeyPem } = issueServerCertificate({ ca, names: ['auth.test'], ips: ['127.0.0.1'] })
-  const key = await importPKCS8(privateKeyPem, 'ES256')
-  const x5c = [certificatePem.replaceAll(/-----[^-]+-----|\s/g, '')]
-  const issue = (subject: string, access: readonly object[]): Promise<string> =>
-    new SignJWT({ access })
-      .setProtectedHeader({ alg: 'ES256', typ: 'JWT', x5c })
-      .setIssuer('test')
-      .setSubject(subject)
-      .setAudience(SERVICE)
-      .setJti(randomUUID())
-      .setNotBefore('-1m')
-      .setIssuedAt()
-      .setExpirationTime('5m')
-      .sign(key)
-  const accessTo = (scope: string, anonymous: boolean): readonly object[] => {
-    const [type, name = '', actions = ''] = scope.split(':')
-    return anonymous && !name.startsWith('public/') ? [] : [{ type, name, actions: actions.split(',') }]
-  }
-  const asked: string[] = []
-  const server = createServer({ cert: certificatePem, key: privateKeyPem })
-  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const url = new URL(request.url ?? '', 'https://auth.test')
-    const form = new URLSearchParams(request.method === 'POST' ? await text(request) : url.search)
-    const [, basic = ''] = /^Basic (.+)$/.exec(request.headers.authorization ?? '') ?? []
-    const [user = '', password] = Buffer.from(basic, 'base64').toString().split(':')
-    asked.push(request.method === 'POST' ? `POST ${form.get('grant_type')}` : `GET ${user || 'anonymous'}`)
-    const refreshed = form.get('refresh_token') === REFRESH
-    if ((request.method === 'POST' && !refreshed) || (user !== '' && password !== 'secret')) {
-      response.writeHead(401).end()
-      return
-    }
-    const known = refreshed || user !== ''
-    const token = await issue(known ? 'joe' : '', accessTo(form.get('scope') ?? '', !known))
-    response.writeHead(200, { 'content-type': 'application/json' })
-    response.end(JSON.stringify(request.method === 'POST' ? { access_token: token } : { token }))
-  }
-  server.on('request', (request, response) => {
-    answer(request, response).catch((error: unknown) => response.writeHead(500).end(String(error)))
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close())
-  await mkdir(folder, { recursive: true })
-  const bundle = join(folder, 'token-ca.pem')
-  await writeFile(bundle, ca.certificatePem)
-  const realm = `https://auth.test:${(server.address() as AddressInfo).port}/token`
-  return {
-    auth: { token: { realm, service: SERVICE, issuer: 'test', rootcertbundle: bundle } },
-    caPem: ca.certificatePem,
-    asked,
-    bearer: (repository) => issue('joe', [{ type: 'repository', name: repository, actions: ['pull'] }]),
-  }
-}
 
 test('bearer tokens: anonymous where the repository is public, else by password, refresh token or the token itself', async (t) => {
   const folder = await workspace(t)

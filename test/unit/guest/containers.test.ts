@@ -78,7 +78,7 @@ function setUp(
     platform,
     pull: async () => {
       pulls++
-      return pulledImage()
+      return { image: pulledImage(), release: () => undefined }
     },
     measurement: options.measurement ?? { admit: async () => true },
     resource:

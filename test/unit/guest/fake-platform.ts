@@ -107,6 +107,8 @@ export class FakePlatform implements Platform {
   poweredOff = false
   /** What programs print, by path. */
   readonly printed: ReadonlyMap<string, string> = new Map([['/indexer', '{"devices":[],"inodes":1}']])
+  /** Of every file system. */
+  freeBytes = 1e9
   /** A step whose name starts so fails. */
   failing: string | undefined
   #pids = 100
@@ -124,6 +126,7 @@ export class FakePlatform implements Platform {
     },
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
+    copyAttributes: async (from, to) => this.#step(`attributes ${from} ${to}`),
     remove: async (path) => {
       this.log.push(`remove ${path}`)
       for (const name of this.content.keys())
@@ -176,6 +179,7 @@ export class FakePlatform implements Platform {
       return `/dev/mapper:${name}`
     },
     closeMapped: async (name) => this.#step(`close ${name}`),
+    freeBytes: async () => this.freeBytes,
     deviceSize: async () => 1,
     findDisk: async (serial) => `/dev/${serial}`,
   }

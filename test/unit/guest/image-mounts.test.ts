@@ -61,6 +61,15 @@ test('two images that share a layer share its device, and the last one to go let
   t.is(closed.length, 4)
 })
 
+test('the root of a container has owner, mode and times of its image’s root, before it is mounted', async (t) => {
+  const platform = new FakePlatform()
+  await using undo = new AsyncDisposableStack()
+  const image = { layers: [storedLayer('a')], index: storedIndex('e', [0]) }
+  await mountRootfs(platform, new ImageMounts(platform, '/l'), { image, writable: '/w', target: '/root' }, undo)
+  const steps = platform.log.filter((step) => /^(?:mount|attributes)/.test(step))
+  t.deepEqual(steps, ['mount erofs /l/0', 'attributes /l/0 /w/upper', 'mount overlay /root'])
+})
+
 test('neither an image nor a container’s root can bring device nodes, and images stay read-only', async (t) => {
   const { storage, files, mounts } = setUp()
   await using undo = new AsyncDisposableStack()

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -13,4 +13,18 @@ test('a directory has the mode it was given, whatever the file mode creation mas
   t.is(statSync(path).mode & 0o7777, 0o777)
   await nodeFiles.mkdir(path, 0o700)
   t.is(statSync(path).mode & 0o7777, 0o777, 'an existing directory stays as it is')
+})
+
+test('a directory can be given mode and times of another, the sticky bit too', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'caisson-files-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const [from, to] = [join(folder, 'from'), join(folder, 'to')]
+  mkdirSync(from)
+  chmodSync(from, 0o1751)
+  utimesSync(from, 1_500_000_000, 1_400_000_000)
+  mkdirSync(to)
+  await nodeFiles.copyAttributes(from, to)
+  const { mode, mtimeMs, uid, gid } = statSync(to)
+  t.deepEqual({ mode: mode & 0o7777, mtimeMs }, { mode: 0o1751, mtimeMs: 1_400_000_000_000 })
+  t.deepEqual([uid, gid], [statSync(from).uid, statSync(from).gid])
 })

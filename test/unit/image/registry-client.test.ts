@@ -164,6 +164,8 @@ test('token servers that are not https, redirect, fail, or answer nonsense are r
   await t.throwsAsync(fetch('Basic realm="x"', {}), denied)
   await t.throwsAsync(fetch(BEARER, { status: 302, headers: { location: 'https://r.example/' } }), denied)
   await t.throwsAsync(fetch(BEARER, { status: 403 }), denied)
+  // What may pass is no refusal.
+  await t.throwsAsync(fetch(BEARER, { status: 503 }), { code: 'ERR_REGISTRY_STATUS' })
   await t.throwsAsync(fetch(BEARER, { body: '{}' }), denied)
   await t.throwsAsync(fetch(BEARER, { body: '{"token":"with space"}' }), denied)
   await t.throwsAsync(fetch(BEARER, { body: '{"token":"a\\r\\nx: y"}' }), denied)

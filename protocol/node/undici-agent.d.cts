@@ -1,0 +1,1 @@
+export { Agent, type Dispatcher } from 'undici'

@@ -1,0 +1,153 @@
+/** Images as the guest keeps them: a real registry, engine and indexer, and a scratch disk that is soon full. */
+import { execFileSync } from 'node:child_process'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { ImageSource } from '#guest/agent/image-source'
+import { nodeFiles } from '#guest/platform/node/files'
+import { nodeProcesses } from '#guest/platform/node/processes'
+import { nodeStorage } from '#guest/platform/node/storage'
+import { nodeLayerCipher } from '#image/node/layer-cipher'
+import type { PullProgress } from '#image/pull/progress'
+import type { UnavailableError } from '#protocol/errors'
+import type { HttpTransport } from '#protocol/http-transport'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { UndiciTransport } from '#protocol/node/http'
+import type { LayerSource } from '#tools/nginx-image/layout'
+import { buildNative } from '../../../native/build.mjs'
+import { ACCEPT_ANYTHING, file, filler, pushLayers } from '../image/fixtures/image.ts'
+import { startRegistry } from '../image/fixtures/registry.ts'
+import { filesIn, nativeEngine, workspace } from '../image/fixtures/workspace.ts'
+
+const MIB = 1024 * 1024
+const SCRATCH_MIB = 20
+const silent = (): void => undefined
+
+/** A layer that takes as much room as it has in the registry. */
+function plain(name: string, mib: number): LayerSource {
+  return { compression: 'none', entries: [file(name, filler(mib * MIB))] }
+}
+
+async function setUp(t: ExecutionContext) {
+  const { 'caisson-index': indexer } = await buildNative({ only: ['caisson-index', 'shared'] })
+  const folder = await workspace(t)
+  const registry = await startRegistry(t, join(folder, 'registry'))
+  const scratch = join(folder, 'scratch')
+  const indexFolder = join(folder, 'indexes')
+  for (const path of [scratch, indexFolder]) await mkdir(path)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${SCRATCH_MIB}m`, 'tmpfs', scratch])
+  t.teardown(() => void execFileSync('umount', ['--lazy', scratch]))
+  const client = new UndiciTransport({ caPem: [registry.caPem], hosts: { 'registry.test': '127.0.0.1' } })
+  t.teardown(() => client.close())
+  const blobs: string[] = []
+  const http: HttpTransport = {
+    request: (request) => {
+      const [, blob] = /\/blobs\/(sha256:[0-9a-f]+)$/.exec(request.url) ?? []
+      if (blob !== undefined) blobs.push(blob)
+      return client.request(request)
+    },
+    close: () => client.close(),
+  }
+  const images = new ImageSource({
+    platform: { crypto: nodeCrypto, files: nodeFiles, processes: nodeProcesses, storage: nodeStorage(nodeFiles) },
+    tools: { engine: nativeEngine, indexer: indexer ?? '', cipher: nodeLayerCipher },
+    http,
+    policy: ACCEPT_ANYTHING,
+    credentials: undefined,
+    lookaside: undefined,
+    route: undefined,
+    resource: () => Promise.reject(new Error('no resources')),
+    folder: scratch,
+    indexFolder,
+  })
+  const push = async (name: string, ...layers: LayerSource[]): Promise<string> =>
+    (await pushLayers(registry, folder, { layers, name })).reference
+  /** Blobs asked for by `work`. */
+  const asked = async (work: () => Promise<unknown>): Promise<number> => {
+    blobs.length = 0
+    await work()
+    return blobs.length
+  }
+  return { images, push, asked, blobs, scratch }
+}
+
+test('an image that scratch cannot hold is refused before a layer is asked for, with the numbers', async (t) => {
+  const { images, push, blobs, scratch } = await setUp(t)
+  const reference = await push('large', plain('a', 12), plain('b', 13))
+  const error = await t.throwsAsync<UnavailableError>(images.pull(reference, silent), { code: 'ERR_IMAGE_NO_ROOM' })
+  const [, needed, layers, free] =
+    /more than (\d+) bytes for (\d+) layers, (\d+) are free/.exec(error?.message ?? '') ?? []
+  t.true(Number(needed) > 25 * MIB && layers === '2')
+  t.true(Number(free) > 0 && Number(free) <= SCRATCH_MIB * MIB)
+  // The configuration, and no layer.
+  t.is(blobs.length, 1)
+  t.deepEqual(await filesIn(scratch), [])
+})
+
+test('layers that are there are not fetched again, not even for another image', async (t) => {
+  const { images, push, asked } = await setUp(t)
+  const one = await push('one', plain('base', 1), plain('one', 1))
+  const two = await push('two', plain('base', 1), plain('two', 1))
+  t.is(await asked(() => images.pull(one, silent)), 3)
+  t.is(await asked(() => images.pull(one, silent)), 0)
+  const progress: PullProgress[] = []
+  t.is(await asked(() => images.pull(two, (event) => progress.push(event))), 2)
+  t.deepEqual(
+    progress.flatMap((event) => (event.type === 'layer' && event.state !== 'fetching' ? [event.state] : [])).sort(),
+    ['done', 'present'],
+  )
+})
+
+test('images that no container uses go when room is needed; those in use stay', async (t) => {
+  const { images, push, asked, scratch } = await setUp(t)
+  const [used, idle, next] = [
+    await push('used', plain('shared', 2), plain('used', 2)),
+    await push('idle', plain('shared', 2), plain('idle', 8)),
+    await push('next', plain('next', 9)),
+  ]
+  const held = await images.pull(used, silent)
+  const { release } = await images.pull(idle, silent)
+  t.is((await filesIn(scratch)).length, 3)
+  release()
+  t.is((await filesIn(scratch)).length, 3, 'what has room stays for the next one')
+  const other = await images.pull(next, silent)
+  const kept = held.image.layers.map(({ tar }) => tar.path.slice(scratch.length + 1))
+  t.is((await filesIn(scratch)).length, 3)
+  t.true((await filesIn(scratch)).filter((name) => kept.includes(name)).length === 2)
+  t.is(await asked(() => images.pull(used, silent)), 0)
+  other.release()
+  // Its configuration, and the layer that no other image has.
+  t.is(await asked(() => images.pull(idle, silent)), 2)
+})
+
+test('a layer that turns out larger than its room takes that of images nobody uses', async (t) => {
+  const { images, push } = await setUp(t)
+  const { release } = await images.pull(await push('idle', plain('idle', 9)), silent)
+  release()
+  const zeros: LayerSource = { compression: 'gzip', entries: [file('zeros', new Uint8Array(13 * MIB))] }
+  const { image } = await images.pull(await push('zeros', zeros), silent)
+  t.true((image.layers[0]?.tarBytes ?? 0) > 13 * MIB)
+})
+
+test('an image that is fetched before anybody asked is fetched once; who asks meanwhile joins in', async (t) => {
+  const { images, push, asked } = await setUp(t)
+  const reference = await push('early', plain('a', 1), plain('b', 1))
+  const progress: PullProgress[] = []
+  const fetched = await asked(async () => {
+    const early = images.prefetch([reference, reference], silent)
+    await images.pull(reference, (event) => progress.push(event))
+    await early
+    await images.pull(reference, (event) => progress.push(event))
+  })
+  t.is(fetched, 3)
+  t.is(progress.filter(({ type }) => type === 'resolved').length, 2)
+  t.is(progress.filter((event) => event.type === 'layer' && event.state === 'done').length, 4)
+})
+
+test('an image that cannot be fetched early is told to who asks for it, and to nobody before', async (t) => {
+  const { images, push, asked } = await setUp(t)
+  const good = await push('good', plain('a', 1))
+  const missing = good.replace('/good', '/missing')
+  t.is(await asked(() => images.prefetch([missing, good], silent)), 2)
+  await t.throwsAsync(images.pull(missing, silent), { code: 'ERR_IMAGE_NOT_FOUND' })
+})
