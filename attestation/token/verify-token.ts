@@ -89,7 +89,8 @@ function keysOf(set: JSONWebKeySet): ReadonlyMap<string, KeyObject> {
   const keys = new Map(
     set.keys.flatMap((jwk) => {
       const { kid, kty, crv, x, y, alg = ALGORITHM, use = 'sig' } = jwk
-      if (kid === undefined || kty !== 'EC' || crv !== 'P-256' || alg !== ALGORITHM || use !== 'sig') return []
+      if (kid === undefined || x === undefined || y === undefined) return []
+      if (kty !== 'EC' || crv !== 'P-256' || alg !== ALGORITHM || use !== 'sig') return []
       return [[kid, createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' })] as const]
     }),
   )
