@@ -1,6 +1,7 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|policy|shim|verifier|verifier-memory]: prints each
- * figure beside its peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier|
+ * verifier-memory] [--places memory,disk]: prints each figure beside its peer of the same run, and writes
+ * bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -11,7 +12,9 @@ import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
-const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' } } })
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' }, places: { type: 'string' } },
+})
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
 const say = (line: string): void => console.error(line)
 const wanted = (part: string): boolean => values.only === undefined || values.only === part
@@ -46,14 +49,27 @@ if (wanted('shim')) {
   printShim(shim)
   write('shim.json', shim)
 }
+if (wanted('kubernetes')) {
+  const { benchKubernetes, printKubernetes } = await import('./kubernetes.ts')
+  const pods = await benchKubernetes(rounds, say)
+  printKubernetes(pods)
+  write('kubernetes.json', pods)
+}
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)
   print(boot)
   write('boot.json', boot)
 }
+if (wanted('encrypted')) {
+  const { benchEncryptedPull, printEncryptedPull } = await import('./pull/encrypted.ts')
+  const encrypted = await benchEncryptedPull(rounds, say)
+  printEncryptedPull(encrypted)
+  write('encrypted.json', encrypted)
+}
 if (wanted('pull')) {
   const { benchPull } = await import('./pull/main.ts')
-  write('pull.json', await benchPull({ rounds, say }))
+  const places = values.places === undefined ? {} : { places: values.places.split(',') }
+  write('pull.json', await benchPull({ rounds, say, ...places }))
 }
 
 function write(name: string, figures: unknown): void {

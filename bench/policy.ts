@@ -83,6 +83,7 @@ const REQUEST: ContainerRequest = {
   mounts: [{ kind: 'scratch', destination: '/data', readOnly: false, sizeLimitBytes: 4096 }],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 2 ** 28, cpuQuotaUs: 100_000, cpuPeriodUs: 100_000, pids: 64 },
 }
 

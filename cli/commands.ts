@@ -23,6 +23,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'remove what a crashed run left behind',
     load: async () => (await import('./commands/rm.ts')).rm,
   },
+  monitor: {
+    summary: 'serve the numbers of this node and its pods to Prometheus',
+    load: async () => (await import('./commands/monitor.ts')).monitor,
+  },
   'node serve': {
     summary: 'serve the pods of this node to containerd',
     load: async () => (await import('./commands/node-serve.ts')).nodeServe,
@@ -142,6 +146,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'policy diff': {
     summary: 'say what a changed policy newly allows and denies',
     load: async () => (await import('./commands/policy-diff.ts')).policyDiff,
+  },
+  'policy flatten': {
+    summary: 'write the one document that a guest gets of a policy in several files',
+    load: async () => (await import('./commands/policy-flatten.ts')).policyFlatten,
   },
   'policy generate': {
     summary: 'write the workload policy of a pod from its Kubernetes YAML',

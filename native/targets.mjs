@@ -80,6 +80,7 @@ export const targets = [
     onDemand: true,
   },
   { name: 'init', kind: 'static-program', sources: ['guest/init/*.c'] },
+  { name: 'reaper', kind: 'static-program', sources: ['guest/reaper/*.c'] },
 
   podFuzzer('vhost-user-message', ['vhost_user_message']),
   podFuzzer('virtqueue', ['virtqueue', 'guest_memory']),

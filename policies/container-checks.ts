@@ -4,7 +4,7 @@ import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { describeEnvRule, envAllows, isServiceVariable } from './env-rule.ts'
 import type { ContainerRequest } from './requests.ts'
-import { resourceProblem } from './resource-rule.ts'
+import { type AskedResources, resourceProblem } from './resource-rule.ts'
 
 /** The command to run: undefined is the image's own. */
 export function checkArgs(rule: ContainerRule, asked: readonly string[] | undefined): readonly string[] | undefined {
@@ -58,8 +58,13 @@ export function checkMounts(rule: ContainerRule, request: ContainerRequest): rea
   return rule.mounts.filter((mount) => mount.required || asked.has(mount.path))
 }
 
-export function checkResources(rule: ContainerRule, request: ContainerRequest): void {
-  const problem = resourceProblem(rule.resources, request.resources)
+/** @param zero what 0 asks for */
+export function checkResources(
+  rule: ContainerRule,
+  asked: AskedResources,
+  zero: 'no limit' | 'unchanged' = 'no limit',
+): void {
+  const problem = resourceProblem(rule.resources, asked, zero)
   if (problem === undefined) return
   throw denied(`containers.${rule.name}.resources.${problem.name}`, problem.allowed, problem.asked)
 }

@@ -4,6 +4,7 @@ import { parseSealedSecret } from '#protocol/sealed-secret'
 import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
 import type { PolicyNode } from './document.ts'
+import { type EgressRule, readEgress } from './egress-rule.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
@@ -41,6 +42,11 @@ export interface ContainerRule {
   readonly repository: string
   /** sha256:… of the manifest (or of an index that the guest binds to its platform's manifest). */
   readonly digest: string
+  /**
+   * `repository/type/tag` of the verifier's resource that holds the image's reference, which then stands nowhere else:
+   * `repository` is the placeholder's and `digest` empty.
+   */
+  readonly sealedImage: string | undefined
   readonly args: ArgsRule
   /** Variable → what the host may set it to, or the secret that the guest sets it to. */
   readonly env: ReadonlyMap<string, EnvRule>
@@ -60,6 +66,8 @@ export interface ContainerRule {
   readonly logs: boolean
   readonly exec: readonly (readonly string[])[]
   readonly ports: readonly number[]
+  /** Whom it may connect to besides the containers of its pod; undefined: anybody. */
+  readonly egress: readonly EgressRule[] | undefined
   /** Signals the host may send besides TERM, KILL and the image's stop signal. */
   readonly signals: readonly number[]
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
@@ -73,6 +81,8 @@ export interface ContainerRule {
    * fetched when it is created, so they wait for these, too.
    */
   readonly requires: readonly string[]
+  /** The container whose processes this one sees, as an ephemeral container does that looks into another. */
+  readonly targetContainer: string | undefined
   /** How many containers of this rule may exist at the same time. */
   readonly max: number
 }
@@ -89,6 +99,9 @@ export const DEFAULT_CAPABILITIES: readonly string[] = [
   'SETUID',
 ]
 
+/** What the host knows of an image whose reference is sealed: an empty one. */
+export const SEALED_REPOSITORY = 'caisson.dev/sealed'
+
 const MAX_LIST = 256
 const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 const REFERENCE =
@@ -97,6 +110,7 @@ const REFERENCE =
 const CONTAINER_KEYS = [
   'name',
   'image',
+  'sealedImage',
   'args',
   'env',
   'serviceEnv',
@@ -112,12 +126,14 @@ const CONTAINER_KEYS = [
   'logs',
   'exec',
   'ports',
+  'egress',
   'signals',
   'capabilities',
   'resources',
   'conditions',
   'role',
   'requires',
+  'targetContainer',
   'max',
 ] as const
 
@@ -129,19 +145,10 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     NAME,
     'must be a DNS label: lower-case letters, digits, dashes',
   )
-  const imageNode = requiredField(fields, 'image', node)
-  const reference = REFERENCE.exec(imageNode.string())
-  const { repository, digest } = reference?.groups ?? {}
-  if (repository === undefined || digest === undefined) {
-    throw imageNode.fail(
-      'must be host/path@sha256:<64 hex digits>',
-      'Pin the digest: `caisson image inspect REF` prints it.',
-    )
-  }
+  const capabilities = readCapabilities(fields.get('capabilities'))
   return {
     name,
-    repository,
-    digest,
+    ...readImage(fields, node),
     args: parseArgs(fields.get('args')),
     env: parseEnvRules(fields.get('env')),
     serviceEnv: fields.get('serviceEnv')?.boolean() ?? false,
@@ -157,18 +164,46 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     logs: fields.get('logs')?.oneOf(['none', 'allow']) === 'allow',
     exec: listOf(fields.get('exec'), (item) => nonEmpty(item, strings(item))),
     ports: listOf(fields.get('ports'), (item) => item.integer(1, 65535)),
+    egress: readEgress(fields.get('egress'), capabilities),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
-    capabilities: fields.has('capabilities')
-      ? listOf(fields.get('capabilities'), (item) =>
-          matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'),
-        )
-      : DEFAULT_CAPABILITIES,
+    capabilities,
     resources: parseResourceRule(fields.get('resources')),
     conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
     requires: listOf(fields.get('requires'), (item) => matching(item, NAME, 'must be the name of a container')),
+    targetContainer: optionalName(fields.get('targetContainer')),
     max: fields.get('max')?.integer(1, 1024) ?? 1,
   }
+}
+
+function readCapabilities(node: PolicyNode | undefined): readonly string[] {
+  if (node === undefined) return DEFAULT_CAPABILITIES
+  return listOf(node, (item) => matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'))
+}
+
+function readImage(
+  fields: Map<string, PolicyNode>,
+  node: PolicyNode,
+): Pick<ContainerRule, 'repository' | 'digest' | 'sealedImage'> {
+  const sealed = fields.get('sealedImage')
+  if (sealed !== undefined) {
+    if (fields.has('image')) throw sealed.fail('stands beside `image`: the reference is the one or the other')
+    const sealedImage = matching(sealed, RESOURCE_NAME, 'must be repository/type/tag')
+    return { repository: SEALED_REPOSITORY, digest: '', sealedImage }
+  }
+  const imageNode = requiredField(fields, 'image', node)
+  const pinned = parsePinned(imageNode.string())
+  if (pinned !== undefined) return { ...pinned, sealedImage: undefined }
+  throw imageNode.fail(
+    'must be host/path@sha256:<64 hex digits>',
+    'Pin the digest: `caisson image inspect REF` prints it.',
+  )
+}
+
+/** Repository and digest of a reference that pins its bytes; undefined for any other text. */
+export function parsePinned(text: string): { readonly repository: string; readonly digest: string } | undefined {
+  const { repository, digest } = REFERENCE.exec(text)?.groups ?? {}
+  return repository === undefined || digest === undefined ? undefined : { repository, digest }
 }
 
 function parseArgs(node: PolicyNode | undefined): ArgsRule {
@@ -235,6 +270,10 @@ export function absolutePath(node: PolicyNode): string {
     throw node.fail('must be an absolute path without empty, "." or ".." parts')
   }
   return path
+}
+
+function optionalName(node: PolicyNode | undefined): string | undefined {
+  return node === undefined ? undefined : matching(node, NAME, 'must be the name of a container')
 }
 
 function optionalPath(node: PolicyNode | undefined): string | undefined {

@@ -3,7 +3,8 @@
  * has and the other has not is the difference, whatever the text looks like.
  */
 import type { ContainerRule, SecretSource } from './container-rule.ts'
-import { describeEnvRule } from './env-rule.ts'
+import { describeEgress } from './egress-rule.ts'
+import { describeEnvRule, envAllows } from './env-rule.ts'
 import type { IdentityRule } from './identity-rule.ts'
 import type { Range } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
@@ -15,16 +16,67 @@ export interface PolicyDifference {
 }
 
 export function diffPolicies(before: WorkloadPolicy, after: WorkloadPolicy): PolicyDifference {
-  const [old, changed] = [permissionsOf(before), permissionsOf(after)]
-  return {
-    allowed: [...changed].filter((permission) => !old.has(permission)).sort(),
-    denied: [...old].filter((permission) => !changed.has(permission)).sort(),
-  }
+  return { allowed: beyond(before, after), denied: beyond(after, before) }
+}
+
+/** What the second permits and the first does not, in any words. */
+function beyond(first: WorkloadPolicy, second: WorkloadPolicy): string[] {
+  const held = permissionsOf(first)
+  const covered = new Set(
+    second.containers.flatMap((rule) => {
+      const other = first.containers.find(({ name }) => name === rule.name)
+      return other === undefined ? [] : [...coverable(rule)].flatMap(([text, by]) => (by(other) ? [text] : []))
+    }),
+  )
+  return [...permissionsOf(second)].filter((permission) => !held.has(permission) && !covered.has(permission)).sort()
+}
+
+/** Permissions that a wider one of another rule includes. */
+function coverable(rule: ContainerRule): Map<string, (other: ContainerRule) => boolean> {
+  const at = (name: string, text: string): string => `containers.${rule.name}.${name}: ${text}`
+  const { memory, cpu, pids } = rule.resources
+  return new Map([
+    [at('resources.memory', describe(memory, ' bytes')), (other) => includes(other.resources.memory, memory)],
+    [at('resources.cpu', describe(cpu, 'm')), (other) => includes(other.resources.cpu, cpu)],
+    [at('resources.pids', describe(pids, '')), (other) => includes(other.resources.pids, pids)],
+    [at('max', `${rule.max} at the same time`), (other) => other.max >= rule.max],
+    ...[...rule.env].flatMap(([name, value]) =>
+      (value.kind === 'values' ? value.values : []).map((text): [string, (other: ContainerRule) => boolean] => [
+        at(`env.${name}`, text),
+        (other) => {
+          const wider = other.env.get(name)
+          return wider !== undefined && wider.kind !== 'sealed' && envAllows(wider, text)
+        },
+      ]),
+    ),
+    ...(rule.egress ?? []).map((place): [string, (other: ContainerRule) => boolean] => [
+      at('egress', describeEgress(place)),
+      (other) => other.egress === undefined,
+    ]),
+  ])
+}
+
+function includes(wider: Range | undefined, range: Range | undefined): boolean {
+  const [from, to] = [wider?.min ?? 0, wider?.max ?? Number.POSITIVE_INFINITY]
+  return from <= (range?.min ?? 0) && to >= (range?.max ?? Number.POSITIVE_INFINITY)
 }
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
-  return new Set([`imagePolicy: ${image}`, ...policy.containers.flatMap(containerPermissions)])
+  return new Set([
+    `imagePolicy: ${image}`,
+    ...policy.containers.flatMap(containerPermissions),
+    ...podPermissions(policy),
+  ])
+}
+
+function podPermissions({ pod, dns }: WorkloadPolicy): string[] {
+  return [
+    ...(dns?.map(({ text }) => text) ?? ['any name server']).map((text) => `dns: ${text}`),
+    ...(pod.shareProcessNamespace ? ['shareProcessNamespace: containers see each other’s processes'] : []),
+    ...[...pod.sysctls].map(([name, value]) => `sysctls.${name}: ${value}`),
+    ...pod.hostAliases.map(({ address, names }) => `hostAliases: ${names.join(', ')} at ${address}`),
+  ]
 }
 
 function containerPermissions(rule: ContainerRule): string[] {
@@ -32,7 +84,10 @@ function containerPermissions(rule: ContainerRule): string[] {
   const each = (name: string, values: readonly string[]): string[] => values.map((value) => permission(name, value))
   const flag = (name: string, value: boolean, text: string): string[] => (value ? [permission(name, text)] : [])
   return [
-    permission('image', `${rule.repository}@${rule.digest}`),
+    permission(
+      'image',
+      rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `as ${rule.sealedImage} says`,
+    ),
     permission('args', rule.args.kind === 'from-image' ? 'the image’s own' : JSON.stringify(rule.args.args)),
     ...[...rule.env].flatMap(([name, value]) =>
       value.kind === 'values' ? each(`env.${name}`, value.values) : [permission(`env.${name}`, describeEnvRule(value))],
@@ -64,6 +119,7 @@ function containerPermissions(rule: ContainerRule): string[] {
       rule.exec.map((args) => JSON.stringify(args)),
     ),
     ...each('ports', rule.ports.map(String)),
+    ...each('egress', rule.egress?.map(describeEgress) ?? ['anywhere']),
     ...each('signals', rule.signals.map(String)),
     ...each('capabilities', rule.capabilities),
     permission('resources.memory', describe(rule.resources.memory, ' bytes')),
@@ -78,6 +134,7 @@ function containerPermissions(rule: ContainerRule): string[] {
         .join(' and ') || 'none',
     ),
     permission('requires', rule.requires.length === 0 ? 'nothing' : rule.requires.join(', ')),
+    ...(rule.targetContainer === undefined ? [] : [permission('targetContainer', rule.targetContainer)]),
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]

@@ -19,15 +19,17 @@ import {
 } from './container-checks.ts'
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
+import { networkHolds } from './network-address.ts'
 import type { ContainerRequest, ExecRequest } from './requests.ts'
+import type { AskedResources } from './resource-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 /** The policy's view of a container that may be created. The host's words appear only where a rule allowed them. */
 export interface AdmittedContainer {
   readonly containerId: string
   readonly rule: ContainerRule
-  /** repository@digest: what the guest pulls, whatever the host wrote. */
-  readonly reference: string
+  /** repository@digest: what the guest pulls, whatever the host wrote; or the resource that holds it. */
+  readonly reference: string | { readonly resource: string }
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
   readonly mounts: readonly MountRule[]
@@ -35,6 +37,8 @@ export interface AdmittedContainer {
   readonly envSecrets: ReadonlyMap<string, string>
   /** Variable → sealed secret of the host, and the resource of the key that must have signed it. Not part of `env`. */
   readonly sealedEnv: ReadonlyMap<string, { readonly sealed: string; readonly key: string }>
+  /** Whose processes it sees beside its own: all of the pod, or those of the container with this id. */
+  readonly processes: 'own' | 'pod' | { readonly containerId: string }
 }
 
 interface Existing {
@@ -69,6 +73,14 @@ export class PolicyEngine {
     return this.#policy.containers.some(({ api }) => api !== undefined)
   }
 
+  /** The name servers that containers will ask. */
+  admitNameServers(addresses: readonly string[]): void {
+    const { dns } = this.#policy
+    if (dns === undefined) return
+    const other = addresses.find((address) => !dns.some(({ network }) => networkHolds(network, address)))
+    if (other !== undefined) throw denied('dns', listText(dns.map(({ text }) => text)), other)
+  }
+
   /** Admits one container and counts it; `release` takes it back when it is gone or could not be created. */
   admitContainer(request: ContainerRequest): AdmittedContainer {
     if (this.#containers.has(request.containerId)) {
@@ -81,6 +93,7 @@ export class PolicyEngine {
       throw denied(`containers.${rule.name}.max`, `${rule.max} at the same time`, `container ${existing + 1}`)
     }
     this.#checkRequired(rule)
+    this.#checkOnce(rule)
     const args = checkArgs(rule, request.args)
     checkEnv(rule, request.env)
     checkEqual(`containers.${rule.name}.user`, rule.user ?? '', request.user, "the image's own user")
@@ -92,17 +105,19 @@ export class PolicyEngine {
     )
     checkFlag(`containers.${rule.name}.terminal`, rule.terminal, request.terminal)
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
+    const processes = this.#processesFor(rule, request)
     const mounts = checkMounts(rule, request)
-    checkResources(rule, request)
+    checkResources(rule, request.resources)
     checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
       containerId: request.containerId,
       rule,
-      reference: `${rule.repository}@${rule.digest}`,
+      reference: rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : { resource: rule.sealedImage },
       args,
       ...splitEnv(rule, request.env),
       mounts,
+      processes,
       envSecrets: new Map(
         [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
       ),
@@ -126,6 +141,11 @@ export class PolicyEngine {
   /** Forgets a container that is gone, so that its place may be used again. */
   release(containerId: string): void {
     this.#containers.delete(containerId)
+  }
+
+  /** A change of limits of a container that is there. @param asked 0 leaves a limit as it is */
+  admitLimits(containerId: string, asked: AskedResources): void {
+    checkResources(this.#known(containerId), asked, 'unchanged')
   }
 
   /** A call of the loopback endpoint by a process of this container. */
@@ -175,6 +195,35 @@ export class PolicyEngine {
     if (!open.includes(port)) throw denied('containers.*.ports', listText(open.map(String)), String(port))
   }
 
+  /** Kernel settings that the host asks for; the guest sets the policy's, asked for or not. */
+  admitSysctl(name: string, value: string): void {
+    const allowed = this.#policy.pod.sysctls.get(name)
+    // The kernel takes any white space between numbers.
+    if (allowed?.replaceAll('\t', ' ') !== value.replaceAll('\t', ' ')) {
+      throw denied(`sysctls.${name}`, allowed ?? 'no change', value)
+    }
+  }
+
+  #processesFor(rule: ContainerRule, request: ContainerRequest): AdmittedContainer['processes'] {
+    const { targetContainer } = rule
+    if (targetContainer !== undefined) {
+      const target = [...this.#containers].find(
+        ([
+          ,
+          {
+            rule: { name },
+            running,
+          },
+        ]) => name === targetContainer && running,
+      )
+      if (target !== undefined) return { containerId: target[0] }
+      throw denied(`containers.${rule.name}.targetContainer`, `it while ${targetContainer} runs`, 'it alone')
+    }
+    const { shareProcessNamespace } = this.#policy.pod
+    checkFlag('shareProcessNamespace', shareProcessNamespace, request.sharesProcesses)
+    return shareProcessNamespace ? 'pod' : 'own'
+  }
+
   #ruleFor(request: ContainerRequest): ContainerRule {
     const { containers } = this.#policy
     if (request.name !== '') {
@@ -208,6 +257,12 @@ export class PolicyEngine {
       `it after ${listText(rule.requires)}`,
       `it before ${listText(missing)} ${missing.length === 1 ? 'is' : 'are'} there`,
     )
+  }
+
+  /** What an init container prepared is not prepared again under those that rely on it. One that failed may be repeated. */
+  #checkOnce(rule: ContainerRule): void {
+    if (!this.#completed.has(rule.name)) return
+    throw denied(`containers.${rule.name}.role`, 'an init container until it has ended with 0', 'it again')
   }
 
   #isThere(name: string): boolean {

@@ -115,7 +115,8 @@ function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
 function ambiguousImages(policy: WorkloadPolicy): LintFinding[] {
   const seen = new Map<string, string>()
   const findings: LintFinding[] = []
-  for (const { name, repository, digest } of policy.containers) {
+  for (const { name, repository, digest, sealedImage } of policy.containers) {
+    if (sealedImage !== undefined) continue
     const image = `${repository}@${digest}`
     const other = seen.get(image)
     if (other === undefined) seen.set(image, name)

@@ -16,6 +16,8 @@ export interface ContainerRequest {
   readonly mounts: readonly MountRequest[]
   readonly terminal: boolean
   readonly stdin: boolean
+  /** See the processes of others. */
+  readonly sharesProcesses: boolean
   readonly resources: AskedResources
 }
 

@@ -140,6 +140,7 @@ const CONTAINER_KEYS = [
   'mounts',
   'terminal',
   'stdin',
+  'sharesProcesses',
   'resources',
 ]
 
@@ -160,6 +161,7 @@ function readContainer(node: PolicyNode): ContainerRequest {
     mounts: (fields.get('mounts')?.items() ?? []).map(readMount),
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
+    sharesProcesses: fields.get('sharesProcesses')?.boolean() ?? false,
     resources: readResources(fields.get('resources')),
   }
 }

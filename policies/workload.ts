@@ -6,9 +6,14 @@
  */
 import { bounded, type ContainerRule, readContainerRule, requiredField } from './container-rule.ts'
 import { parsePolicyDocument } from './document.ts'
+import { type NameServerRule, readNameServers } from './egress-rule.ts'
+import { POD_KEYS, type PodRule, readPodRule } from './pod-rule.ts'
 
 export interface WorkloadPolicy {
   readonly containers: readonly ContainerRule[]
+  readonly pod: PodRule
+  /** Of the name servers that the host may name; undefined: any. */
+  readonly dns: readonly NameServerRule[] | undefined
   /** containers-policy.json as data; absent: fetched from the verifier (initdata's `image_security_policy_uri`). */
   readonly imagePolicy: unknown
 }
@@ -18,7 +23,7 @@ const MAX_CONTAINERS = 64
 /** Throws `MalformedError` with the code `ERR_POLICY_MALFORMED`, naming path and line. */
 export function parseWorkloadPolicy(text: string): WorkloadPolicy {
   const root = parsePolicyDocument(text)
-  const fields = root.fields(['apiVersion', 'kind', 'containers', 'imagePolicy'])
+  const fields = root.fields(['apiVersion', 'kind', 'containers', 'dns', 'imagePolicy', ...POD_KEYS])
   requiredField(fields, 'apiVersion', root).oneOf(['caisson/v1'])
   requiredField(fields, 'kind', root).oneOf(['WorkloadPolicy'])
   const list = requiredField(fields, 'containers', root)
@@ -32,7 +37,13 @@ export function parseWorkloadPolicy(text: string): WorkloadPolicy {
     names.add(container.name)
   })
   checkRequires(containers, (index, problem) => (items[index] ?? list).fail(problem))
-  return { containers, imagePolicy: fields.get('imagePolicy')?.json() }
+  checkTargets(containers, (index, problem) => (items[index] ?? list).fail(problem))
+  return {
+    containers,
+    pod: readPodRule(fields),
+    dns: readNameServers(fields.get('dns')),
+    imagePolicy: fields.get('imagePolicy')?.json(),
+  }
 }
 
 /** Names must exist, and waiting must end: a circle of requirements would admit none of its containers. */
@@ -50,4 +61,15 @@ function checkRequires(containers: readonly ContainerRule[], fail: (index: numbe
     done.add(rule.name)
   }
   for (const index of containers.keys()) visit(index, [])
+}
+
+/** A container joins the processes of one that exists by its own right: no chains. */
+function checkTargets(containers: readonly ContainerRule[], fail: (index: number, problem: string) => Error): void {
+  for (const [index, { targetContainer }] of containers.entries()) {
+    if (targetContainer === undefined) continue
+    const target = containers.find(({ name }) => name === targetContainer)
+    if (target === undefined || target.targetContainer !== undefined || target === containers[index]) {
+      throw fail(index, `has the targetContainer ${JSON.stringify(targetContainer)}, which is no other container here`)
+    }
+  }
 }

@@ -12,12 +12,27 @@ export interface HttpRequest {
   readonly idleTimeoutMs?: number
 }
 
+/** A promise that it answers with holds the answer up until it settles; what it throws ends the answer. */
+export type BodySink = (chunk: Uint8Array) => Promise<void> | undefined
+
+/** Read one way or the other, once. */
+export interface ResponseBody extends AsyncIterable<Uint8Array> {
+  /** All of it into `sink`, for those who read so much that a promise per chunk counts. */
+  pour?(sink: BodySink): Promise<void>
+}
+
+/** As `ResponseBody.pour`, whatever the body can. */
+export async function pour(body: ResponseBody, sink: BodySink): Promise<void> {
+  if (body.pour !== undefined) return await body.pour(sink)
+  for await (const chunk of body) await sink(chunk)
+}
+
 export interface HttpResponse {
   readonly status: number
   /** Lower-case names; repeated headers joined with ", " (set-cookie: the first). */
   readonly headers: Readonly<Record<string, string>>
   /** Must be consumed or cancelled (`return()`), else the connection leaks. */
-  readonly body: AsyncIterable<Uint8Array>
+  readonly body: ResponseBody
 }
 
 /** Throws `UnavailableError` with ERR_HTTP_CONNECT, ERR_HTTP_TLS (untrusted or wrong certificate) or ERR_HTTP_STALLED. */

@@ -14,7 +14,15 @@ export interface Contender extends AsyncDisposable {
   pull(image: BenchImage, name: string): Promise<Cost | undefined>
 }
 
-const CAISSON = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+/** As the launcher starts it (tools/bootstrap/launcher.mjs). */
+const CAISSON = [
+  'MALLOC_ARENA_MAX=1',
+  process.execPath,
+  '--disable-warning=ExperimentalWarning',
+  fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url)),
+  'image',
+  'pull',
+]
 
 /** @param folder where results go: its file system is what is measured */
 export function caisson(registry: BenchRegistry, folder: string): Contender {
@@ -23,8 +31,8 @@ export function caisson(registry: BenchRegistry, folder: string): Contender {
     name: 'caisson',
     pull: async (_, name) => {
       rmSync(to, { recursive: true, force: true })
-      const args = ['image', 'pull', '--to', to, '--ca', registry.caFile, `${registry.host}/${name}`]
-      const cost = await measure(process.execPath, [CAISSON, ...args])
+      const args = ['--to', to, '--ca', registry.caFile, `${registry.host}/${name}`]
+      const cost = await measure('env', [...CAISSON, ...args])
       rmSync(to, { recursive: true, force: true })
       return cost
     },

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { median, spread } from '../statistics.ts'
 import { type Contender, caisson, containerd, skopeoUmoci } from './contenders.ts'
 import { type BenchImage, benchImage, type Format, type Shape } from './images.ts'
+import { benchGuestPull, type GuestPullFigures } from './in-guest.ts'
 import type { Cost } from './measure.ts'
 import { benchRegistry, push } from './registry.ts'
 
@@ -37,16 +38,24 @@ export interface PullBenchOptions {
   readonly formats?: readonly Format[]
   /** "memory" or "disk". */
   readonly places?: readonly string[]
+  /** Also inside a guest. Default true. */
+  readonly guest?: boolean
   /** Where images are kept between runs. */
   readonly cache?: string
 }
 
-export async function benchPull(options: PullBenchOptions): Promise<readonly PullFigures[]> {
-  const { rounds, say, shapes = SHAPES, formats = FORMATS, places = ['memory', 'disk'] } = options
+export interface PullResults {
+  readonly beside: readonly PullFigures[]
+  readonly inGuest: readonly GuestPullFigures[]
+}
+
+export async function benchPull(options: PullBenchOptions): Promise<PullResults> {
+  const { rounds, say, shapes = SHAPES, formats = FORMATS, places = ['memory', 'disk'], guest = true } = options
   const folder = mkdtempSync(join(tmpdir(), 'caisson-bench-pull-'))
   const cache = options.cache ?? join(tmpdir(), 'caisson-bench-images')
   mkdirSync(cache, { recursive: true })
   const figures: PullFigures[] = []
+  const inGuest: GuestPullFigures[] = []
   try {
     await using registry = await benchRegistry(folder)
     for (const place of places) {
@@ -67,10 +76,17 @@ export async function benchPull(options: PullBenchOptions): Promise<readonly Pul
         rmSync(target, { recursive: true, force: true })
       }
     }
+    for (const format of guest ? formats : []) {
+      const one = await benchGuestPull(registry, benchImage(cache, 'layers', format))
+      const { wallS, mbPerS, anonymousMib, residentMib, accelerator } = one
+      const memory = `agent ${anonymousMib.toFixed(0)} MiB anonymous, ${residentMib.toFixed(0)} MiB resident`
+      say(`guest (${accelerator}) layers ${format}: ${wallS.toFixed(2)} s  ${mbPerS.toFixed(1)} MB/s  ${memory}`)
+      inGuest.push(one)
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-  return figures
+  return { beside: figures, inGuest }
 }
 
 async function compare(
@@ -80,6 +96,8 @@ async function compare(
   { place, rounds, say }: { place: string; rounds: number; say: (line: string) => void },
 ): Promise<readonly PullFigures[]> {
   const costs = new Map<string, Cost[]>()
+  // Programs, their caches and the image are warm for all alike.
+  for (const contender of contenders) await contender.pull(image, name)
   for (let round = 0; round < rounds; round++) {
     for (const contender of contenders) {
       const cost = await contender.pull(image, name)

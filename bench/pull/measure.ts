@@ -56,13 +56,13 @@ function stat(pid: number): string[] {
 
 function residentMib(roots: readonly number[]): number {
   const parents = new Map<number, number>()
-  const resident = new Map<number, number>()
+  const resident = new Map<number, { readonly mib: number; readonly virtual: string }>()
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue
     try {
       const fields = stat(Number(name))
       parents.set(Number(name), Number(fields[1]))
-      resident.set(Number(name), (Number(fields[21]) * 4096) / 1024 / 1024)
+      resident.set(Number(name), { mib: (Number(fields[21]) * 4096) / 1024 / 1024, virtual: `${fields[20]}` })
     } catch {
       // The process ended while we looked.
     }
@@ -73,5 +73,10 @@ function residentMib(roots: readonly number[]): number {
     }
     return false
   }
-  return [...resident].reduce((sum, [pid, mib]) => (within(pid) ? sum + mib : sum), 0)
+  // A child that is not another program yet lives in its parent's memory (vfork), which counts once.
+  const isBorrowed = (pid: number): boolean => {
+    const [own, parent] = [resident.get(pid), resident.get(parents.get(pid) ?? 0)]
+    return own !== undefined && own.virtual === parent?.virtual && Math.abs(own.mib - parent.mib) < 1
+  }
+  return [...resident].reduce((sum, [pid, { mib }]) => (within(pid) && !isBorrowed(pid) ? sum + mib : sum), 0)
 }

@@ -6,6 +6,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
 
+/** In its certificate, for guests, which reach it under another address. */
+export const GUEST_NAME = 'registry.test'
+
 export interface BenchRegistry extends AsyncDisposable {
   /** "127.0.0.1:41234" */
   readonly host: string
@@ -18,7 +21,7 @@ export async function benchRegistry(folder: string): Promise<BenchRegistry> {
   const certificates = join(folder, 'certificates')
   mkdirSync(certificates, { recursive: true })
   const ca = createCa()
-  const server = issueServerCertificate({ ca, names: ['localhost'], ips: ['127.0.0.1'] })
+  const server = issueServerCertificate({ ca, names: ['localhost', GUEST_NAME], ips: ['127.0.0.1'] })
   const write = (name: string, text: string): string => {
     writeFileSync(join(folder, name), text)
     return join(folder, name)

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { buildGuest } from '#guest/build/build'
+import { keepPlaceholder } from '#host-shim/containerd/placeholder'
 import type { NodeConfig } from '#host-shim/node/node-config'
 import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { DEFAULT_SCRATCH_MIB } from '#host-shim/pod/pod-plan'
@@ -69,8 +70,11 @@ export const nodeServe: CommandSpec = {
         guestImages,
       })
     }
+    const ended = new AbortController()
+    void keepPlaceholder(paths.containerd, ended.signal, config.log)
     invocation.out.result({ socket: config.socket, pid: process.pid }, `serving pods on ${config.socket}`)
     await untilStopped()
+    ended.abort()
     await daemon[Symbol.asyncDispose]()
     // The pods' processes are children that go on, and nothing here is to wait for them.
     process.exit(0)

@@ -18,10 +18,12 @@ import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
+import { ipcSysctls, preparePod } from './pod-settings.ts'
 import { pullEvents } from './pull-events.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
+import { SharedProcesses } from './shared-processes.ts'
 
 const INITDATA_PATH = '/run/caisson/initdata.toml'
 const IMAGE_MOUNTS_DIR = '/run/caisson/l'
@@ -36,6 +38,9 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
+  engine.admitNameServers(request.nameservers)
+  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
+  await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)
@@ -47,9 +52,6 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
-  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const named = policy.containers.map(({ repository, digest }) => `${repository}@${digest}`)
-  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   await prepareContainerCgroup(platform.files)
   const factory = new ContainerFactory({
     platform,
@@ -60,9 +62,15 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
     hostname: request.hostname,
+    sysctls: ipcSysctls(policy),
+    shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
+  // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
+  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
+  void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   return { policy: engine, containers }
 }
 

@@ -3,6 +3,7 @@
  * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
  */
 import type { PulledImage } from '#image/pull/pull-image'
+import { type ContainerRule, parsePinned } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
@@ -10,13 +11,14 @@ import { CONTAINERS_CGROUP } from './container-cgroup.ts'
 import type { ImageMounts } from './image-mounts.ts'
 import type { HeldImage } from './image-source.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
-import { MAX_PASSWD_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
+import { MAX_PASSWD_BYTES, MAX_REFERENCE_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
 import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
 import type { CertificateSource } from './pod-identity.ts'
 import type { ResourceLimits } from './requests.ts'
 import { mountRootfs } from './rootfs.ts'
 import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
+import type { SharedProcesses } from './shared-processes.ts'
 import type { ProgressListener } from './shared-progress.ts'
 
 const CONTAINERS_DIR = '/run/caisson/containers'
@@ -33,11 +35,16 @@ export interface FactoryOptions {
   /** Directory of the scratch disk. */
   readonly scratch: string
   readonly hostname: string
+  /** Of every container's IPC namespace. */
+  readonly sysctls: Readonly<Record<string, string>>
+  readonly shared: SharedProcesses
 }
 
 export interface CreateInput {
   readonly admitted: AdmittedContainer
   readonly runtimeId: string
+  /** The first process of the container whose processes this one sees; throws when it does not run. */
+  readonly targetPid: (() => number) | undefined
   readonly terminal: boolean
   readonly stdin: boolean
   readonly resources: ResourceLimits
@@ -63,7 +70,7 @@ export class ContainerFactory {
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
     const { platform, pull, images, scratch, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
-    const { image, release } = await pull(admitted.reference, input.onProgress)
+    const { image, release } = await pull(await this.#reference(admitted), input.onProgress)
     undo.defer(release)
     await this.#measure(image, input)
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
@@ -82,11 +89,50 @@ export class ContainerFactory {
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
     const env = [...admitted.env, ...(await this.#secretEnv(admitted)), ...(await this.#unsealedEnv(admitted))]
     const base = { config: image.config, admitted: { ...admitted, env }, user, hostname, terminal }
-    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources: input.resources, binds })
+    const { resources } = input
+    const { sysctls } = this.#options
+    const processes = await this.#processNamespace(input, bundle, undo)
+    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources, binds, sysctls, processes })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
+    await this.#confine(admitted.rule, cgroupPath)
     return { image, cgroupPath, firstProcess: buildProcess(base), running }
+  }
+
+  /** Its first process waits to be started. Loaded for containers that are held to something. */
+  async #confine({ egress }: ContainerRule, cgroupPath: string): Promise<void> {
+    if (egress === undefined) return
+    const { egressPrograms } = await import('./egress-program.ts')
+    await this.#options.platform.network.confine(cgroupPath, egressPrograms(egress))
+  }
+
+  /** Of an image whose reference is sealed, it comes with the verifier's secrets and goes to nobody. */
+  async #reference({ reference }: AdmittedContainer): Promise<string> {
+    if (typeof reference === 'string') return reference
+    const bytes = await this.#released(reference.resource, MAX_REFERENCE_BYTES)
+    const pinned = parsePinned(textOf(bytes)?.trim() ?? '')
+    if (pinned !== undefined) return `${pinned.repository}@${pinned.digest}`
+    throw new UnavailableError('ERR_SEALED_IMAGE', `${reference.resource} holds no reference with a digest`, {
+      hint: 'Store host/path@sha256:… in the resource.',
+    })
+  }
+
+  /** Path of the process namespace to join; undefined: one of its own. */
+  async #processNamespace(
+    { admitted, targetPid }: CreateInput,
+    bundle: string,
+    undo: AsyncDisposableStack,
+  ): Promise<string | undefined> {
+    if (targetPid === undefined) return admitted.processes === 'pod' ? this.#options.shared.namespace() : undefined
+    const { files, storage } = this.#options.platform
+    const target = `${bundle}/processes`
+    await files.write(target, new Uint8Array(), 0o400)
+    await storage.mount({ source: `/proc/${targetPid()}/ns/pid`, target, type: '', flags: ['bind'], data: '' })
+    undo.defer(() => storage.unmount(target))
+    // It still runs, so the number has meant this process all the time.
+    targetPid()
+    return target
   }
 
   async #measure(image: PulledImage, { admitted, onMeasured }: CreateInput): Promise<void> {

@@ -21,9 +21,12 @@ export interface ContainerParts {
   readonly id: string
   /** Name in the policy. */
   readonly name: string
+  /** That the policy opens for it. */
+  readonly ports: readonly number[]
   /** The guest's own name: crun, directories, cgroup. */
   readonly runtimeId: string
   readonly cgroupPath: string
+  /** Empty where the host is not to know. */
   readonly imageDigest: string
   readonly config: ImageConfig
   /** What exec'd processes start from. */

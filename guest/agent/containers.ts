@@ -62,10 +62,13 @@ export class Containers {
     try {
       const runtimeId = `c${++this.#sequence}`
       const { terminal, stdin } = request
+      const { processes } = admitted
+      const targetPid = typeof processes === 'string' ? undefined : () => this.#runningPid(processes.containerId)
       const created = await factory.create(
         {
           admitted,
           runtimeId,
+          targetPid,
           terminal,
           stdin,
           resources,
@@ -79,9 +82,11 @@ export class Containers {
         {
           id: containerId,
           name: admitted.rule.name,
+          ports: admitted.rule.ports,
           runtimeId,
           cgroupPath,
-          imageDigest: image.manifestDigest,
+          // What the host must not know it is not told here either.
+          imageDigest: admitted.rule.sealedImage === undefined ? image.manifestDigest : '',
           config: image.config,
           firstProcess,
           stdin,
@@ -101,6 +106,13 @@ export class Containers {
       this.#creating.delete(containerId)
       this.#nextTurn()
     }
+  }
+
+  /** @throws AgentError ERR_CONTAINER_STATE when it has ended since it was admitted as a target */
+  #runningPid(id: string): number {
+    const container = this.get(id)
+    container.requireStatus('joining its processes', 'running')
+    return container.process('').process.pid
   }
 
   async start(id: string): Promise<Container> {
@@ -143,7 +155,9 @@ export class Containers {
   async update(id: string, resources: Resources | undefined): Promise<void> {
     const container = this.get(id)
     container.requireStatus('update', 'created', 'running')
-    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, parseResources(resources))
+    const limits = parseResources(resources)
+    this.#options.policy.admitLimits(id, limits)
+    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, limits)
   }
 
   /** Holds a container still or lets it go on; the host could as well stop the whole guest. */

@@ -8,6 +8,16 @@ export function parseIpAddress(text: string, field: string): Uint8Array {
   return address
 }
 
+/** The usual text of 4 bytes, and all eight groups of 16. */
+export function ipText(address: Uint8Array): string {
+  if (address.byteLength === 4) return address.join('.')
+  const groups = Array.from(
+    { length: 8 },
+    (_, index) => ((address[2 * index] ?? 0) << 8) | (address[2 * index + 1] ?? 0),
+  )
+  return groups.map((group) => group.toString(16)).join(':')
+}
+
 /** "10.0.2.15/24" */
 export function parseNetworkAddress(text: string, field: string): { address: Uint8Array; prefix: number } {
   const match = /^([^/]+)\/([0-9]{1,3})$/.exec(text)

@@ -26,7 +26,11 @@ export const PROGRESS_INTERVAL_MS = 200
 
 export const MAX_INTERFACES = 8
 export const MAX_ADDRESSES_PER_INTERFACE = 16
+export const MAX_ROUTES_PER_INTERFACE = 64
 export const MAX_NAMESERVERS = 8
+export const MAX_SEARCHES = 32
+export const MAX_RESOLVER_OPTIONS = 16
+export const MAX_SYSCTLS = 64
 export const MAX_HOST_ENTRIES = 64
 export const MAX_ARGS = 1024
 export const MAX_ENV = 1024
@@ -37,6 +41,8 @@ export const MAX_MOUNTS = 64
 /** Memory that containers cannot take: the agent, its tools and the kernel's own. */
 export const RESERVED_MEMORY_BYTES: number = 160 * 1024 * 1024
 export const MAX_PASSWD_BYTES: number = 1024 * 1024
+/** A sealed reference of an image. */
+export const MAX_REFERENCE_BYTES = 1024
 /** One secret of the verifier. */
 export const MAX_SECRET_BYTES: number = 1024 * 1024
 /** One secret in the environment: the kernel takes 128 KiB for a variable (MAX_ARG_STRLEN). */

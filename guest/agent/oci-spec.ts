@@ -33,6 +33,10 @@ export interface SpecInput {
   readonly resources: ResourceLimits
   /** Host names, secrets and scratch directories, in mount order. */
   readonly binds: readonly BindMount[]
+  /** Of the container's IPC namespace. */
+  readonly sysctls: Readonly<Record<string, string>>
+  /** Path of the process namespace to join; undefined: one of its own. */
+  readonly processes: string | undefined
 }
 
 export interface OciProcess {
@@ -46,8 +50,11 @@ export interface OciProcess {
   readonly noNewPrivileges: true
 }
 
+/** As much of it as a process depends on. */
+export type ProcessInput = Pick<SpecInput, 'config' | 'admitted' | 'user' | 'hostname' | 'terminal'>
+
 /** @throws CaissonError ERR_IMAGE_COMMAND when neither image nor policy names a command */
-export function buildProcess(input: Omit<SpecInput, 'rootfs' | 'cgroupPath' | 'resources' | 'binds'>): OciProcess {
+export function buildProcess(input: ProcessInput): OciProcess {
   const { config, admitted, user, hostname, terminal } = input
   const args = admitted.args ?? [...config.entrypoint, ...config.cmd]
   if (args.length === 0) {
@@ -90,7 +97,11 @@ export function buildOciSpec(input: SpecInput): object {
     linux: {
       cgroupsPath: input.cgroupPath,
       // The guest is the pod: containers share its network and host name.
-      namespaces: ['pid', 'ipc', 'mount', 'cgroup'].map((type) => ({ type })),
+      namespaces: [
+        { type: 'pid', ...(input.processes === undefined ? {} : { path: input.processes }) },
+        ...['ipc', 'mount', 'cgroup'].map((type) => ({ type })),
+      ],
+      sysctl: input.sysctls,
       resources: resources(input.resources),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READ_ONLY_PATHS,

@@ -9,6 +9,7 @@ import type {
   ExecProcessRequest,
   Mount as MountMessage,
   Resources as ResourcesMessage,
+  Route as RouteMessage,
   StartSandboxRequest,
 } from '#protocol/gen/agent_pb'
 import type { InterfaceConfig } from '../platform/platform.ts'
@@ -23,12 +24,19 @@ import {
   MAX_INTERFACES,
   MAX_MOUNTS,
   MAX_NAMESERVERS,
+  MAX_RESOLVER_OPTIONS,
+  MAX_ROUTES_PER_INTERFACE,
+  MAX_SEARCHES,
+  MAX_SYSCTLS,
 } from './limits.ts'
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/
 /** RFC 1123 section 2.1; 64 is the kernel's limit of a host name. */
 const HOSTNAME =
   /^(?=.{1,64}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$/
+/** "svc.cluster.local", also with a dot at its end; "." alone is the root. */
+const SEARCH = /^(?=.{1,254}$)(?:\.|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)$/
+const RESOLVER_OPTION = /^[a-z][a-z0-9-]{0,31}(?::[0-9]{1,5})?$/
 const MAX_TEXT_CHARS = 4096
 const MAX_MTU = 65_535
 
@@ -38,6 +46,11 @@ export interface SandboxRequest {
   /** Canonical text of IP addresses. */
   readonly nameservers: readonly string[]
   readonly hosts: readonly { readonly name: string; readonly address: string }[]
+  /** Domains that bare names are looked up in. */
+  readonly searches: readonly string[]
+  /** Words of resolv.conf(5). */
+  readonly resolverOptions: readonly string[]
+  readonly sysctls: readonly { readonly name: string; readonly value: string }[]
 }
 
 export interface ResourceLimits {
@@ -56,17 +69,27 @@ export function parseSandboxRequest(message: StartSandboxRequest): SandboxReques
   atMost(message.interfaces, MAX_INTERFACES, 'interfaces')
   atMost(message.nameservers, MAX_NAMESERVERS, 'nameservers')
   atMost(message.hosts, MAX_HOST_ENTRIES, 'hosts')
+  atMost(message.searches, MAX_SEARCHES, 'searches')
+  atMost(message.resolverOptions, MAX_RESOLVER_OPTIONS, 'resolver_options')
+  atMost(message.sysctls, MAX_SYSCTLS, 'sysctls')
   return {
     hostname,
     interfaces: message.interfaces.map((entry, index) => {
       const field = `interfaces[${index}]`
       atMost(entry.addresses, MAX_ADDRESSES_PER_INTERFACE, `${field}.addresses`)
       atMost(entry.gateways, MAX_ADDRESSES_PER_INTERFACE, `${field}.gateways`)
+      atMost(entry.routes, MAX_ROUTES_PER_INTERFACE, `${field}.routes`)
+      atMost(entry.neighbours, MAX_ROUTES_PER_INTERFACE, `${field}.neighbours`)
       if (entry.mtu > MAX_MTU) throw malformedRequest(`${field}.mtu`, `is ${entry.mtu}, at most ${MAX_MTU}`)
       return {
         mac: parseMac(entry.mac, `${field}.mac`),
         addresses: entry.addresses.map((text) => parseNetworkAddress(text, `${field}.addresses`)),
         gateways: entry.gateways.map((text) => parseIpAddress(text, `${field}.gateways`)),
+        routes: entry.routes.map((route) => parseRoute(route, `${field}.routes`)),
+        neighbours: entry.neighbours.map(({ address, mac }) => ({
+          address: parseIpAddress(address, `${field}.neighbours`),
+          mac: parseMac(mac, `${field}.neighbours`),
+        })),
         mtu: entry.mtu,
       }
     }),
@@ -75,7 +98,31 @@ export function parseSandboxRequest(message: StartSandboxRequest): SandboxReques
       if (!HOSTNAME.test(name)) throw malformedRequest('hosts.name', 'is not a host name')
       return { name, address: checkedAddress(address, 'hosts.address') }
     }),
+    searches: message.searches.map((domain) => matching(domain, SEARCH, 'searches', 'is no domain')),
+    resolverOptions: message.resolverOptions.map((word) => {
+      return matching(word, RESOLVER_OPTION, 'resolver_options', 'is no option of resolv.conf')
+    }),
+    sysctls: message.sysctls.map(({ name, value }) => ({
+      name: text(name, 'sysctls.name'),
+      value: text(value, 'sysctls.value'),
+    })),
   }
+}
+
+/** The default routes are the gateways' business, and what leads to this machine itself is the kernel's. */
+function parseRoute(route: RouteMessage, field: string): InterfaceConfig['routes'][number] {
+  const { address: network, prefix } = parseNetworkAddress(route.destination, field)
+  if (prefix === 0 || (network.byteLength === 4 && network[0] === 127)) throw malformedRequest(field, 'is no network')
+  const gateway = route.gateway === '' ? undefined : parseIpAddress(route.gateway, field)
+  if (gateway !== undefined && gateway.byteLength !== network.byteLength) {
+    throw malformedRequest(field, 'mixes IPv4 and IPv6')
+  }
+  return { network, prefix, gateway }
+}
+
+function matching(value: string, form: RegExp, field: string, problem: string): string {
+  if (!form.test(value)) throw malformedRequest(field, problem)
+  return value
 }
 
 export function parseContainerRequest(message: CreateContainerRequest): {
@@ -93,6 +140,7 @@ export function parseContainerRequest(message: CreateContainerRequest): {
     user: text(message.user, 'user'),
     workingDir: text(message.workingDir, 'working_dir'),
     mounts: message.mounts.map(parseMount),
+    sharesProcesses: message.sharesProcesses,
     terminal: message.terminal,
     stdin: message.stdin,
     resources,

@@ -240,6 +240,7 @@ function describe(container: Container) {
     guestPid: 'pid' in state ? state.pid : 0,
     exitCode: state.status === 'exited' ? state.exit.code : 0,
     startedAtMs: 'startedAtMs' in state ? BigInt(state.startedAtMs) : 0n,
+    ports: [...parts.ports],
   }
 }
 

@@ -164,6 +164,7 @@ async function nativeFiles(onProgress: OnProgress): Promise<RootSources['native'
   const pathOf = (name: NativeFile) => outputs[name] ?? ''
   return {
     init: pathOf('init'),
+    reaper: pathOf('reaper'),
     guest: pathOf('guest'),
     shared: pathOf('shared'),
     'caisson-index': pathOf('caisson-index'),

@@ -143,6 +143,14 @@ export interface InterfaceConfig {
   readonly mac: Uint8Array
   readonly addresses: readonly { readonly address: IpAddress; readonly prefix: number }[]
   readonly gateways: readonly IpAddress[]
+  /** Beside those by the gateways; undefined gateway: on the link itself. */
+  readonly routes: readonly {
+    readonly network: IpAddress
+    readonly prefix: number
+    readonly gateway: IpAddress | undefined
+  }[]
+  /** Link addresses that are known for good. */
+  readonly neighbours: readonly { readonly address: IpAddress; readonly mac: Uint8Array }[]
   /** 0 leaves the device's own. */
   readonly mtu: number
 }
@@ -166,6 +174,13 @@ export interface LocalResponse {
 
 export type LocalHandler = (request: LocalRequest) => Promise<LocalResponse>
 
+/** Instructions of the kernel's virtual machine; each answers 1 for yes. */
+export interface SocketPrograms {
+  readonly to4: Uint8Array
+  readonly to6: Uint8Array
+  readonly socket: Uint8Array
+}
+
 export interface Network {
   /** Brings up the interface with this MAC; throws `UnavailableError` ERR_NETWORK_NO_DEVICE or ERR_NETWORK. */
   configure(config: InterfaceConfig): Promise<void>
@@ -180,6 +195,11 @@ export interface Network {
    * when there are none. Throws `UnavailableError` ERR_PEER when there are too many to look through.
    */
   localPeer(port: number, clientPort: number): Promise<readonly string[]>
+  /**
+   * Holds a control group ("/caisson/c1") to programs that are asked about sockets and addresses; it keeps them. Throws
+   * `UnavailableError` ERR_EGRESS when the kernel does not take one.
+   */
+  confine(cgroupPath: string, programs: SocketPrograms): Promise<void>
   /**
    * @param caPem trusted roots; there are no built-in ones
    * @param hosts names that DNS is not asked for

@@ -18,6 +18,7 @@ const LOADER = fileURLToPath(new URL('agent-loader.cjs', import.meta.url))
 /** Native targets that enter the guest → where they lie in it. Addons are loaded, not executed. */
 export const NATIVE_FILES = {
   init: { path: 'usr/sbin/init', mode: 0o755 },
+  reaper: { path: 'usr/lib/caisson/reaper', mode: 0o755 },
   guest: { path: 'usr/lib/caisson/guest.node', mode: 0o644 },
   shared: { path: 'usr/lib/caisson/shared.node', mode: 0o644 },
   'caisson-index': { path: 'usr/lib/caisson/caisson-index', mode: 0o755 },

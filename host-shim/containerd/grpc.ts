@@ -80,10 +80,33 @@ export class GrpcClient implements Disposable {
     for await (const message of stream as AsyncIterable<MessageShape<Output>>) yield message
   }
 
+  /** One message each way, over a method that could stream both. @throws ServiceError of grpc-js */
+  exchange<Input extends DescMessage, Output extends DescMessage>(
+    method: Method<'bidi_streaming', Input, Output>,
+    request: MessageInitShape<Input>,
+    options: GrpcCallOptions = {},
+  ): Promise<MessageShape<Output>> {
+    const stream = this.#client.makeBidiStreamRequest(
+      pathOf(method),
+      (message: MessageShape<Input>) => Buffer.from(toBinary(method.input, message)),
+      (bytes) => fromBinary(method.output, bytes),
+      metadataOf(options),
+      options.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs },
+    )
+    return new Promise((resolve, reject) => {
+      stream.once('data', resolve)
+      stream.once('error', reject)
+      stream.once('end', () => reject(new GrpcStatusError(UNKNOWN, `${pathOf(method)} ended without an answer`)))
+      stream.end(create(method.input, request))
+    })
+  }
+
   [Symbol.dispose](): void {
     this.#client.close()
   }
 }
+
+const UNKNOWN = 2
 
 export interface GrpcCallContext {
   readonly metadata: Metadata

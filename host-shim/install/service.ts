@@ -26,16 +26,8 @@ export function daemonWords(
     ...['--tpm-ca', layout.tpmCa],
     ...['--platform', platform],
     ...['--accel', accelerator],
-    ...(guestImages.length === 0
-      ? []
-      : [
-          '--snapshotter',
-          layout.snapshotterSocket,
-          '--snapshots',
-          layout.snapshots,
-          '--containerd',
-          layout.containerdSocket,
-        ]),
+    ...['--containerd', layout.containerdSocket],
+    ...(guestImages.length === 0 ? [] : ['--snapshotter', layout.snapshotterSocket, '--snapshots', layout.snapshots]),
     ...guestImages.flatMap((pattern) => ['--guest-image', pattern]),
   ]
 }

@@ -13,6 +13,7 @@ export interface LinkState {
 const NAME = /^[A-Za-z0-9._-]{1,15}$/
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/
 const ADDRESS = /^[0-9a-f.:]{2,45}$/
+const NETWORK = /^[0-9a-f.:]{2,45}(?:\/[0-9]{1,3})?$/
 
 /** Answer of `ip -json address show`. @throws MalformedError ERR_IP_OUTPUT */
 export function parseLinks(text: string): readonly LinkState[] {
@@ -35,17 +36,43 @@ export function parseLinks(text: string): readonly LinkState[] {
   })
 }
 
-export interface DefaultRoute {
-  readonly gateway: string
+export interface LinkRoute {
+  /** "10.1.0.0/16"; undefined: the default route. */
+  readonly destination: string | undefined
+  /** Undefined: on the link itself. */
+  readonly gateway: string | undefined
   readonly device: string
 }
 
-/** Answer of `ip -json route show default`; routes without a gateway are left out. @throws MalformedError ERR_IP_OUTPUT */
-export function parseRoutes(text: string): readonly DefaultRoute[] {
+/**
+ * Answer of `ip -json route show`, without what the kernel makes of addresses by itself.
+ * @throws MalformedError ERR_IP_OUTPUT
+ */
+export function parseRoutes(text: string): readonly LinkRoute[] {
+  return listOf(text).flatMap((entry) => {
+    const isUnicast = entry.type === undefined || entry.type === 'unicast'
+    if (entry.protocol === 'kernel' || entry.dev === undefined || !isUnicast) return []
+    const destination = entry.dst === 'default' ? undefined : prefixed(textOf(entry, 'dst', NETWORK))
+    const gateway = entry.gateway === undefined ? undefined : textOf(entry, 'gateway', ADDRESS)
+    return [{ destination, gateway, device: textOf(entry, 'dev', NAME) }]
+  })
+}
+
+/** A single address is printed without its prefix. */
+function prefixed(network: string): string {
+  if (network.includes('/')) return network
+  return `${network}/${network.includes(':') ? 128 : 32}`
+}
+
+export interface KnownNeighbour {
+  readonly address: string
+  readonly mac: string
+}
+
+/** Answer of `ip -json neighbour show nud permanent`. @throws MalformedError ERR_IP_OUTPUT */
+export function parseNeighbours(text: string): readonly KnownNeighbour[] {
   return listOf(text).flatMap((entry) =>
-    entry.gateway === undefined
-      ? []
-      : [{ gateway: textOf(entry, 'gateway', ADDRESS), device: textOf(entry, 'dev', NAME) }],
+    entry.lladdr === undefined ? [] : [{ address: textOf(entry, 'dst', ADDRESS), mac: textOf(entry, 'lladdr', MAC) }],
   )
 }
 

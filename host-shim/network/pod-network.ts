@@ -6,7 +6,7 @@
 import { execFile } from 'node:child_process'
 import { UnavailableError } from '#protocol/errors'
 import type { TapNetwork } from '#vmm/types'
-import { type LinkState, parseLinks, parseRoutes } from './ip-json.ts'
+import { type KnownNeighbour, type LinkState, parseLinks, parseNeighbours, parseRoutes } from './ip-json.ts'
 
 /** What the guest configures. */
 export interface GuestInterface {
@@ -14,6 +14,9 @@ export interface GuestInterface {
   /** "10.1.2.3/24" */
   addresses: string[]
   gateways: string[]
+  /** Without a gateway: on the link itself. */
+  routes: { destination: string; gateway: string }[]
+  neighbours: KnownNeighbour[]
   mtu: number
 }
 
@@ -38,13 +41,22 @@ export async function joinPodNetwork(namespace: string): Promise<TapNetwork | un
 export async function describePodNetwork(namespace: string): Promise<GuestInterface | undefined> {
   const link = await podLink(namespace)
   if (link === undefined) return undefined
-  const routes = [
-    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-4', 'route', 'show', 'default'])),
-    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-6', 'route', 'show', 'default'])),
-  ]
   const { mac, mtu, name } = link
-  const gateways = routes.filter(({ device }) => device === name).map(({ gateway }) => gateway)
-  return { mac, mtu, addresses: [...link.addresses], gateways }
+  const routes = [
+    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-4', 'route', 'show'])),
+    ...parseRoutes(await inNamespace(namespace, ['ip', '-json', '-6', 'route', 'show'])),
+  ].filter(({ device }) => device === name)
+  const known = await inNamespace(namespace, ['ip', '-json', 'neighbour', 'show', 'dev', name, 'nud', 'permanent'])
+  return {
+    mac,
+    mtu,
+    addresses: [...link.addresses],
+    gateways: routes.flatMap(({ destination, gateway }) => (destination === undefined && gateway ? [gateway] : [])),
+    routes: routes.flatMap(({ destination, gateway = '' }) =>
+      destination === undefined ? [] : [{ destination, gateway }],
+    ),
+    neighbours: [...parseNeighbours(known)],
+  }
 }
 
 async function podLink(namespace: string): Promise<LinkState | undefined> {

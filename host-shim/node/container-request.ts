@@ -68,6 +68,7 @@ export async function containerRequest(
     user: addedUser(process, image),
     workingDir: process.cwd === (image.workingDir === '' ? '/' : image.workingDir) ? '' : process.cwd,
     mounts,
+    sharesProcesses: bundle.sharesProcesses,
     terminal,
     stdin,
     resources: requestedLimits(resources),

@@ -15,12 +15,15 @@ import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
 import { ANNOTATION } from './annotations.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
+import { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
 import { type PodRecord, PodStore } from './pod-record.ts'
+import { metricsText, type PodReport, reportPod } from './pod-report.ts'
 import { RelayControl } from './relay-control.ts'
 import { taskStatus } from './task-errors.ts'
 import { taskService } from './task-service.ts'
+import { timedService } from './timed-service.ts'
 
 interface Served {
   readonly pod: NodePod
@@ -36,6 +39,7 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #pods = new Map<string, Served>()
   readonly #server: Server
   readonly #connections = new Set<Socket>()
+  readonly #metrics = new NodeMetrics()
 
   private constructor(config: NodeConfig) {
     this.#config = config
@@ -96,6 +100,10 @@ export class NodeDaemon implements AsyncDisposable {
           return await this.#relay(block, socket)
         case 'task':
           return await this.#task(block, socket)
+        case 'report':
+          return void socket.end(`${JSON.stringify(await this.#report())}\n`)
+        case 'metrics':
+          return void socket.end(metricsText(this.#metrics, await this.#report()))
         default:
           socket.destroy()
       }
@@ -198,14 +206,21 @@ export class NodeDaemon implements AsyncDisposable {
     await served.server.serve(byteStreamFromDuplex(socket))
   }
 
+  #report(): Promise<readonly PodReport[]> {
+    return Promise.all([...this.#pods.values()].map(({ pod }) => reportPod(pod)))
+  }
+
   #find(block: Block): Served | undefined {
     return this.#pods.get(keyOf(field(block, 'namespace'), field(block, 'id')))
   }
 
   #serve(record: PodRecord): Served {
-    const pod = new NodePod(record, this.#config, this.#store)
+    const pod = new NodePod(record, this.#config, this.#store, this.#metrics)
     const server = new TtrpcServer({ toStatus: taskStatus })
-    const impl = taskService(pod, () => void this.#end(pod))
+    const impl = timedService(
+      taskService(pod, () => void this.#end(pod)),
+      this.#metrics.rpc,
+    )
     server.register(Task, impl)
     server.register(TaskV3, impl)
     const served = { pod, server }

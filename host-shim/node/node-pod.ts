@@ -3,8 +3,10 @@
  * not in the record can be found again in the guest, so a daemon that comes later goes on where this one stopped.
  */
 import { readFile } from 'node:fs/promises'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
+import { type StartSandboxRequestSchema, StreamKind } from '#protocol/gen/agent_pb'
 import { rpcStatus } from '#protocol/ttrpc/status'
 import { TaskDeleteSchema, TaskExitSchema, TaskOOMSchema } from '../containerd/gen/events_pb.ts'
 import { GrpcClient } from '../containerd/grpc.ts'
@@ -15,12 +17,15 @@ import { podPaths, removePod } from '../pod/state-dir.ts'
 import { readBundle } from './bundle.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
+import type { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
+import { PodProgress } from './pod-progress.ts'
 import { type EventRecord, type PodRecord, type PodStore, podIdOf, type TaskRecord } from './pod-record.ts'
 import { planPod } from './pod-sizing.ts'
 import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
 import type { RelayControl } from './relay-control.ts'
 import { readResolvConf } from './resolv-conf.ts'
+import { askedSysctls } from './unsupported.ts'
 
 const STOP_GRACE_MS = 5000
 /** Execs end with their container's first process; their ends are told first. */
@@ -41,8 +46,12 @@ export class NodePod {
   #exitWhenLost = UNKNOWN_EXIT
   #ended: Promise<void> | undefined
 
-  constructor(record: PodRecord, config: NodeConfig, store: PodStore) {
+  readonly progress: PodProgress = new PodProgress()
+  readonly #metrics: NodeMetrics
+
+  constructor(record: PodRecord, config: NodeConfig, store: PodStore, metrics: NodeMetrics) {
     this.record = record
+    this.#metrics = metrics
     this.processes = new Processes(record)
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
@@ -88,6 +97,7 @@ export class NodePod {
     try {
       await relay.ready
       this.#attached = relay
+      relay.onClient = (client, port) => void this.#forward(relay, client, port)
       this.#relay.resolve(relay)
       await this.#resume()
     } catch (error) {
@@ -110,7 +120,10 @@ export class NodePod {
       stateRoot: this.#config.stateRoot,
       podProgram: this.#config.podProgram,
       qemuProgram: this.#config.qemuProgram,
-      onStage: (stage, atMs) => this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`),
+      onStage: (stage, atMs) => {
+        this.#metrics.boot.observe(atMs / 1000, { stage })
+        this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
+      },
     })
     this.#use(machine)
     return this.pid()
@@ -134,12 +147,36 @@ export class NodePod {
     const network = networkNamespace === undefined ? undefined : await describePodNetwork(networkNamespace)
     const source = bundle.mounts.find(({ destination }) => destination === '/etc/resolv.conf')?.source
     const resolv = source === undefined ? '' : await readFile(source, 'utf8').catch(() => '')
-    await this.guest().agent.startSandbox({
+    const { nameservers, searches, options } = readResolvConf(resolv)
+    await this.#attest({
       hostname: bundle.hostname,
       interfaces: network === undefined ? [] : [network],
-      nameservers: [...readResolvConf(resolv).nameservers],
+      nameservers: [...nameservers],
+      searches: [...searches],
+      resolverOptions: [...options],
+      sysctls: askedSysctls(bundle.sysctls),
       hosts: [],
     })
+  }
+
+  async #attest(request: MessageInitShape<typeof StartSandboxRequestSchema>): Promise<void> {
+    const { attestation, attestations } = this.#metrics
+    try {
+      await attestation.time({}, () => this.guest().agent.startSandbox(request))
+      attestations.add({ outcome: 'attested' })
+    } catch (error) {
+      attestations.add({ outcome: error instanceof GuestRefusalError ? error.code : 'lost' })
+      throw error
+    }
+  }
+
+  /** Opens the ports that the guest opens for its containers: where containerd looks for what is forwarded. */
+  async openPorts(): Promise<void> {
+    const { networkNamespace } = await readBundle(this.record.bundle)
+    const containers = await this.guest().agent.listContainers()
+    const relay = await this.relay
+    if (networkNamespace === undefined) return
+    for (const port of new Set(containers.flatMap(({ ports }) => ports))) await relay.listen(port, networkNamespace)
   }
 
   /** Follows a process until it ends, however often the daemon changes. */
@@ -183,6 +220,7 @@ export class NodePod {
   /** Ends the VM; the tasks that still run end with it. `exitStatus` is theirs. */
   async stopMachine(exitStatus: number, graceMs: number = STOP_GRACE_MS): Promise<void> {
     this.#exitWhenLost = exitStatus
+    this.#attached?.closePorts()
     await this.#machine?.stop(graceMs)
     await this.#clean()
     // Also when there never was a machine.
@@ -213,11 +251,37 @@ export class NodePod {
     if (bundle?.networkNamespace !== undefined) await leavePodNetwork(bundle.networkNamespace).catch(() => undefined)
   }
 
+  /** A client of a port; whether the port is open, the guest says. */
+  async #forward(relay: RelayControl, client: string, port: number): Promise<void> {
+    try {
+      await this.resumed
+      const { agent, vsock } = this.guest()
+      const ticket = await agent.openStream({ kind: StreamKind.PORT, port })
+      await relay.joinClient(client, { vsock, ticket })
+    } catch (error) {
+      this.#config.log(`pod ${this.record.sandboxId}: port ${port}: ${errorText(error)}`)
+      relay.refuseClient(client)
+    }
+  }
+
   #use(machine: Machine): void {
     this.#machine = machine
     this.record.machine = machine.process
     this.save()
     void machine.exited.then(() => this.#lose())
+    void this.#listen(machine)
+  }
+
+  /** What the guest tells of its life; for people, so its end is nobody's trouble. */
+  async #listen({ agent }: Machine): Promise<void> {
+    try {
+      for await (const event of agent.watchEvents()) {
+        this.progress.take(event)
+        if (event.errorCode !== '') this.#metrics.refusals.add({ code: event.errorCode })
+      }
+    } catch {
+      // The machine is gone, or the agent's connection.
+    }
   }
 
   /** Everything that ran in the machine has ended with it. */

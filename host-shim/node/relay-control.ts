@@ -25,6 +25,9 @@ export class RelayControl {
   /** Resolves when the relay is gone. */
   readonly closed: Promise<void>
   readonly pid: number
+  /** Told of each client of a port: its name and the port. Clients that came before anybody listened are told then. */
+  #onClient: ((client: string, port: number) => void) | undefined
+  readonly #clients: [client: string, port: number][] = []
 
   constructor(socket: Socket, pid: number) {
     this.#socket = socket
@@ -79,6 +82,37 @@ export class RelayControl {
     return this.#ask(path, ['hold', path])
   }
 
+  set onClient(told: (client: string, port: number) => void) {
+    this.#onClient = told
+    for (const [client, port] of this.#clients.splice(0)) told(client, port)
+  }
+
+  /** Clients may connect to this port of the pod's loopback; asked for again, nothing changes. */
+  listen(port: number, network: string): Promise<void> {
+    const token = `port/${port}`
+    return this.#ask(token, ['listen', token, network, String(port)])
+  }
+
+  /** Joins a client with a stream of the guest. @throws UnavailableError ERR_RELAY_REFUSED, ERR_RELAY_LOST */
+  async joinClient(client: string, { vsock, ticket }: Pick<RelayStream, 'vsock' | 'ticket'>): Promise<void> {
+    const token = `client/${client}`
+    this.#track(token)
+    try {
+      await this.#ask(token, ['join', token, vsock, ticket, client])
+    } catch (error) {
+      this.#end(token)
+      throw error
+    }
+  }
+
+  refuseClient(client: string): void {
+    this.#say(['refuse', client])
+  }
+
+  closePorts(): void {
+    this.#say(['close-ports'])
+  }
+
   /** The relay ends when containerd has its answers. */
   end(): void {
     this.#say(['end'])
@@ -107,6 +141,10 @@ export class RelayControl {
         break
       case 'ready':
         this.#ready.resolve()
+        break
+      case 'client':
+        if (this.#onClient === undefined) this.#clients.push([what, Number(text)])
+        else this.#onClient(what, Number(text))
         break
       case 'ended':
         this.#end(what)

@@ -291,21 +291,39 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
     stdin: task.stdin !== '',
     isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
   })
+  await createUnderItsName(pod, request, name, again)
+  await pod.openPorts()
+  return pod.pid()
+}
+
+/** Asks under the name that the pod says, and under others of the same image where the policy knows it by them. */
+async function createUnderItsName(
+  pod: NodePod,
+  request: Awaited<ReturnType<typeof containerRequest>>,
+  name: string,
+  again: boolean,
+): Promise<void> {
+  const { containerd, record } = pod
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
     // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
-    if (!(error instanceof GuestRefusalError) || error.kind !== 'denied') throw error
+    if (!isDenied(error)) throw error
     for (const other of await sameImages(containerd, record.namespace, name)) {
       if (other === name) continue
-      const created = await createInGuest(agent, { ...request, image: other }, again).then(
-        () => true,
-        () => false,
+      const failure: unknown = await createInGuest(agent, { ...request, image: other }, again).then(
+        () => undefined,
+        (reason: unknown) => reason,
       )
-      if (created) return
+      if (failure === undefined) return
+      // The policy knows this name, and the guest has another reason.
+      if (!isDenied(failure)) throw failure
     }
     throw error
   })
-  return pod.pid()
+}
+
+function isDenied(error: unknown): boolean {
+  return error instanceof GuestRefusalError && error.code === 'ERR_POLICY_DENIED'
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -11,11 +11,12 @@ import type { FinishedLayer, LayerDecryption, LayerEngine, LayerWriter } from '.
 import type { LayerPart, LayerStore, StoredLayer } from '../layer/store.ts'
 import type { ImageLimits } from '../limits.ts'
 import type { RegistryClient } from '../registry/client.ts'
+import type { Batch } from './batch-queue.ts'
 import type { TarBudget } from './budget.ts'
 import type { Buffers, Slots } from './buffers.ts'
 import type { Trouble } from './patience.ts'
 import type { PullProgress } from './progress.ts'
-import { type Batch, readBlob } from './read-blob.ts'
+import { readBlob } from './read-blob.ts'
 import { unsupportedLayer } from './unsupported.ts'
 
 export interface LayerJob {

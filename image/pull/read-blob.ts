@@ -3,10 +3,12 @@
  * no more. Large blobs come over several connections, each with a range of its own.
  */
 import { CaissonError, UnavailableError } from '#protocol/errors'
+import { type BodySink, pour } from '#protocol/http-transport'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import type { ImageReference } from '#protocol/oci/reference'
 import type { RegistryClient } from '../registry/client.ts'
 import type { ByteRange } from '../registry/content-range.ts'
+import { type Batch, BatchQueue } from './batch-queue.ts'
 import type { Buffers, Slots } from './buffers.ts'
 import { Patience, type Trouble } from './patience.ts'
 
@@ -35,12 +37,6 @@ export interface BlobToRead {
   readonly onTrouble: (trouble: Trouble) => void
   /** A response with bytes of it begins. */
   readonly onOpen?: () => void
-}
-
-export interface Batch {
-  readonly bytes: Uint8Array
-  /** The bytes are not needed any more. */
-  readonly release: () => void
 }
 
 /** A registry that answers a range with the whole blob, or with another range. */
@@ -72,29 +68,47 @@ export async function* readBlob(blob: BlobToRead, from: number): AsyncGenerator<
   yield* inSequence(blob, { from: at, to: size }, patience)
 }
 
+/** Over one connection; it is held up while nobody takes what came. */
 async function* inSequence(blob: BlobToRead, { from, to }: ByteRange, patience: Patience): AsyncGenerator<Batch> {
-  let buffer = blob.buffers.take()
+  const { buffers, signal } = blob
+  const abort = new AbortController()
+  const queue = new BatchQueue()
+  let buffer = buffers.take()
   let filled = 0
+  const pass = (): Promise<void> | undefined => {
+    const full = buffer
+    const batch = { bytes: full.subarray(0, filled), release: () => buffers.give(full) }
+    buffer = buffers.take()
+    filled = 0
+    return queue.put(batch)
+  }
+  const put = (chunk: Uint8Array): Promise<void> | undefined => {
+    const taken = Math.min(chunk.byteLength, buffer.byteLength - filled)
+    buffer.set(chunk.subarray(0, taken), filled)
+    filled += taken
+    if (filled < buffer.byteLength) return undefined
+    const busy = pass()
+    const rest = chunk.subarray(taken)
+    if (rest.byteLength === 0) return busy
+    return busy === undefined ? put(rest) : busy.then(() => put(rest))
+  }
+  const within = { ...blob, signal: AbortSignal.any([signal, abort.signal]) }
+  const reading = readRange(within, { from, to }, patience, { wholeWillDo: true, put })
+  // Its error is thrown by the queue.
+  reading.then(
+    () => {
+      if (filled > 0) void pass()
+      queue.end()
+    },
+    (error: unknown) => queue.end(error),
+  )
   try {
-    for await (const chunk of chunks(blob, { from, to }, patience, true)) {
-      for (let at = 0; at < chunk.byteLength; ) {
-        const taken = Math.min(chunk.byteLength - at, buffer.byteLength - filled)
-        buffer.set(chunk.subarray(at, at + taken), filled)
-        filled += taken
-        at += taken
-        if (filled < buffer.byteLength) continue
-        const full = buffer
-        buffer = blob.buffers.take()
-        filled = 0
-        yield { bytes: full, release: () => blob.buffers.give(full) }
-      }
-    }
-    if (filled === 0) return
-    const rest = buffer
-    buffer = blob.buffers.take()
-    yield { bytes: rest.subarray(0, filled), release: () => blob.buffers.give(rest) }
+    yield* queue
   } finally {
-    blob.buffers.give(buffer)
+    abort.abort()
+    queue.drop()
+    await reading.catch(() => {})
+    buffers.give(buffer)
   }
 }
 
@@ -132,10 +146,11 @@ async function fetchRange(blob: BlobToRead, range: ByteRange, patience: Patience
   const release = (): void => blob.buffers.give(buffer)
   try {
     let filled = 0
-    for await (const chunk of chunks(blob, range, patience, false)) {
+    const put = (chunk: Uint8Array): undefined => {
       buffer.set(chunk, filled)
       filled += chunk.byteLength
     }
+    await readRange(blob, range, patience, { wholeWillDo: false, put })
     patience.done()
     return { bytes: buffer.subarray(0, filled), release }
   } catch (error) {
@@ -144,13 +159,19 @@ async function fetchRange(blob: BlobToRead, range: ByteRange, patience: Patience
   }
 }
 
+interface Target {
+  /** The whole blob may come instead of the range. */
+  readonly wholeWillDo: boolean
+  readonly put: BodySink
+}
+
 /** Exactly the bytes of the range, over as many connections one after the other as it takes. */
-async function* chunks(
+async function readRange(
   blob: BlobToRead,
   { from, to }: ByteRange,
   patience: Patience,
-  wholeWillDo: boolean,
-): AsyncGenerator<Uint8Array> {
+  { wholeWillDo, put }: Target,
+): Promise<void> {
   const { registry, repository, descriptor, what, signal, slots, noProgressMs } = blob
   // Short enough to leave time for another try.
   const options = { what, signal, idleTimeoutMs: Math.min(IDLE_MS, Math.ceil(noProgressMs / 3)) }
@@ -168,18 +189,18 @@ async function* chunks(
         throw new RangesIgnored(what)
       }
       let skip = at - range.from
-      for await (const chunk of body) {
+      await pour(body, (chunk) => {
         const wanted = chunk.subarray(Math.min(skip, chunk.byteLength))
         const passed = chunk.byteLength - wanted.byteLength
         skip -= passed
         skipped += passed
         // What was there before is no progress, but going past it takes its time; not without end.
         if (passed > 0 && skipped <= MOST_SKIPS * descriptor.size) patience.received(passed)
-        if (wanted.byteLength === 0) continue
+        if (wanted.byteLength === 0) return undefined
         at += wanted.byteLength
         patience.received(wanted.byteLength)
-        yield wanted
-      }
+        return put(wanted)
+      })
     } catch (error) {
       leave()
       const mishandled = error instanceof CaissonError && error.code === 'ERR_REGISTRY_RANGE'

@@ -5,7 +5,14 @@
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { MalformedError, UnavailableError, UnverifiedError } from '#protocol/errors'
-import type { HttpRequest, HttpResponse, HttpTransport } from '#protocol/http-transport'
+import {
+  type BodySink,
+  type HttpRequest,
+  type HttpResponse,
+  type HttpTransport,
+  pour,
+  type ResponseBody,
+} from '#protocol/http-transport'
 import type { Descriptor } from '#protocol/oci/descriptor'
 import { computeDigest, type Digest, verifyDigest } from '#protocol/oci/digest'
 import { DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST } from '#protocol/oci/media-types'
@@ -45,7 +52,7 @@ export interface OpenBlob {
    * Ends with ERR_BLOB_SIZE when more, and with ERR_BLOB_SHORT when fewer bytes arrive than were asked for. The digest is
    * the reader's to check.
    */
-  readonly body: AsyncIterable<Uint8Array>
+  readonly body: ResponseBody
   /** Where in the blob the body begins and ends: the whole blob, when the registry ignores ranges. */
   readonly range: ByteRange
 }
@@ -308,17 +315,34 @@ export async function expectStatus(response: HttpResponse, status: number, what:
   )
 }
 
-async function* exactly(body: AsyncIterable<Uint8Array>, size: number, what: string): AsyncGenerator<Uint8Array> {
+/** A body that has `size` bytes, or ends with an error. */
+function exactly(body: ResponseBody, size: number, what: string): ResponseBody {
   let seen = 0
-  for await (const chunk of body) {
+  const count = (chunk: Uint8Array): void => {
     seen += chunk.byteLength
     if (seen > size) throw wrongSize(what, seen, size)
-    yield chunk
   }
-  if (seen < size) {
+  const atEnd = (): void => {
+    if (seen === size) return
     throw new UnavailableError('ERR_BLOB_SHORT', `${what}: the registry sends ${seen} bytes of ${size} and ends`, {
       hint: 'What the registry keeps is cut short, or something between the two ends cuts it. Push the image again.',
     })
+  }
+  return {
+    async *[Symbol.asyncIterator]() {
+      for await (const chunk of body) {
+        count(chunk)
+        yield chunk
+      }
+      atEnd()
+    },
+    pour: async (sink: BodySink) => {
+      await pour(body, (chunk) => {
+        count(chunk)
+        return sink(chunk)
+      })
+      atEnd()
+    },
   }
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "cgroup_program.h"
 #include "descriptors.h"
 #include "network.h"
 #include "poller.h"
@@ -197,6 +198,22 @@ void ExportNetwork(Napi::Env env, Napi::Object& exports) {
   });
   Export(env, exports, "addGateway", [](const Info& i) {
     return OnThread(i, [index = Int(i, 0), gateway = Bytes(i, 1)] { return AddGateway(index, gateway); });
+  });
+  Export(env, exports, "attachCgroupProgram", [](const Info& i) {
+    return OnThread(i, [group = Text(i, 0), program = Bytes(i, 1), type = Unsigned(i, 2), attach = Unsigned(i, 3)] {
+      return AttachCgroupProgram(group, program, type, attach);
+    });
+  });
+  Export(env, exports, "addRoute", [](const Info& i) {
+    return OnThread(i, [index = Int(i, 0), network = Bytes(i, 1), prefix = static_cast<uint8_t>(Int(i, 2)),
+                        gateway = Bytes(i, 3)] { return AddRoute(index, network, prefix, gateway); });
+  });
+  Export(env, exports, "addNeighbour", [](const Info& i) {
+    const std::vector<uint8_t> bytes = Bytes(i, 2);
+    if (bytes.size() != 6) return OnThread(i, [] { return -EINVAL; });
+    std::array<uint8_t, 6> mac{};
+    std::copy(bytes.begin(), bytes.end(), mac.begin());
+    return OnThread(i, [index = Int(i, 0), address = Bytes(i, 1), mac] { return AddNeighbour(index, address, mac); });
   });
 }
 

@@ -42,6 +42,9 @@ export interface Binding {
   linkUp(index: number, mtu: number): Promise<number>
   addAddress(index: number, address: Uint8Array, prefix: number): Promise<number>
   addGateway(index: number, gateway: Uint8Array): Promise<number>
+  attachCgroupProgram(cgroup: string, program: Uint8Array, type: number, attach: number): Promise<number>
+  addRoute(index: number, network: Uint8Array, prefix: number, gateway: Uint8Array): Promise<number>
+  addNeighbour(index: number, address: Uint8Array, mac: Uint8Array): Promise<number>
   becomeSubreaper(): number
   openProcess(pid: number): number
   takeExit(pidfd: number): number

@@ -99,6 +99,37 @@ export async function addGateway(index: number, gateway: Uint8Array): Promise<vo
   check('add gateway', await native().addGateway(index, gateway))
 }
 
+/** linux/bpf.h: where a program sits on a control group, and the type of program that sits there. */
+const CGROUP_PROGRAMS = {
+  socket: { type: 9, attach: 2 },
+  connect4: { type: 18, attach: 10 },
+  connect6: { type: 18, attach: 11 },
+  sendmsg4: { type: 18, attach: 14 },
+  sendmsg6: { type: 18, attach: 15 },
+} as const
+
+export type CgroupProgramPlace = keyof typeof CGROUP_PROGRAMS
+
+/** @param cgroup absolute path of its directory; it keeps the program. @param program instructions of the kernel's virtual machine */
+export async function attachCgroupProgram(
+  cgroup: string,
+  place: CgroupProgramPlace,
+  program: Uint8Array,
+): Promise<void> {
+  const { type, attach } = CGROUP_PROGRAMS[place]
+  check(`attach ${place}`, await native().attachCgroupProgram(cgroup, program, type, attach))
+}
+
+/** @param gateway empty: the network is on the link itself */
+export async function addRoute(index: number, network: Uint8Array, prefix: number, gateway: Uint8Array): Promise<void> {
+  check('add route', await native().addRoute(index, network, prefix, gateway))
+}
+
+/** A neighbour that is not asked for its link address. @param mac 6 bytes */
+export async function addNeighbour(index: number, address: Uint8Array, mac: Uint8Array): Promise<void> {
+  check('add neighbour', await native().addNeighbour(index, address, mac))
+}
+
 /** Orphaned descendants become this process's children, so that `waitProcess` can learn how they ended. */
 export function becomeSubreaper(): void {
   check('subreaper', native().becomeSubreaper())

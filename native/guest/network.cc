@@ -141,15 +141,34 @@ int AddAddress(int index, const std::vector<uint8_t>& address, uint8_t prefix) n
 
 int AddGateway(int index, const std::vector<uint8_t>& gateway) noexcept {
   if (!IsAddress(gateway)) return -EINVAL;
+  return AddRoute(index, std::vector<uint8_t>(gateway.size()), 0, gateway);
+}
+
+int AddRoute(int index, const std::vector<uint8_t>& network, uint8_t prefix, const std::vector<uint8_t>& gateway) noexcept {
+  if (!IsAddress(network) || (!gateway.empty() && gateway.size() != network.size())) return -EINVAL;
   Message message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(rtmsg));
   auto* route = message.body<rtmsg>();
-  route->rtm_family = Family(gateway);
+  route->rtm_family = Family(network);
+  route->rtm_dst_len = prefix;
   route->rtm_table = RT_TABLE_MAIN;
   route->rtm_protocol = RTPROT_BOOT;
-  route->rtm_scope = RT_SCOPE_UNIVERSE;
+  route->rtm_scope = gateway.empty() ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   route->rtm_type = RTN_UNICAST;
-  message.Attribute(RTA_GATEWAY, gateway.data(), gateway.size());
+  if (prefix > 0) message.Attribute(RTA_DST, network.data(), network.size());
+  if (!gateway.empty()) message.Attribute(RTA_GATEWAY, gateway.data(), gateway.size());
   message.Attribute(RTA_OIF, &index, sizeof(index));
+  return RouteSocket().Do(message);
+}
+
+int AddNeighbour(int index, const std::vector<uint8_t>& address, const std::array<uint8_t, 6>& mac) noexcept {
+  if (!IsAddress(address)) return -EINVAL;
+  Message message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof(ndmsg));
+  auto* neighbour = message.body<ndmsg>();
+  neighbour->ndm_family = Family(address);
+  neighbour->ndm_ifindex = index;
+  neighbour->ndm_state = NUD_PERMANENT;
+  message.Attribute(NDA_DST, address.data(), address.size());
+  message.Attribute(NDA_LLADDR, mac.data(), mac.size());
   return RouteSocket().Do(message);
 }
 

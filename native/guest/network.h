@@ -19,4 +19,10 @@ int AddAddress(int index, const std::vector<uint8_t>& address, uint8_t prefix) n
 // A default route by this gateway.
 int AddGateway(int index, const std::vector<uint8_t>& gateway) noexcept;
 
+// A route to a network; an empty gateway means on the link itself.
+int AddRoute(int index, const std::vector<uint8_t>& network, uint8_t prefix, const std::vector<uint8_t>& gateway) noexcept;
+
+// A neighbour whose link address is known for good.
+int AddNeighbour(int index, const std::vector<uint8_t>& address, const std::array<uint8_t, 6>& mac) noexcept;
+
 }  // namespace caisson

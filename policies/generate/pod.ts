@@ -2,8 +2,10 @@
  * A pod template as a workload policy: containers in the order that Kubernetes keeps, each with what the YAML states and
  * nothing else. Deterministic: equal files and images give equal text.
  */
+
+import { IPC_SYSCTLS, NETWORK_SYSCTLS } from '../pod-rule.ts'
 import { draftContainer, type ImageFacts } from './container.ts'
-import type { DraftMap, Refusal } from './draft.ts'
+import { compact, type DraftMap, type Refusal } from './draft.ts'
 import {
   type KubeObject,
   type KubernetesObjects,
@@ -11,6 +13,7 @@ import {
   objectsOf,
   type PodTemplate,
   text,
+  textsOf,
 } from './kubernetes-objects.ts'
 import { type RenderedPolicy, renderPolicy } from './render.ts'
 
@@ -56,10 +59,35 @@ export function generatePolicy(
     if (stage !== 'main') first.push(text(container.name) ?? '')
   }
   const rendered = renderPolicy(
-    { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: rules },
+    { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', ...podRule(pod.spec), containers: rules },
     `What may run in the guests of ${pod.owner}, and what may leave them. Whatever is absent is denied.`,
   )
   return { ...rendered, owner: pod.owner, name: pod.name, refusals, notes: notesOf(pod.spec) }
+}
+
+/** What the policy says of the pod as a whole, where the YAML does. */
+function podRule(spec: KubeObject): DraftMap {
+  const sysctls = sysctlsOf(spec).filter(([name]) => isOffered(name))
+  const hostAliases = objectsOf(spec.hostAliases).flatMap(({ ip, hostnames }) => {
+    const address = text(ip)
+    return address === undefined ? [] : [{ address, names: [...(textsOf(hostnames) ?? [])] }]
+  })
+  return compact({
+    shareProcessNamespace: spec.shareProcessNamespace === true ? true : undefined,
+    sysctls: sysctls.length === 0 ? undefined : Object.fromEntries(sysctls),
+    hostAliases: hostAliases.length === 0 ? undefined : hostAliases,
+  })
+}
+
+function sysctlsOf(spec: KubeObject): readonly (readonly [name: string, value: string])[] {
+  return objectsOf(objectOf(spec.securityContext)?.sysctls).flatMap(({ name, value }) => {
+    const setting = text(name)
+    return setting === undefined ? [] : [[setting, text(value) ?? ''] as const]
+  })
+}
+
+function isOffered(sysctl: string): boolean {
+  return NETWORK_SYSCTLS.includes(sysctl) || IPC_SYSCTLS.includes(sysctl)
 }
 
 interface StagedContainer {
@@ -83,9 +111,17 @@ const POD_REFUSALS: Readonly<Record<string, readonly [string, string]>> = {
 }
 
 function podRefusals(spec: KubeObject): Refusal[] {
-  return Object.entries(POD_REFUSALS).flatMap(([path, [reason, remedy]]) =>
-    spec[path] === true ? [{ path, reason, remedy }] : [],
-  )
+  const refused = sysctlsOf(spec).filter(([name]) => !isOffered(name))
+  return [
+    ...Object.entries(POD_REFUSALS).flatMap(([path, [reason, remedy]]) =>
+      spec[path] === true ? [{ path, reason, remedy }] : [],
+    ),
+    ...refused.map(([name]) => ({
+      path: `securityContext.sysctls.${name}`,
+      reason: 'the guest offers settings of the pod’s own network and IPC only',
+      remedy: 'Remove it; docs/policy.md lists those that are offered.',
+    })),
+  ]
 }
 
 function notesOf(spec: KubeObject): string[] {

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKcAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFEhMKC3JldHJ5X2luX21zGA0gASgNIpkBChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5IkoKCUludGVyZmFjZRILCgNtYWMYASABKAkSEQoJYWRkcmVzc2VzGAIgAygJEhAKCGdhdGV3YXlzGAMgAygJEgsKA210dRgEIAEoDSIqCglIb3N0RW50cnkSDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIhYKFFN0YXJ0U2FuZGJveFJlc3BvbnNlIqECChZDcmVhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEioKBGFyZ3MYBCABKAsyHC5jYWlzc29uLmFnZW50LnYxLlN0cmluZ0xpc3QSCwoDZW52GAUgAygJEgwKBHVzZXIYBiABKAkSEwoLd29ya2luZ19kaXIYByABKAkSJwoGbW91bnRzGAggAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Nb3VudBIQCgh0ZXJtaW5hbBgJIAEoCBINCgVzdGRpbhgKIAEoCBIuCglyZXNvdXJjZXMYCyABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIrcBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqogMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDRIbChdFVkVOVF9LSU5EX1BVTExfVFJPVUJMRRAOKocBCg5Db250YWluZXJTdGF0ZRIfChtDT05UQUlORVJfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfU1RBVEVfQ1JFQVRFRBABEhsKF0NPTlRBSU5FUl9TVEFURV9SVU5OSU5HEAISGgoWQ09OVEFJTkVSX1NUQVRFX0VYSVRFRBADKrYBCgpTdHJlYW1LaW5kEhsKF1NUUkVBTV9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRU1RSRUFNX0tJTkRfU1RESU4QARIWChJTVFJFQU1fS0lORF9TVERPVVQQAhIWChJTVFJFQU1fS0lORF9TVERFUlIQAxIYChRTVFJFQU1fS0lORF9URVJNSU5BTBAEEhQKEFNUUkVBTV9LSU5EX1BPUlQQBRIUChBTVFJFQU1fS0lORF9MT0dTEAYyygwKBUFnZW50ElQKCUdldFN0YXR1cxIiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVxdWVzdBojLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVzcG9uc2USVwoKR2V0UmVhc29ucxIjLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1JlcXVlc3QaJC5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXNwb25zZRJOCgtXYXRjaEV2ZW50cxIkLmNhaXNzb24uYWdlbnQudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GhcuY2Fpc3Nvbi5hZ2VudC52MS5FdmVudDABEl0KDFN0YXJ0U2FuZGJveBIlLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVxdWVzdBomLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVzcG9uc2USZgoPQ3JlYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJjCg5TdGFydENvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEloKC0V4ZWNQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVzcG9uc2USYAoNU2lnbmFsUHJvY2VzcxImLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaJy5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJaCgtXYWl0UHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1Jlc3BvbnNlEmMKDlJlc2l6ZVRlcm1pbmFsEicuY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2USZgoPRGVsZXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXNwb25zZRJjCg5MaXN0Q29udGFpbmVycxInLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElEKCEdldFN0YXRzEiEuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1JlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVzcG9uc2USZgoPVXBkYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJjCg5QYXVzZUNvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKcAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFEhMKC3JldHJ5X2luX21zGA0gASgNIvABChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5EhAKCHNlYXJjaGVzGAUgAygJEhgKEHJlc29sdmVyX29wdGlvbnMYBiADKAkSKQoHc3lzY3RscxgHIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuU3lzY3RsIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqQBCglJbnRlcmZhY2USCwoDbWFjGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIQCghnYXRld2F5cxgDIAMoCRILCgNtdHUYBCABKA0SJwoGcm91dGVzGAUgAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Sb3V0ZRIvCgpuZWlnaGJvdXJzGAYgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5OZWlnaGJvdXIiLQoFUm91dGUSEwoLZGVzdGluYXRpb24YASABKAkSDwoHZ2F0ZXdheRgCIAEoCSIpCglOZWlnaGJvdXISDwoHYWRkcmVzcxgBIAEoCRILCgNtYWMYAiABKAkiKgoJSG9zdEVudHJ5EgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIWChRTdGFydFNhbmRib3hSZXNwb25zZSK7AgoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIqCgRhcmdzGAQgASgLMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJpbmdMaXN0EgsKA2VudhgFIAMoCRIMCgR1c2VyGAYgASgJEhMKC3dvcmtpbmdfZGlyGAcgASgJEicKBm1vdW50cxgIIAMoCzIXLmNhaXNzb24uYWdlbnQudjEuTW91bnQSEAoIdGVybWluYWwYCSABKAgSDQoFc3RkaW4YCiABKAgSLgoJcmVzb3VyY2VzGAsgASgLMhsuY2Fpc3Nvbi5hZ2VudC52MS5SZXNvdXJjZXMSGAoQc2hhcmVzX3Byb2Nlc3NlcxgMIAEoCCIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIsYBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEEg0KBXBvcnRzGAggAygNIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqogMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDRIbChdFVkVOVF9LSU5EX1BVTExfVFJPVUJMRRAOKocBCg5Db250YWluZXJTdGF0ZRIfChtDT05UQUlORVJfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfU1RBVEVfQ1JFQVRFRBABEhsKF0NPTlRBSU5FUl9TVEFURV9SVU5OSU5HEAISGgoWQ09OVEFJTkVSX1NUQVRFX0VYSVRFRBADKrYBCgpTdHJlYW1LaW5kEhsKF1NUUkVBTV9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRU1RSRUFNX0tJTkRfU1RESU4QARIWChJTVFJFQU1fS0lORF9TVERPVVQQAhIWChJTVFJFQU1fS0lORF9TVERFUlIQAxIYChRTVFJFQU1fS0lORF9URVJNSU5BTBAEEhQKEFNUUkVBTV9LSU5EX1BPUlQQBRIUChBTVFJFQU1fS0lORF9MT0dTEAYyygwKBUFnZW50ElQKCUdldFN0YXR1cxIiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVxdWVzdBojLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVzcG9uc2USVwoKR2V0UmVhc29ucxIjLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1JlcXVlc3QaJC5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXNwb25zZRJOCgtXYXRjaEV2ZW50cxIkLmNhaXNzb24uYWdlbnQudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GhcuY2Fpc3Nvbi5hZ2VudC52MS5FdmVudDABEl0KDFN0YXJ0U2FuZGJveBIlLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVxdWVzdBomLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVzcG9uc2USZgoPQ3JlYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJjCg5TdGFydENvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEloKC0V4ZWNQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVzcG9uc2USYAoNU2lnbmFsUHJvY2VzcxImLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaJy5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJaCgtXYWl0UHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1Jlc3BvbnNlEmMKDlJlc2l6ZVRlcm1pbmFsEicuY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2USZgoPRGVsZXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXNwb25zZRJjCg5MaXN0Q29udGFpbmVycxInLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElEKCEdldFN0YXRzEiEuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1JlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVzcG9uc2USZgoPVXBkYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJjCg5QYXVzZUNvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -278,6 +278,25 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
    * @generated from field: repeated caisson.agent.v1.HostEntry hosts = 4;
    */
   hosts: HostEntry[];
+
+  /**
+   * Domains that bare names are looked up in, and options of resolv.conf(5).
+   *
+   * @generated from field: repeated string searches = 5;
+   */
+  searches: string[];
+
+  /**
+   * @generated from field: repeated string resolver_options = 6;
+   */
+  resolverOptions: string[];
+
+  /**
+   * Kernel settings of the pod; the policy says which.
+   *
+   * @generated from field: repeated caisson.agent.v1.Sysctl sysctls = 7;
+   */
+  sysctls: Sysctl[];
 };
 
 /**
@@ -286,6 +305,28 @@ export type StartSandboxRequest = Message<"caisson.agent.v1.StartSandboxRequest"
  */
 export const StartSandboxRequestSchema: GenMessage<StartSandboxRequest> = /*@__PURE__*/
   messageDesc(file_agent, 7);
+
+/**
+ * @generated from message caisson.agent.v1.Sysctl
+ */
+export type Sysctl = Message<"caisson.agent.v1.Sysctl"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string value = 2;
+   */
+  value: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Sysctl.
+ * Use `create(SysctlSchema)` to create a new message.
+ */
+export const SysctlSchema: GenMessage<Sysctl> = /*@__PURE__*/
+  messageDesc(file_agent, 8);
 
 /**
  * @generated from message caisson.agent.v1.Interface
@@ -314,6 +355,20 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
    * @generated from field: uint32 mtu = 4;
    */
   mtu: number;
+
+  /**
+   * Beside the default routes to the gateways.
+   *
+   * @generated from field: repeated caisson.agent.v1.Route routes = 5;
+   */
+  routes: Route[];
+
+  /**
+   * Link addresses that are known without asking.
+   *
+   * @generated from field: repeated caisson.agent.v1.Neighbour neighbours = 6;
+   */
+  neighbours: Neighbour[];
 };
 
 /**
@@ -321,7 +376,55 @@ export type Interface = Message<"caisson.agent.v1.Interface"> & {
  * Use `create(InterfaceSchema)` to create a new message.
  */
 export const InterfaceSchema: GenMessage<Interface> = /*@__PURE__*/
-  messageDesc(file_agent, 8);
+  messageDesc(file_agent, 9);
+
+/**
+ * @generated from message caisson.agent.v1.Route
+ */
+export type Route = Message<"caisson.agent.v1.Route"> & {
+  /**
+   * "10.1.0.0/16"
+   *
+   * @generated from field: string destination = 1;
+   */
+  destination: string;
+
+  /**
+   * Empty: on the link itself.
+   *
+   * @generated from field: string gateway = 2;
+   */
+  gateway: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Route.
+ * Use `create(RouteSchema)` to create a new message.
+ */
+export const RouteSchema: GenMessage<Route> = /*@__PURE__*/
+  messageDesc(file_agent, 10);
+
+/**
+ * @generated from message caisson.agent.v1.Neighbour
+ */
+export type Neighbour = Message<"caisson.agent.v1.Neighbour"> & {
+  /**
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * @generated from field: string mac = 2;
+   */
+  mac: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Neighbour.
+ * Use `create(NeighbourSchema)` to create a new message.
+ */
+export const NeighbourSchema: GenMessage<Neighbour> = /*@__PURE__*/
+  messageDesc(file_agent, 11);
 
 /**
  * @generated from message caisson.agent.v1.HostEntry
@@ -343,7 +446,7 @@ export type HostEntry = Message<"caisson.agent.v1.HostEntry"> & {
  * Use `create(HostEntrySchema)` to create a new message.
  */
 export const HostEntrySchema: GenMessage<HostEntry> = /*@__PURE__*/
-  messageDesc(file_agent, 9);
+  messageDesc(file_agent, 12);
 
 /**
  * @generated from message caisson.agent.v1.StartSandboxResponse
@@ -356,7 +459,7 @@ export type StartSandboxResponse = Message<"caisson.agent.v1.StartSandboxRespons
  * Use `create(StartSandboxResponseSchema)` to create a new message.
  */
 export const StartSandboxResponseSchema: GenMessage<StartSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 10);
+  messageDesc(file_agent, 13);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerRequest
@@ -424,6 +527,13 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
    * @generated from field: caisson.agent.v1.Resources resources = 11;
    */
   resources?: Resources | undefined;
+
+  /**
+   * See the processes of the pod's other containers (shareProcessNamespace), or of the one that the policy names.
+   *
+   * @generated from field: bool shares_processes = 12;
+   */
+  sharesProcesses: boolean;
 };
 
 /**
@@ -431,7 +541,7 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
  * Use `create(CreateContainerRequestSchema)` to create a new message.
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 11);
+  messageDesc(file_agent, 14);
 
 /**
  * @generated from message caisson.agent.v1.StringList
@@ -448,7 +558,7 @@ export type StringList = Message<"caisson.agent.v1.StringList"> & {
  * Use `create(StringListSchema)` to create a new message.
  */
 export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
-  messageDesc(file_agent, 12);
+  messageDesc(file_agent, 15);
 
 /**
  * @generated from message caisson.agent.v1.Mount
@@ -482,7 +592,7 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
-  messageDesc(file_agent, 13);
+  messageDesc(file_agent, 16);
 
 /**
  * @generated from message caisson.agent.v1.Resources
@@ -519,7 +629,7 @@ export type Resources = Message<"caisson.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_agent, 14);
+  messageDesc(file_agent, 17);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerResponse
@@ -538,7 +648,7 @@ export type CreateContainerResponse = Message<"caisson.agent.v1.CreateContainerR
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 15);
+  messageDesc(file_agent, 18);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerRequest
@@ -555,7 +665,7 @@ export type StartContainerRequest = Message<"caisson.agent.v1.StartContainerRequ
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 16);
+  messageDesc(file_agent, 19);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerResponse
@@ -572,7 +682,7 @@ export type StartContainerResponse = Message<"caisson.agent.v1.StartContainerRes
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 17);
+  messageDesc(file_agent, 20);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessRequest
@@ -624,7 +734,7 @@ export type ExecProcessRequest = Message<"caisson.agent.v1.ExecProcessRequest"> 
  * Use `create(ExecProcessRequestSchema)` to create a new message.
  */
 export const ExecProcessRequestSchema: GenMessage<ExecProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 18);
+  messageDesc(file_agent, 21);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessResponse
@@ -641,7 +751,7 @@ export type ExecProcessResponse = Message<"caisson.agent.v1.ExecProcessResponse"
  * Use `create(ExecProcessResponseSchema)` to create a new message.
  */
 export const ExecProcessResponseSchema: GenMessage<ExecProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 19);
+  messageDesc(file_agent, 22);
 
 /**
  * exec_id empty: the container's first process.
@@ -675,7 +785,7 @@ export type SignalProcessRequest = Message<"caisson.agent.v1.SignalProcessReques
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 23);
 
 /**
  * @generated from message caisson.agent.v1.SignalProcessResponse
@@ -688,7 +798,7 @@ export type SignalProcessResponse = Message<"caisson.agent.v1.SignalProcessRespo
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 24);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessRequest
@@ -710,7 +820,7 @@ export type WaitProcessRequest = Message<"caisson.agent.v1.WaitProcessRequest"> 
  * Use `create(WaitProcessRequestSchema)` to create a new message.
  */
 export const WaitProcessRequestSchema: GenMessage<WaitProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 25);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessResponse
@@ -739,7 +849,7 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
  * Use `create(WaitProcessResponseSchema)` to create a new message.
  */
 export const WaitProcessResponseSchema: GenMessage<WaitProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 26);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalRequest
@@ -771,7 +881,7 @@ export type ResizeTerminalRequest = Message<"caisson.agent.v1.ResizeTerminalRequ
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 27);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalResponse
@@ -784,7 +894,7 @@ export type ResizeTerminalResponse = Message<"caisson.agent.v1.ResizeTerminalRes
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 28);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerRequest
@@ -806,7 +916,7 @@ export type DeleteContainerRequest = Message<"caisson.agent.v1.DeleteContainerRe
  * Use `create(DeleteContainerRequestSchema)` to create a new message.
  */
 export const DeleteContainerRequestSchema: GenMessage<DeleteContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerResponse
@@ -828,7 +938,7 @@ export type DeleteContainerResponse = Message<"caisson.agent.v1.DeleteContainerR
  * Use `create(DeleteContainerResponseSchema)` to create a new message.
  */
 export const DeleteContainerResponseSchema: GenMessage<DeleteContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersRequest
@@ -841,7 +951,7 @@ export type ListContainersRequest = Message<"caisson.agent.v1.ListContainersRequ
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersResponse
@@ -858,7 +968,7 @@ export type ListContainersResponse = Message<"caisson.agent.v1.ListContainersRes
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message caisson.agent.v1.ContainerInfo
@@ -898,6 +1008,13 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
    * @generated from field: uint64 started_at_ms = 7;
    */
   startedAtMs: bigint;
+
+  /**
+   * That the policy opens for it.
+   *
+   * @generated from field: repeated uint32 ports = 8;
+   */
+  ports: number[];
 };
 
 /**
@@ -905,7 +1022,7 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
  * Use `create(ContainerInfoSchema)` to create a new message.
  */
 export const ContainerInfoSchema: GenMessage<ContainerInfo> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 33);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsRequest
@@ -922,7 +1039,7 @@ export type GetStatsRequest = Message<"caisson.agent.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsResponse
@@ -964,7 +1081,7 @@ export type GetStatsResponse = Message<"caisson.agent.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 35);
 
 /**
  * Limits that are 0 stay as they are.
@@ -988,7 +1105,7 @@ export type UpdateContainerRequest = Message<"caisson.agent.v1.UpdateContainerRe
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 36);
 
 /**
  * @generated from message caisson.agent.v1.UpdateContainerResponse
@@ -1001,7 +1118,7 @@ export type UpdateContainerResponse = Message<"caisson.agent.v1.UpdateContainerR
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 34);
+  messageDesc(file_agent, 37);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerRequest
@@ -1023,7 +1140,7 @@ export type PauseContainerRequest = Message<"caisson.agent.v1.PauseContainerRequ
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 35);
+  messageDesc(file_agent, 38);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerResponse
@@ -1036,7 +1153,7 @@ export type PauseContainerResponse = Message<"caisson.agent.v1.PauseContainerRes
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 36);
+  messageDesc(file_agent, 39);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamRequest
@@ -1077,7 +1194,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 40);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -1096,7 +1213,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 41);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -1109,7 +1226,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 42);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -1122,7 +1239,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 40);
+  messageDesc(file_agent, 43);
 
 /**
  * @generated from enum caisson.agent.v1.Stage

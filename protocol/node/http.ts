@@ -8,9 +8,10 @@ import { lookup as systemLookup } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import { Readable } from 'node:stream'
 import { CaissonError, UnavailableError, UsageError } from '../errors.ts'
-import type { HttpRequest, HttpResponse, HttpTransport } from '../http-transport.ts'
+import type { BodySink, HttpRequest, HttpResponse, HttpTransport, ResponseBody } from '../http-transport.ts'
+import { Exchange } from './http-exchange.ts'
 import { type ProxyOptions, proxyConnector } from './http-proxy.ts'
-import { Agent, type Dispatcher } from './undici-agent.cjs'
+import { Agent } from './undici-agent.cjs'
 
 const DEFAULT_IDLE_TIMEOUT_MS = 30_000
 
@@ -64,25 +65,24 @@ export class UndiciTransport implements HttpTransport {
       })
     }
     const idleTimeoutMs = request.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS
-    let response: Dispatcher.ResponseData
+    const exchange = new Exchange(request.signal)
     try {
-      response = await this.#agent.request({
-        origin: url.origin,
-        path: url.pathname + url.search,
-        method: request.method,
-        headers: { ...request.headers },
-        body: toBody(request.body),
-        signal: request.signal ?? null,
-        headersTimeout: idleTimeoutMs,
-        bodyTimeout: idleTimeoutMs,
-      })
+      this.#agent.dispatch(
+        {
+          origin: url.origin,
+          path: url.pathname + url.search,
+          method: request.method,
+          headers: { ...request.headers },
+          body: toBody(request.body),
+          headersTimeout: idleTimeoutMs,
+          bodyTimeout: idleTimeoutMs,
+        },
+        exchange,
+      )
+      const { status, headers } = await exchange.head
+      return { status, headers: joinHeaders(headers), body: new ExchangeBody(exchange, url.origin, request.signal) }
     } catch (error) {
       throw translate(error, url.origin, request.signal)
-    }
-    return {
-      status: response.statusCode,
-      headers: joinHeaders(response.headers),
-      body: new ResponseBody(response, url.origin, request.signal),
     }
   }
 
@@ -132,35 +132,40 @@ function joinHeaders(
 }
 
 /** A class rather than a generator: `return()` before the first `next()` must free the connection too. */
-class ResponseBody implements AsyncIterable<Uint8Array> {
-  readonly #response: Dispatcher.ResponseData
+class ExchangeBody implements ResponseBody {
+  readonly #exchange: Exchange
   readonly #origin: string
   readonly #signal: AbortSignal | undefined
 
-  constructor(response: Dispatcher.ResponseData, origin: string, signal: AbortSignal | undefined) {
-    this.#response = response
+  constructor(exchange: Exchange, origin: string, signal: AbortSignal | undefined) {
+    this.#exchange = exchange
     this.#origin = origin
     this.#signal = signal
-    // Errors of a body that nobody reads any more end here; those of one being read are thrown by the iterator.
-    response.body.on('error', () => {})
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
-    const { body } = this.#response
-    const chunks: AsyncIterator<Uint8Array> = body[Symbol.asyncIterator]()
     return {
       next: async () => {
         try {
-          return await chunks.next()
+          const value = await this.#exchange.next()
+          return value === undefined ? { done: true, value } : { done: false, value }
         } catch (error) {
           throw translate(error, this.#origin, this.#signal)
         }
       },
-      // The rest is unwanted: closing the connection is cheaper than reading it.
       return: async () => {
-        body.destroy()
+        this.#exchange.abandon(new Error('nobody reads on'))
         return { done: true, value: undefined }
       },
+    }
+  }
+
+  async pour(sink: BodySink): Promise<void> {
+    try {
+      await this.#exchange.pour(sink)
+    } catch (error) {
+      // Those of the sink among them.
+      throw translate(error, this.#origin, this.#signal)
     }
   }
 }

@@ -1,11 +1,10 @@
 /** What a node keeps of a pod that ran on it through containerd: everything of it is searched. */
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import test from 'ava'
 import { file } from '../component/image/fixtures/image.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
-import { formsOf, isGuestMemory, programOf, Search } from './fixtures/search.ts'
+import { filesWith, processesWith } from './fixtures/node-search.ts'
+import { formsOf, programOf, Search } from './fixtures/search.ts'
 
 const tag = `Canary${randomBytes(12).toString('hex')}`
 const TELL = 'cat /canary; echo kept > /tmp/file; cat /canary >> /tmp/file; while :; do sleep 1; done'
@@ -32,16 +31,12 @@ test.serial(
       t.true(programs.includes(program), `${program} among ${programs.join(', ')}`)
     }
     const search = (): readonly string[] => [
-      ...hits(secret, containerd.folder),
-      ...processes.flatMap((pid) => (existsSync(`/proc/${pid}`) ? secret.words(pid) : [])),
-      ...processes.flatMap((pid) => {
-        if (!existsSync(`/proc/${pid}`) || programOf(pid).startsWith('qemu')) return []
-        return secret.memory(pid, (name) => !isGuestMemory(name))
-      }),
+      ...filesWith(secret, containerd.folder, tag),
+      ...processesWith(secret, containerd),
     ]
     t.deepEqual(search(), [])
     // containerd keeps what it fetched: manifest and configuration. THREAT_MODEL.md says so.
-    const kept = hits(visible, containerd.folder)
+    const kept = filesWith(visible, containerd.folder, tag)
     t.true(
       kept.some((hit) => hit.includes('io.containerd.content.v1.content')),
       kept.join('\n'),
@@ -51,13 +46,3 @@ test.serial(
     t.log(`${secret.bytes} bytes searched`)
   },
 )
-
-/** Hits in the names and contents of a folder's files, but for network namespaces, which look like files and are none. */
-function hits(search: Search, root: string): readonly string[] {
-  return readdirSync(root, { recursive: true, withFileTypes: true }).flatMap((entry) => {
-    const path = join(entry.parentPath, entry.name)
-    const named = entry.name.includes(tag) ? [`name ${path}`] : []
-    if (!entry.isFile() || path.includes('/netns/')) return named
-    return [...named, ...search.file(path).map((form) => `${path}: ${form}`)]
-  })
-}

@@ -1,15 +1,19 @@
 /** What pods do on Kubernetes, over CRI as the kubelet asks for it. docs/conformance.md lists the cases. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
-import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
-import { startCluster } from '../fixtures/kubernetes/cluster.ts'
+import { ContainerState, LinuxContainerConfigSchema, NamespaceMode } from '../fixtures/cri/gen/cri_pb.ts'
+import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
+import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
 const LOOP = "trap 'exit 5' TERM; echo waiting; while :; do sleep 1; done"
 const DEAF = "trap '' TERM; echo deaf; while :; do sleep 1; done"
 const LOOK = 'id; pwd; env; hostname; cat /etc/resolv.conf; echo kept > /data/file; cat /data/file'
 const GREEDY = 'exec dd if=/dev/zero of=/dev/null bs=200M count=1'
 const LIMITS = 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max'
+/** The words of every process that is seen. */
+const WORDS = 'for f in /proc/[0-9]*/cmdline; do cat $f; echo; done'
 const SIZE = 'read line; echo "got $line"; stty size'
 const MIB = 1024n * 1024n
 
@@ -38,14 +42,23 @@ const POLICY = (image: string): string => `
       - { kind: scratch, path: /data }
   - { name: greedy, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(GREEDY)}], user: "0", logs: allow }
   - { name: silent, image: ${image} }
+  - { name: debug, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(WORDS)}], targetContainer: shell, logs: allow }
+  - { name: peer, image: ${image}, args: [/bin/sleep, "12345"] }
 `
+
+const scope = new FileScope()
+let cluster: Cluster
+test.before(async () => {
+  cluster = await startCluster(scope, POLICY)
+  await cluster.kubelet.pull(cluster.image.reference)
+})
+test.after.always(() => scope.end())
 
 test.serial(
   'containers of a pod come and go: one after the other, several at once, and the last one again',
   async (t) => {
-    const { kubelet, image: pushed, initdata } = await startCluster(t, POLICY)
+    const { kubelet, image: pushed, initdata } = cluster
     const image = pushed.reference
-    await kubelet.pull(image)
     const pod = await kubelet.runPod({ name: 'many', initdata })
     // An init container: it ends before the others start, and is kept until it is removed.
     const init = await pod.run('once', image)
@@ -79,9 +92,8 @@ test.serial(
 test.serial(
   'environment, user, directory, volume and names are what pod and image say, within the policy',
   async (t) => {
-    const { kubelet, folder, image: pushed, initdata } = await startCluster(t, POLICY)
+    const { kubelet, folder, image: pushed, initdata } = cluster
     const image = pushed.reference
-    await kubelet.pull(image)
     const pod = await kubelet.runPod({ name: 'inside', initdata })
     const volume = join(folder, 'pods/u/volumes/kubernetes.io~empty-dir/data')
     mkdirSync(volume, { recursive: true })
@@ -122,9 +134,8 @@ test.serial(
 )
 
 test.serial('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
-  const { kubelet, containerd, image: pushed, initdata } = await startCluster(t, POLICY)
+  const { kubelet, containerd, image: pushed, initdata } = cluster
   const image = pushed.reference
-  await kubelet.pull(image)
   const pod = await kubelet.runPod({ name: 'limited', initdata })
   const linux = limits(96n * MIB)
   const shell = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], linux })
@@ -151,9 +162,8 @@ test.serial('limits hold, can be changed, and are told apart from other ends; a 
 })
 
 test.serial('exec and attach carry input, terminals, sizes and exit codes', async (t) => {
-  const { kubelet, image: pushed, initdata } = await startCluster(t, POLICY)
+  const { kubelet, image: pushed, initdata } = cluster
   const image = pushed.reference
-  await kubelet.pull(image)
   const pod = await kubelet.runPod({ name: 'streams', initdata })
   const shell = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] })
   const interactive = await shell.execStream(
@@ -173,6 +183,82 @@ test.serial('exec and attach carry input, terminals, sizes and exit codes', asyn
   t.is((await shell.status()).state, ContainerState.CONTAINER_RUNNING)
   await pod.remove()
 })
+
+test.serial(
+  'hooks and probes run by the exact words of the policy, and an ephemeral container looks into the one it is for',
+  async (t) => {
+    const { kubelet, image: pushed, initdata } = cluster
+    const image = pushed.reference
+    const pod = await kubelet.runPod({ name: 'looked-at', initdata })
+    const command = ['/bin/sh', '-c', LOOP]
+    // It sees the processes of a container that runs, so there is none to see yet.
+    const debugged = { command: ['/bin/sh', '-c', WORDS] }
+    const early = await pod.create('debug', image, debugged)
+    await t.throwsAsync(early.start(), { message: /ERR_POLICY_DENIED/ })
+    // What a kubelet copies into the pod's status.
+    t.regex((await early.status()).message, /ERR_POLICY_DENIED/)
+    const shell = await pod.run('shell', image, { command })
+    // As a kubelet runs postStart hooks, exec probes and preStop hooks: ExecSync, and the exit code counts.
+    t.is((await shell.exec(['/bin/sh', '-c', LIMITS], 60)).exitCode, 0)
+    t.is((await shell.exec(['/bin/false'], 60)).exitCode, 1)
+    await t.throwsAsync(shell.exec(['/bin/sh', '-c', `${LIMITS} /etc/passwd`], 60), { message: /ERR_POLICY_DENIED/ })
+    const peer = await pod.run('peer', image, { command: ['/bin/sleep', '12345'] })
+    const debug = await pod.run('debug', image, {
+      ...debugged,
+      attempt: 1,
+      linux: namespaces({ pid: NamespaceMode.TARGET, targetId: shell.id }),
+    })
+    t.is((await debug.exited()).exitCode, 0)
+    const seen = debug.log().join('\n')
+    t.true(seen.includes('echo waiting'), seen)
+    t.false(seen.includes('12345'), seen)
+    t.is((await peer.status()).state, ContainerState.CONTAINER_RUNNING)
+    await pod.remove()
+  },
+)
+
+test.serial(
+  'containers of a pod with shareProcessNamespace see each other, and each may end and come again',
+  async (t) => {
+    const { kubelet, image: pushed, initdata, initdataOf } = cluster
+    const image = pushed.reference
+    const pid = { pid: NamespaceMode.POD }
+    const shared = initdataOf(SHARED(image), 'shareProcessNamespace: true')
+    const pod = await kubelet.runPod({ name: 'shared', initdata: shared, linux: podNamespaces(pid) })
+    const linux = namespaces(pid)
+    const peer = await pod.run('peer', image, { command: ['/bin/sleep', '12345'], linux })
+    const look = await pod.run('look', image, { command: ['/bin/sh', '-c', WORDS], linux })
+    t.is((await look.exited()).exitCode, 0)
+    const seen = look.log().join('\n')
+    t.true(seen.includes('12345'), seen)
+    t.false(seen.includes('/usr/lib/caisson/agent.js'), seen)
+    // None of them is the first process, whose end would be the end of all.
+    await look.remove()
+    const again = await pod.run('look', image, { command: ['/bin/sh', '-c', WORDS], linux, attempt: 1 })
+    t.is((await again.exited()).exitCode, 0)
+    t.is((await peer.status()).state, ContainerState.CONTAINER_RUNNING)
+    await peer.stop(0)
+    t.is((await peer.status()).exitCode, 137)
+    await pod.remove()
+    // A policy that does not say so shares nothing.
+    const apart = await kubelet.runPod({ name: 'apart', initdata, linux: podNamespaces(pid) })
+    await t.throwsAsync(apart.run('silent', image, { linux }), { message: /ERR_POLICY_DENIED/ })
+    await apart.remove()
+  },
+)
+
+const SHARED = (image: string): string => `
+  - { name: peer, image: ${image}, args: [/bin/sleep, "12345"] }
+  - { name: look, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(WORDS)}], logs: allow }
+`
+
+function podNamespaces(options: { readonly pid: NamespaceMode }) {
+  return { securityContext: { namespaceOptions: options } }
+}
+
+function namespaces(options: { readonly pid: NamespaceMode; readonly targetId?: string }) {
+  return create(LinuxContainerConfigSchema, { securityContext: { namespaceOptions: options } })
+}
 
 function limits(memoryLimitInBytes: bigint) {
   return {

@@ -33,6 +33,8 @@ export const DEBIAN_PACKAGES = [
   { name: 'cryptsetup-bin', needs: 'test', why: 'veritysetup, the independent check of verity trees' },
   { name: 'erofs-utils', needs: 'test', why: 'small root disks for component tests' },
   { name: 'skopeo', needs: 'test', why: 'independent registry client' },
+  { name: 'gpg', needs: 'test', why: 'signs images as users of OpenPGP do' },
+  { name: 'gpg-agent', needs: 'test', why: 'keeps the keys of gpg' },
   { name: 'umoci', needs: 'test', why: 'independent unpacking of images' },
   { name: 'tpm2-tools', needs: 'test', why: 'independent check of TPM quotes' },
   { name: 'postgresql-15', needs: 'test', why: 'store of verifier replicas; tests start servers of their own' },

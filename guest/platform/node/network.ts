@@ -1,6 +1,16 @@
 /** `Network` on Node and rtnetlink. */
 import { connect } from 'node:net'
-import { addAddress, addGateway, linkByMac, linkUp, SyscallError, setHostname } from '#native/guest/index'
+import {
+  addAddress,
+  addGateway,
+  addNeighbour,
+  addRoute,
+  attachCgroupProgram,
+  linkByMac,
+  linkUp,
+  SyscallError,
+  setHostname,
+} from '#native/guest/index'
 import { toHex } from '#protocol/encoding'
 import { errorText, UnavailableError } from '#protocol/errors'
 import type { Network } from '../platform.ts'
@@ -8,11 +18,16 @@ import type { Network } from '../platform.ts'
 const LOOPBACK_INDEX = 1
 
 export const nodeNetwork: Network = {
-  configure: async ({ mac, addresses, gateways, mtu }) => {
+  configure: async ({ mac, addresses, gateways, routes, neighbours, mtu }) => {
     const index = await findLink(mac)
     try {
       await linkUp(index, mtu)
       for (const { address, prefix } of addresses) await addAddress(index, address, prefix)
+      for (const { address, mac: link } of neighbours) await addNeighbour(index, address, link)
+      // Gateways may be reachable only by a route of their own.
+      for (const { network, prefix, gateway } of routes.toSorted((a, b) => Number(!!a.gateway) - Number(!!b.gateway))) {
+        await addRoute(index, network, prefix, gateway ?? new Uint8Array())
+      }
       for (const gateway of gateways) await addGateway(index, gateway)
     } catch (cause) {
       throw new UnavailableError('ERR_NETWORK', `interface ${toHex(mac)}: ${errorText(cause)}`, {
@@ -45,6 +60,22 @@ export const nodeNetwork: Network = {
   serveLocal: async (port, handle) => (await import('./local-server.ts')).serveLocal(port, handle),
 
   localPeer: async (port, clientPort) => (await import('./local-peer.ts')).localPeer(port, clientPort),
+
+  confine: async (cgroupPath, { to4, to6, socket }) => {
+    const cgroup = `/sys/fs/cgroup${cgroupPath}`
+    try {
+      await attachCgroupProgram(cgroup, 'connect4', to4)
+      await attachCgroupProgram(cgroup, 'connect6', to6)
+      await attachCgroupProgram(cgroup, 'sendmsg4', to4)
+      await attachCgroupProgram(cgroup, 'sendmsg6', to6)
+      await attachCgroupProgram(cgroup, 'socket', socket)
+    } catch (cause) {
+      throw new UnavailableError('ERR_EGRESS', `the container cannot be held to its egress: ${errorText(cause)}`, {
+        hint: 'The guest’s kernel must have CONFIG_CGROUP_BPF.',
+        cause,
+      })
+    }
+  },
 
   // Loaded when first used: the agent answers before it needs HTTP.
   http: async (caPem, hosts = {}, proxy) => {

@@ -2,15 +2,15 @@
 // @generated from file content.proto (package containerd.services.content.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Message } from "@bufbuild/protobuf";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file content.proto.
  */
 export const file_content: GenFile = /*@__PURE__*/
-  fileDesc("Cg1jb250ZW50LnByb3RvEh5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEiQgoSUmVhZENvbnRlbnRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIOCgZvZmZzZXQYAiABKAMSDAoEc2l6ZRgDIAEoAyIzChNSZWFkQ29udGVudFJlc3BvbnNlEg4KBm9mZnNldBgBIAEoAxIMCgRkYXRhGAIgASgMMnwKB0NvbnRlbnQScQoEUmVhZBIyLmNvbnRhaW5lcmQuc2VydmljZXMuY29udGVudC52MS5SZWFkQ29udGVudFJlcXVlc3QaMy5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuUmVhZENvbnRlbnRSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("Cg1jb250ZW50LnByb3RvEh5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEiQgoSUmVhZENvbnRlbnRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIOCgZvZmZzZXQYAiABKAMSDAoEc2l6ZRgDIAEoAyIzChNSZWFkQ29udGVudFJlc3BvbnNlEg4KBm9mZnNldBgBIAEoAxIMCgRkYXRhGAIgASgMIp4CChNXcml0ZUNvbnRlbnRSZXF1ZXN0EjsKBmFjdGlvbhgBIAEoDjIrLmNvbnRhaW5lcmQuc2VydmljZXMuY29udGVudC52MS5Xcml0ZUFjdGlvbhILCgNyZWYYAiABKAkSDQoFdG90YWwYAyABKAMSEAoIZXhwZWN0ZWQYBCABKAkSDgoGb2Zmc2V0GAUgASgDEgwKBGRhdGEYBiABKAwSTwoGbGFiZWxzGAcgAygLMj8uY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLldyaXRlQ29udGVudFJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKCAQoUV3JpdGVDb250ZW50UmVzcG9uc2USOwoGYWN0aW9uGAEgASgOMisuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLldyaXRlQWN0aW9uEg4KBm9mZnNldBgEIAEoAxINCgV0b3RhbBgFIAEoAxIOCgZkaWdlc3QYBiABKAkqLgoLV3JpdGVBY3Rpb24SCAoEU1RBVBAAEgkKBVdSSVRFEAESCgoGQ09NTUlUEAIy9AEKB0NvbnRlbnQScQoEUmVhZBIyLmNvbnRhaW5lcmQuc2VydmljZXMuY29udGVudC52MS5SZWFkQ29udGVudFJlcXVlc3QaMy5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuUmVhZENvbnRlbnRSZXNwb25zZTABEnYKBVdyaXRlEjMuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLldyaXRlQ29udGVudFJlcXVlc3QaNC5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuV3JpdGVDb250ZW50UmVzcG9uc2UoATABYgZwcm90bzM");
 
 /**
  * @generated from message containerd.services.content.v1.ReadContentRequest
@@ -62,6 +62,116 @@ export const ReadContentResponseSchema: GenMessage<ReadContentResponse> = /*@__P
   messageDesc(file_content, 1);
 
 /**
+ * @generated from message containerd.services.content.v1.WriteContentRequest
+ */
+export type WriteContentRequest = Message<"containerd.services.content.v1.WriteContentRequest"> & {
+  /**
+   * @generated from field: containerd.services.content.v1.WriteAction action = 1;
+   */
+  action: WriteAction;
+
+  /**
+   * @generated from field: string ref = 2;
+   */
+  ref: string;
+
+  /**
+   * @generated from field: int64 total = 3;
+   */
+  total: bigint;
+
+  /**
+   * @generated from field: string expected = 4;
+   */
+  expected: string;
+
+  /**
+   * @generated from field: int64 offset = 5;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: bytes data = 6;
+   */
+  data: Uint8Array;
+
+  /**
+   * @generated from field: map<string, string> labels = 7;
+   */
+  labels: { [key: string]: string };
+};
+
+/**
+ * Describes the message containerd.services.content.v1.WriteContentRequest.
+ * Use `create(WriteContentRequestSchema)` to create a new message.
+ */
+export const WriteContentRequestSchema: GenMessage<WriteContentRequest> = /*@__PURE__*/
+  messageDesc(file_content, 2);
+
+/**
+ * @generated from message containerd.services.content.v1.WriteContentResponse
+ */
+export type WriteContentResponse = Message<"containerd.services.content.v1.WriteContentResponse"> & {
+  /**
+   * @generated from field: containerd.services.content.v1.WriteAction action = 1;
+   */
+  action: WriteAction;
+
+  /**
+   * @generated from field: int64 offset = 4;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: int64 total = 5;
+   */
+  total: bigint;
+
+  /**
+   * @generated from field: string digest = 6;
+   */
+  digest: string;
+};
+
+/**
+ * Describes the message containerd.services.content.v1.WriteContentResponse.
+ * Use `create(WriteContentResponseSchema)` to create a new message.
+ */
+export const WriteContentResponseSchema: GenMessage<WriteContentResponse> = /*@__PURE__*/
+  messageDesc(file_content, 3);
+
+/**
+ * @generated from enum containerd.services.content.v1.WriteAction
+ */
+export const WriteAction = {
+  /**
+   * @generated from enum value: STAT = 0;
+   */
+  STAT: 0,
+
+  /**
+   * @generated from enum value: WRITE = 1;
+   */
+  WRITE: 1,
+
+  /**
+   * @generated from enum value: COMMIT = 2;
+   */
+  COMMIT: 2,
+} as const;
+
+/**
+ * @generated from enum containerd.services.content.v1.WriteAction
+ */
+export type WriteAction = (typeof WriteAction)[keyof typeof WriteAction] | UnknownEnum;
+
+/**
+ * Describes the enum containerd.services.content.v1.WriteAction.
+ */
+export const WriteActionSchema: GenEnum<WriteAction> = /*@__PURE__*/
+  enumDesc(file_content, 0);
+
+/**
  * @generated from service containerd.services.content.v1.Content
  */
 export const Content: GenService<{
@@ -72,6 +182,14 @@ export const Content: GenService<{
     methodKind: "server_streaming";
     input: typeof ReadContentRequestSchema;
     output: typeof ReadContentResponseSchema;
+  },
+  /**
+   * @generated from rpc containerd.services.content.v1.Content.Write
+   */
+  write: {
+    methodKind: "bidi_streaming";
+    input: typeof WriteContentRequestSchema;
+    output: typeof WriteContentResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_content, 0);

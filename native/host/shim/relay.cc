@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "node_client.h"
@@ -22,6 +23,8 @@ constexpr int kFailuresBeforeStart = 20;
 constexpr size_t kMaxLineBytes = 16 * 1024;
 // For answers that are still on their way to containerd.
 constexpr uint64_t kEndMs = 5000;
+// Clients of ports that wait for a daemon; more are turned away.
+constexpr size_t kMaxClients = 64;
 
 std::vector<std::string> Words(std::string_view line) {
   std::vector<std::string> words;
@@ -92,6 +95,7 @@ void Relay::ConnectMissing() {
       control_text_.clear();
       control_.Send(EncodeBlock("pod", {{"id", command_.id}, {"namespace", command_.ns}, {"pid", std::to_string(getpid())}}));
       for (const auto& [token, stream] : streams_) Say("stream\t" + token);
+      for (const auto& [name, client] : clients_) Say("client\t" + name + "\t" + std::to_string(client.port));
       Say("ready");
     } else {
       missing = true;
@@ -131,6 +135,14 @@ void Relay::Take(std::string_view line) {
   const std::vector<std::string> words = Words(line);
   const std::string& verb = words[0];
   if (verb == "open" && words.size() == 6) return OpenStream(words);
+  if (verb == "listen" && words.size() == 4) return Listen(words);
+  if (verb == "join" && words.size() == 5) return Join(words);
+  if (verb == "close-ports") {
+    // What listens keeps the pod's network namespace alive.
+    ports_.clear();
+    clients_.clear();
+    return;
+  }
   if (verb == "end") {
     ending_ = true;
     retry_.Arm(kEndMs);
@@ -141,6 +153,8 @@ void Relay::Take(std::string_view line) {
     if (const auto stream = streams_.find(words[1]); stream != streams_.end()) stream->second->CloseInput();
   } else if (verb == "drop") {
     streams_.erase(words[1]);
+  } else if (verb == "refuse") {
+    clients_.erase(words[1]);
   } else if (verb == "hold") {
     pod::UniqueFd fd(open(words[1].c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
     Say(fd ? "held\t" + words[1] : "failed\t" + words[1] + "\t" + std::strerror(errno));
@@ -149,10 +163,40 @@ void Relay::Take(std::string_view line) {
 }
 
 void Relay::OpenStream(const std::vector<std::string>& words) {
+  Start(words[1], {.vsock = words[2], .ticket = words[3], .input = PathOf(words[4]), .output = PathOf(words[5])});
+}
+
+void Relay::Listen(const std::vector<std::string>& words) {
   const std::string& token = words[1];
-  const StreamPlan plan{.vsock = words[2], .ticket = words[3], .input = PathOf(words[4]), .output = PathOf(words[5])};
+  const auto port = static_cast<uint16_t>(std::strtoul(words[3].c_str(), nullptr, 10));
+  if (!ports_.contains(port)) {
+    auto listener = std::make_unique<PortListener>(loop_, *this, port);
+    if (const int error = listener->Open(words[2]); error != 0) return Say("failed\t" + token + "\t" + std::strerror(-error));
+    ports_.emplace(port, std::move(listener));
+  }
+  Say("opened\t" + token);
+}
+
+void Relay::OnClient(uint16_t port, pod::UniqueFd client) {
+  if (clients_.size() >= kMaxClients) return;
+  const std::string name = std::to_string(next_client_++);
+  clients_.emplace(name, Client{port, std::move(client)});
+  Say("client\t" + name + "\t" + std::to_string(port));
+}
+
+void Relay::Join(const std::vector<std::string>& words) {
+  const auto client = clients_.find(words[4]);
+  if (client == clients_.end()) return Say("failed\t" + words[1] + "\tthe client is gone");
+  pod::UniqueFd fd = std::move(client->second.fd);
+  clients_.erase(client);
+  Start(words[1], {.vsock = words[2], .ticket = words[3], .input = "", .output = "", .client = std::move(fd)});
+}
+
+void Relay::Start(const std::string& token, StreamPlan plan) {
   auto stream = std::make_unique<StdioStream>(loop_);
-  if (const int error = stream->Open(plan); error != 0) return Say("failed\t" + token + "\t" + std::strerror(-error));
+  if (const int error = stream->Open(std::move(plan)); error != 0) {
+    return Say("failed\t" + token + "\t" + std::strerror(-error));
+  }
   streams_.insert_or_assign(token, std::move(stream));
   Say("opened\t" + token);
 }

@@ -12,6 +12,7 @@
 #include "command.h"
 #include "event_loop.h"
 #include "link.h"
+#include "port_listener.h"
 #include "settings.h"
 #include "stdio_stream.h"
 #include "unique_fd.h"
@@ -24,9 +25,14 @@ namespace caisson::shim {
 //           close-input TOKEN
 //           drop TOKEN
 //           hold PATH                                             relay: held PATH | failed PATH TEXT
+//           listen TOKEN NETWORK PORT                             relay: opened TOKEN | failed TOKEN TEXT
+//           join TOKEN VSOCK TICKET CLIENT                        relay: opened TOKEN | failed TOKEN TEXT
+//           refuse CLIENT
+//           close-ports
 //           end
-//   relay, unasked: stream TOKEN (lives, said after the block), ready (all said), ended TOKEN
-class Relay final : public pod::EventHandler, public Channel::Owner {
+//   relay, unasked: stream TOKEN (lives, said after the block), ready (all said), ended TOKEN,
+//                   client CLIENT PORT (waits for join or refuse; said again to the next daemon)
+class Relay final : public pod::EventHandler, public Channel::Owner, public PortListener::Owner {
  public:
   Relay(const Command& command, const Settings& settings, pod::UniqueFd listener);
   // Returns this process's exit code.
@@ -36,11 +42,15 @@ class Relay final : public pod::EventHandler, public Channel::Owner {
   void OnTimer() override;                 // the daemon is looked for
   void OnBytes(Channel& channel, std::string_view bytes) override;
   void OnEnd(Channel& channel) override;
+  void OnClient(uint16_t port, pod::UniqueFd client) override;
 
  private:
   void ConnectMissing();
   void Take(std::string_view line);
   void OpenStream(const std::vector<std::string>& words);
+  void Listen(const std::vector<std::string>& words);
+  void Join(const std::vector<std::string>& words);
+  void Start(const std::string& token, StreamPlan plan);
   void Say(std::string_view line);
   void Sweep();
 
@@ -55,6 +65,13 @@ class Relay final : public pod::EventHandler, public Channel::Owner {
   std::map<uint64_t, std::unique_ptr<Link>> links_;
   std::map<std::string, std::unique_ptr<StdioStream>> streams_;
   std::vector<pod::UniqueFd> held_;
+  struct Client {
+    uint16_t port;
+    pod::UniqueFd fd;
+  };
+  std::map<uint16_t, std::unique_ptr<PortListener>> ports_;
+  std::map<std::string, Client> clients_;  // that wait for a ticket
+  uint64_t next_client_ = 1;
   uint64_t next_link_ = 1;
   int failures_ = 0;
   bool ending_ = false;

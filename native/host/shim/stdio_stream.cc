@@ -22,7 +22,26 @@ constexpr size_t kChunkBytes = 64 * 1024;
 
 StdioStream::StdioStream(pod::EventLoop& loop) : handshake_(loop, *this), to_host_(loop, *this), to_guest_(loop, *this) {}
 
-int StdioStream::Open(const StreamPlan& plan) {
+int StdioStream::Open(StreamPlan plan) {
+  has_client_ = static_cast<bool>(plan.client);
+  if (has_client_) {
+    output_.Reset(fcntl(plan.client.get(), F_DUPFD_CLOEXEC, 3));
+    if (!output_) return -errno;
+    input_ = std::move(plan.client);
+  } else if (const int error = OpenFifos(plan); error != 0) {
+    return error;
+  }
+  guest_ = pod::ConnectUnix(plan.vsock);
+  if (!guest_) return -errno;
+  guest_writer_.Reset(fcntl(guest_.get(), F_DUPFD_CLOEXEC, 3));
+  if (!guest_writer_) return -errno;
+  const std::string lines = "CONNECT " + std::to_string(kStreamPort) + "\nTICKET " + plan.ticket + "\n";
+  // A new connection has room for these few bytes.
+  if (send(guest_.get(), lines.data(), lines.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(lines.size())) return -EPIPE;
+  return handshake_.Start(guest_.get()) ? 0 : -EIO;
+}
+
+int StdioStream::OpenFifos(const StreamPlan& plan) {
   if (!plan.output.empty()) {
     // Read and write: a FIFO held like this neither blocks, nor ends, nor breaks when containerd goes and comes back.
     struct stat status {};
@@ -38,14 +57,7 @@ int StdioStream::Open(const StreamPlan& plan) {
     held_writer_.Reset(open(plan.input.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
     if (!held_writer_) return -errno;
   }
-  guest_ = pod::ConnectUnix(plan.vsock);
-  if (!guest_) return -errno;
-  guest_writer_.Reset(fcntl(guest_.get(), F_DUPFD_CLOEXEC, 3));
-  if (!guest_writer_) return -errno;
-  const std::string lines = "CONNECT " + std::to_string(kStreamPort) + "\nTICKET " + plan.ticket + "\n";
-  // A new connection has room for these few bytes.
-  if (send(guest_.get(), lines.data(), lines.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(lines.size())) return -EPIPE;
-  return handshake_.Start(guest_.get()) ? 0 : -EIO;
+  return 0;
 }
 
 void StdioStream::OnAccepted(std::string_view first_bytes) {
@@ -55,8 +67,10 @@ void StdioStream::OnAccepted(std::string_view first_bytes) {
 }
 
 void StdioStream::OnPumpDone() {
-  // The guest's end is the end; the end of the input is told to the guest and waited out.
-  if (to_host_.done()) return End();
+  // The guest's end is the end of a process's stream; a client may still have something to say. The end of the input is
+  // told to the guest and waited out.
+  if (to_host_.done() && (!has_client_ || to_guest_.done())) return End();
+  if (to_host_.done()) shutdown(output_.get(), SHUT_WR);
   if (to_guest_.done()) shutdown(guest_writer_.get(), SHUT_WR);
 }
 

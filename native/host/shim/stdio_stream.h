@@ -1,4 +1,4 @@
-// One standard stream of a process: bytes between a FIFO of containerd's and a stream of the guest's.
+// One stream of the guest's, and its other end on this machine: a FIFO of containerd's, or a client of a port.
 #pragma once
 
 #include <string>
@@ -13,16 +13,17 @@ struct StreamPlan {
   std::string ticket;  // opens the guest's stream
   std::string input;   // FIFO to read from; empty: none
   std::string output;  // FIFO or file to write to; empty: none
+  pod::UniqueFd client{};  // in place of both: a connected socket
 };
 
 class StdioStream final {
  public:
   explicit StdioStream(pod::EventLoop& loop);
   // Returns 0 or -errno. The guest's part of the handshake comes later; a refusal ends the stream.
-  int Open(const StreamPlan& plan);
+  int Open(StreamPlan plan);
   // containerd will write no more: what it has written still goes.
   void CloseInput() { held_writer_.Reset(); }
-  // All output is written and the guest has closed its side, or the stream broke.
+  // All output is written and the guest has closed its side (of a client: both sides), or the stream broke.
   bool ended() const { return ended_; }
 
  private:
@@ -66,6 +67,7 @@ class StdioStream final {
     std::string text_;
   };
 
+  int OpenFifos(const StreamPlan& plan);
   void OnAccepted(std::string_view first_bytes);
   void OnPumpDone();
   void End();
@@ -75,6 +77,7 @@ class StdioStream final {
   pod::UniqueFd input_;
   pod::UniqueFd held_writer_;
   pod::UniqueFd output_;
+  bool has_client_ = false;
   Handshake handshake_;
   Pump to_host_;
   Pump to_guest_;

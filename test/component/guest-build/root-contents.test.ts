@@ -29,6 +29,7 @@ async function collect(): Promise<readonly TarEntry[]> {
     node: new URL(`node_modules/${lock.node.name}/${lock.node.file}`, ROOT).pathname,
     native: {
       init: path('init'),
+      reaper: path('reaper'),
       guest: path('guest'),
       shared: path('shared'),
       'caisson-index': path('caisson-index'),
@@ -71,6 +72,7 @@ test('programs are exactly these; nothing runs as its owner', (t) => {
     'usr/bin/crun',
     'usr/lib/caisson/caisson-index',
     'usr/lib/caisson/node',
+    'usr/lib/caisson/reaper',
     'usr/sbin/init',
     'usr/sbin/mke2fs',
   ])

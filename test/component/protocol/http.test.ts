@@ -4,8 +4,8 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
-import type { UnavailableError } from '#protocol/errors'
-import type { HttpRequest } from '#protocol/http-transport'
+import { UnavailableError } from '#protocol/errors'
+import { type HttpRequest, pour } from '#protocol/http-transport'
 import { UndiciTransport, type UndiciTransportOptions } from '#protocol/node/http'
 
 const CA = createCa()
@@ -175,3 +175,67 @@ test('a body that is not wanted frees its connection', async (t) => {
   }
   t.true(open <= 1)
 })
+
+test('a body is poured whole and in order, however slow the reader, and the connection waits meanwhile', async (t) => {
+  const SIZE = 24 * 1024 * 1024
+  let sent = 0
+  const port = await serve(t, (_, response) => {
+    response.writeHead(200, { 'content-length': SIZE })
+    const write = (): void => {
+      while (sent < SIZE) {
+        const chunk = Buffer.alloc(65_536, sent / 65_536)
+        sent += chunk.byteLength
+        if (!response.write(chunk)) {
+          response.once('drain', write)
+          return
+        }
+      }
+      response.end()
+    }
+    write()
+  })
+  const { body } = await transport(t).request({ method: 'GET', url: `http://server.test:${port}/` })
+  let got = 0
+  let ahead = 0
+  let running = 0
+  await pour(body, (chunk) => {
+    t.is(++running, 1, 'one chunk at a time')
+    for (const at of [0, chunk.byteLength - 1]) t.is(chunk[at], Math.floor((got + at) / 65_536) & 0xff)
+    got += chunk.byteLength
+    ahead = Math.max(ahead, sent - got)
+    // Every now and then the disk is slow.
+    if (got % 7 !== 0) {
+      running--
+      return undefined
+    }
+    return new Promise((resolve) =>
+      setImmediate(() => {
+        running--
+        resolve()
+      }),
+    )
+  })
+  t.is(got, SIZE)
+  t.true(ahead < SIZE / 2, `${ahead} bytes were sent ahead`)
+})
+
+test('a body that breaks, and a reader that fails, end the pouring with their own errors', async (t) => {
+  const port = await serve(t, (request, response) => {
+    response.writeHead(200, { 'content-length': '1000000' }).write('part')
+    if (request.url === '/cut') setTimeout(() => response.destroy(), 20)
+  })
+  const http = transport(t, { maxConnections: 1 })
+  const get = (path: string) => http.request({ method: 'GET', url: `http://server.test:${port}${path}` })
+  await t.throwsAsync(
+    pour((await get('/cut')).body, () => undefined),
+    { code: 'ERR_HTTP_CUT' },
+  )
+  const refused = new UnavailableError('ERR_REGISTRY_SLOW', 'too slow')
+  for (const sink of [() => Promise.reject(refused), () => raise(refused)]) {
+    t.is(await t.throwsAsync(pour((await get('/')).body, sink)), refused)
+  }
+})
+
+function raise(error: Error): never {
+  throw error
+}

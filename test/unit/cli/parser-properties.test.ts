@@ -1,6 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { type CommandSpec, parseInvocation } from '#cli/command'
+import { parseListen } from '#cli/commands/monitor'
 import { parseHosts } from '#cli/connections'
 import { parseMoment } from '#cli/moment'
 import { Output } from '#cli/output'
@@ -66,4 +67,11 @@ test('any text is a moment, or refused', (t) => {
     parseMoment,
     (moment, text) => !Number.isNaN(moment.getTime()) && (!whole.test(text) || moment.toISOString() === text),
   )
+})
+
+test('where to listen is an address and a port, or refused', (t) => {
+  t.deepEqual(parseListen('[::1]:9464'), { host: '::1', port: 9464 })
+  refusesOrKeeps(t, fc.oneof(damaged('127.0.0.1:9464'), fc.string()), parseListen, ({ host, port }, text) => {
+    return text.includes(host) && port <= 65_535
+  })
 })

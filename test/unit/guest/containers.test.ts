@@ -8,6 +8,7 @@ import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
 import type { ImageMeasurement } from '#guest/agent/measurement'
 import type { CertificateSource } from '#guest/agent/pod-identity'
+import { SharedProcesses } from '#guest/agent/shared-processes'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { CreateContainerRequestSchema, EventKind, ExecProcessRequestSchema } from '#protocol/gen/agent_pb'
@@ -89,6 +90,8 @@ function setUp(
     images: new ImageMounts(platform, '/l'),
     scratch: '/scratch',
     hostname: 'sandbox',
+    sysctls: {},
+    shared: new SharedProcesses(platform),
   })
   const containers = new Containers({ platform, policy, factory, events })
   const request = (change: object = {}) =>

@@ -197,6 +197,7 @@ export class FakePlatform implements Platform {
       this.served.set(port, handle)
       return { close: async () => undefined }
     },
+    confine: async (cgroupPath) => this.#step(`confine ${cgroupPath}`),
     localPeer: async (_port, clientPort) => this.peers.get(clientPort) ?? [],
     http: async () => ({
       request: async () => {

@@ -21,6 +21,8 @@ function input(change: Partial<SpecInput> = {}): SpecInput {
     terminal: false,
     resources: NO_LIMITS,
     binds: [],
+    sysctls: {},
+    processes: undefined,
     ...change,
   }
 }
@@ -163,7 +165,24 @@ test('stop signals are read as names and numbers, and anything else is SIGTERM',
 })
 
 test('host files hold what was asked for and the sandbox’s own name', (t) => {
-  const text = hostsText({ hostname: 'sandbox', hosts: [{ name: 'registry.test', address: '10.0.2.2' }] })
-  t.true(text.endsWith('127.0.1.1 sandbox\n10.0.2.2 registry.test\n'))
-  t.is(resolvText(['10.0.2.3', '::1']), 'nameserver 10.0.2.3\nnameserver ::1\n')
+  const asked = { hostname: 'sandbox', hosts: [{ name: 'registry.test', address: '10.0.2.2' }], interfaces: [] }
+  t.true(hostsText(asked).endsWith('127.0.1.1 sandbox\n10.0.2.2 registry.test\n'))
+  const address = { address: Uint8Array.of(10, 1, 2, 3), prefix: 24 }
+  const six = { address: Uint8Array.of(0xfd, ...new Array<number>(14).fill(0), 5), prefix: 64 }
+  const link = { mac: new Uint8Array(6), addresses: [address, six], gateways: [], routes: [], neighbours: [], mtu: 0 }
+  const named = hostsText({ ...asked, interfaces: [link] }, [{ address: '10.9.9.9', names: ['db', 'db.test'] }])
+  t.true(named.endsWith('10.1.2.3 sandbox\nfd00:0:0:0:0:0:0:5 sandbox\n10.0.2.2 registry.test\n10.9.9.9 db db.test\n'))
+  const none = { searches: [], resolverOptions: [] }
+  t.is(resolvText({ ...none, nameservers: ['10.0.2.3', '::1'] }), 'nameserver 10.0.2.3\nnameserver ::1\n')
+  const custom = { nameservers: [], searches: ['a.test', 'b.test'], resolverOptions: ['ndots:2'] }
+  t.is(resolvText(custom), 'search a.test b.test\noptions ndots:2\n')
+})
+
+test('containers join the process namespace that the policy has them share, and get the pod’s IPC settings', (t) => {
+  const spec = (change: Partial<SpecInput>) =>
+    buildOciSpec(input(change)) as { linux: { namespaces: { type: string; path?: string }[]; sysctl: object } }
+  const pid = (change: Partial<SpecInput>) => spec(change).linux.namespaces.find(({ type }) => type === 'pid')
+  t.deepEqual(pid({}), { type: 'pid' })
+  t.deepEqual(pid({ processes: '/proc/7/ns/pid' }), { type: 'pid', path: '/proc/7/ns/pid' })
+  t.deepEqual(spec({ sysctls: { 'kernel.msgmax': '65536' } }).linux.sysctl, { 'kernel.msgmax': '65536' })
 })

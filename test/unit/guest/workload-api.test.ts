@@ -71,6 +71,7 @@ function requestOf(name: string): ContainerRequest {
     mounts: [],
     terminal: false,
     stdin: false,
+    sharesProcesses: false,
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   }
 }

@@ -2,7 +2,8 @@ import test from 'ava'
 import type { HostImageConfig } from '#host-shim/containerd/image-config'
 import type { Bundle } from '#host-shim/node/bundle'
 import { containerRequest, execRequest, UNRESOLVED_ID } from '#host-shim/node/container-request'
-import { refuseUnsupported } from '#host-shim/node/unsupported'
+import { readResolvConf } from '#host-shim/node/resolv-conf'
+import { askedSysctls, refuseUnsupported } from '#host-shim/node/unsupported'
 
 const IMAGE: HostImageConfig = {
   env: ['PATH=/bin', 'A=image'],
@@ -99,11 +100,32 @@ test('an exec asks for its arguments, and for more only when it differs from the
   t.like(execRequest({ ...process, uid: 0, env: ['X=1'] }, first), { env: ['X=1'], user: '0:0' })
 })
 
-test('what guests do not have is refused by name: supplementary groups, shared processes, sysctls', (t) => {
+test('what guests do not have is refused by name: supplementary groups', (t) => {
   t.notThrows(() => refuseUnsupported(bundle({ gid: 5, additionalGids: [5] })))
-  t.notThrows(() => refuseUnsupported({ ...bundle(), sysctls: { 'net.ipv4.ip_unprivileged_port_start': '0' } }))
   const refused = (message: RegExp) => ({ code: 'ERR_POD_UNSUPPORTED', message })
   t.throws(() => refuseUnsupported(bundle({ additionalGids: [0, 2000] })), refused(/2000/))
-  t.throws(() => refuseUnsupported({ ...bundle(), sharesProcesses: true }), refused(/shareProcessNamespace/))
-  t.throws(() => refuseUnsupported({ ...bundle(), sysctls: { 'kernel.msgmax': '1' } }), refused(/kernel\.msgmax/))
+})
+
+test('kernel settings are asked for, but for those that containerd gives to every pod', (t) => {
+  const ofContainerd = { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' }
+  t.deepEqual(askedSysctls(ofContainerd), [])
+  t.deepEqual(askedSysctls({ ...ofContainerd, 'net.ipv4.ip_unprivileged_port_start': '80', 'kernel.msgmax': '1' }), [
+    { name: 'net.ipv4.ip_unprivileged_port_start', value: '80' },
+    { name: 'kernel.msgmax', value: '1' },
+  ])
+})
+
+test('a container that shares processes with others asks for it', async (t) => {
+  t.false((await wish(bundle())).sharesProcesses)
+  t.true((await wish({ ...bundle(), sharesProcesses: true })).sharesProcesses)
+})
+
+test('name servers, search domains and options of a pod are told; what resolvers skip is left out', (t) => {
+  const text =
+    'domain x.test\nsearch a.test b.test\nnameserver 10.0.0.2\nnameserver nonsense\noptions ndots:5 edns0\n# end'
+  t.deepEqual(readResolvConf(text), {
+    nameservers: ['10.0.0.2'],
+    searches: ['a.test', 'b.test'],
+    options: ['ndots:5', 'edns0'],
+  })
 })

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { parseLinks, parseRoutes } from '#host-shim/network/ip-json'
+import { parseLinks, parseNeighbours, parseRoutes } from '#host-shim/network/ip-json'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 const LINKS = JSON.stringify([
@@ -37,10 +37,39 @@ test('interfaces that are damaged are refused, or fit into a command', (t) => {
 })
 
 test('a default route has a gateway and a device; one that is damaged is refused', (t) => {
-  t.deepEqual(parseRoutes(ROUTES), [{ gateway: '10.88.0.1', device: 'eth0' }])
+  t.deepEqual(parseRoutes(ROUTES)[0], { destination: undefined, gateway: '10.88.0.1', device: 'eth0' })
   t.deepEqual(parseRoutes('[{}]'), [])
   t.deepEqual(parseRoutes(''), [])
   refusesOrKeeps(t, damaged(ROUTES), parseRoutes, (routes) =>
-    routes.every(({ gateway }) => /^[0-9a-f.:]+$/.test(gateway)),
+    routes.every(({ gateway }) => gateway === undefined || /^[0-9a-f.:]+$/.test(gateway)),
+  )
+})
+
+/** As the ptp plugin makes it: a gateway that is reached by a route of its own. */
+const PTP = JSON.stringify([
+  { dst: 'default', gateway: '10.1.0.1', dev: 'eth0', flags: [] },
+  { dst: '10.1.0.0/24', gateway: '10.1.0.1', dev: 'eth0', prefsrc: '10.1.0.9', flags: [] },
+  { dst: '10.1.0.1', dev: 'eth0', scope: 'link', prefsrc: '10.1.0.9', flags: [] },
+  { dst: '10.2.0.0/16', dev: 'eth0', protocol: 'kernel', scope: 'link', flags: [] },
+  { type: 'multicast', dst: 'ff00::/8', dev: 'eth0', flags: [] },
+])
+
+test('routes beside the default one are told with their gateway; the kernel’s own are left to the kernel', (t) => {
+  t.deepEqual(parseRoutes(PTP), [
+    { destination: undefined, gateway: '10.1.0.1', device: 'eth0' },
+    { destination: '10.1.0.0/24', gateway: '10.1.0.1', device: 'eth0' },
+    { destination: '10.1.0.1/32', gateway: undefined, device: 'eth0' },
+  ])
+})
+
+const NEIGHBOURS = JSON.stringify([
+  { dst: '10.1.0.1', dev: 'eth0', lladdr: 'ee:ee:ee:ee:ee:ee', state: ['PERMANENT'] },
+  { dst: '10.1.0.2', dev: 'eth0', state: ['PERMANENT'] },
+])
+
+test('neighbours whose link address is known are told; a damaged list is refused', (t) => {
+  t.deepEqual(parseNeighbours(NEIGHBOURS), [{ address: '10.1.0.1', mac: 'ee:ee:ee:ee:ee:ee' }])
+  refusesOrKeeps(t, damaged(NEIGHBOURS), parseNeighbours, (known) =>
+    known.every(({ mac }) => /^[0-9a-f:]{17}$/.test(mac)),
   )
 })

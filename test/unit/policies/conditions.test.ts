@@ -19,6 +19,7 @@ const REQUEST: ContainerRequest = {
   mounts: [{ kind: 'scratch', destination: '/data', readOnly: false, sizeLimitBytes: 4096 }],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 2 ** 30, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 7 },
 }
 

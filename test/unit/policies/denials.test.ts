@@ -11,6 +11,7 @@ const DIGEST = `sha256:${'ab'.repeat(32)}`
 const POLICY = parseWorkloadPolicy(`
 apiVersion: caisson/v1
 kind: WorkloadPolicy
+dns: [10.96.0.0/16, "fd00::10"]
 containers:
   - name: web
     image: r.test/web@${DIGEST}
@@ -33,9 +34,11 @@ containers:
   - { name: job, image: "r.test/job@${DIGEST}", args: [run, --once], user: "33", workingDir: /srv, requires: [web] }
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
+  - { name: setup, image: "r.test/setup@${DIGEST}", role: init }
+  - { name: debug, image: "r.test/debug@${DIGEST}", targetContainer: job }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 26
+const PLACES = 30
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -48,6 +51,7 @@ const REQUEST: ContainerRequest = {
   mounts: [],
   terminal: false,
   stdin: false,
+  sharesProcesses: false,
   resources: { memoryBytes: 2 ** 20, cpuQuotaUs: 20_000, cpuPeriodUs: 100_000, pids: 10 },
 }
 const EXEC: ExecRequest = {
@@ -83,19 +87,39 @@ interface Denial {
 /** Of a request to create the first container. */
 const OF_THE_FIRST: readonly Denial[] = [
   {
+    title: 'another name server',
+    asked: (engine) => engine.admitNameServers(['10.96.0.10', 'fd00:0::10', '8.8.8.8']),
+    message: 'dns: the policy allows 10.96.0.0/16, fd00::10; asked: "8.8.8.8"',
+  },
+  {
+    title: 'a kernel setting',
+    asked: (engine) => engine.admitSysctl('kernel.msgmax', '1'),
+    message: 'sysctls.kernel.msgmax: the policy allows no change; asked: "1"',
+  },
+  {
+    title: 'shared processes',
+    asked: (engine) => engine.admitContainer({ ...REQUEST, sharesProcesses: true }),
+    message: 'shareProcessNamespace: the policy allows false; asked: "true"',
+  },
+  {
+    title: 'a container whose target does not run',
+    asked: (engine) => engine.admitContainer({ ...REQUEST, name: 'debug', image: 'r.test/debug:1', env: [] }),
+    message: 'containers.debug.targetContainer: the policy allows it while job runs; asked: "it alone"',
+  },
+  {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, twin, other-twin; asked: "db"',
+    message: 'containers.name: the policy allows web, job, twin, other-twin, setup, debug; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',
@@ -239,6 +263,25 @@ const WHILE_ONE_RUNS: readonly Denial[] = [
       return job({})(engine)
     },
     message: 'containers.job.requires: the policy allows it after web; asked: "it before web is there"',
+  },
+  {
+    title: 'an init container that has done its work',
+    asked: (engine) => {
+      const setup = create({ containerId: 'setup', name: 'setup', image: 'r.test/setup', env: [] })
+      setup(engine)
+      engine.ended('setup', 1)
+      engine.release('setup')
+      setup(engine)
+      engine.ended('setup', 0)
+      engine.release('setup')
+      return setup(engine)
+    },
+    message: 'containers.setup.role: the policy allows an init container until it has ended with 0; asked: "it again"',
+  },
+  {
+    title: 'a change of limits beyond the range',
+    asked: (engine) => engine.admitLimits('web', { memoryBytes: 2 ** 27, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }),
+    message: 'containers.web.resources.memory: the policy allows at most 67108864 bytes; asked: "134217728 bytes"',
   },
   {
     title: 'another command',

@@ -39,6 +39,7 @@ function request(changes: Partial<ContainerRequest> = {}): ContainerRequest {
     mounts: [],
     terminal: false,
     stdin: false,
+    sharesProcesses: false,
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
     ...changes,
   }
@@ -313,3 +314,79 @@ test('limits outside the policy’s range are denied, naming the limit', (t) => 
 function limited(changes: Partial<ContainerRequest>): ContainerRequest {
   return request({ resources: { memoryBytes: 2 ** 28, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }, ...changes })
 }
+
+const POD = `
+shareProcessNamespace: true
+sysctls: { net.core.somaxconn: "1024", kernel.sem: "250 32000 100 128" }
+hostAliases: [{ address: 10.9.9.9, names: [db, db.test] }]
+`
+
+test('kernel settings that the host asks for are those of the policy, or denied', (t) => {
+  const engine = new PolicyEngine(parseWorkloadPolicy(POLICY + POD))
+  t.notThrows(() => engine.admitSysctl('net.core.somaxconn', '1024'))
+  t.notThrows(() => engine.admitSysctl('kernel.sem', '250\t32000 100 128'))
+  t.throws(() => engine.admitSysctl('net.core.somaxconn', '4096'), { code: 'ERR_POLICY_DENIED' })
+  t.throws(() => engine.admitSysctl('kernel.msgmax', '1'), { code: 'ERR_POLICY_DENIED' })
+})
+
+test('processes are shared when the policy says so, whatever the host asks for', (t) => {
+  const apart = new PolicyEngine(parseWorkloadPolicy(POLICY))
+  t.throws(() => apart.admitContainer(request({ sharesProcesses: true })), { message: /shareProcessNamespace/ })
+  t.is(apart.admitContainer(request()).processes, 'own')
+  const together = new PolicyEngine(parseWorkloadPolicy(POLICY + POD))
+  t.is(together.admitContainer(request()).processes, 'pod')
+})
+
+test('a container with a target sees the processes of exactly that one, while it runs', (t) => {
+  const debug = `
+  - name: debug
+    image: registry.test:5000/debug@${OTHER}
+    targetContainer: job
+`
+  const engine = new PolicyEngine(parseWorkloadPolicy(POLICY + debug))
+  const job = request({ containerId: 'j', name: 'job', image: `registry.test:5000/job@${OTHER}` })
+  const look = request({
+    containerId: 'd',
+    name: 'debug',
+    image: `registry.test:5000/debug@${OTHER}`,
+    sharesProcesses: true,
+  })
+  t.throws(() => engine.admitContainer(look), { message: /debug\.targetContainer/ })
+  engine.admitContainer(job)
+  t.throws(() => engine.admitContainer(look), { message: /debug\.targetContainer/ })
+  engine.started('j')
+  t.deepEqual(engine.admitContainer(look).processes, { containerId: 'j' })
+})
+
+const BAD_PODS: readonly string[] = [
+  'sysctls: { kernel.core_pattern: "1" }',
+  'sysctls: { net.core.somaxconn: "|/bin/sh" }',
+  'sysctls: { net.core.somaxconn: 7 }',
+  'hostAliases: [{ address: db, names: [x] }]',
+  'hostAliases: [{ address: 10.0.0.1, names: ["two names"] }]',
+  'hostAliases: [{ address: 10.0.0.1 }]',
+]
+test('settings of a pod that are none, or hold more than they say, are refused with their line', (t) => {
+  for (const text of BAD_PODS) {
+    t.throws(() => parseWorkloadPolicy(`${POLICY}${text}\n`), { code: 'ERR_POLICY_MALFORMED' }, text)
+  }
+  const chained = POLICY.replace('name: job', 'name: job\n    targetContainer: job')
+  t.throws(() => parseWorkloadPolicy(chained), { code: 'ERR_POLICY_MALFORMED' })
+})
+
+test('a container with a sealed image is asked for by its placeholder, and its reference is a resource', (t) => {
+  const sealed = `${POLICY}
+  - name: one
+    sealedImage: default/images/one
+`
+  const engine = new PolicyEngine(parseWorkloadPolicy(sealed))
+  const asked = request({ containerId: 'o', name: 'one', image: 'caisson.dev/sealed:1' })
+  t.throws(() => engine.admitContainer({ ...asked, image: `registry.test:5000/nginx@${DIGEST}` }), {
+    message: /one\.image/,
+  })
+  t.deepEqual(engine.admitContainer(asked).reference, { resource: 'default/images/one' })
+  for (const text of ['sealedImage: one', `sealedImage: default/images/one\n    image: registry.test/x@${DIGEST}`]) {
+    const bad = sealed.replace('sealedImage: default/images/one', text)
+    t.throws(() => parseWorkloadPolicy(bad), { code: 'ERR_POLICY_MALFORMED' })
+  }
+})

@@ -214,6 +214,7 @@ spec:
             - { name: A, value: "1" }
             - name: PASSWORD
               valueFrom: { secretKeyRef: { name: db, key: password } }
+          envFrom: [{ configMapRef: { name: kept } }, { secretRef: { name: taken } }]
 ---
 kind: Service
 `
@@ -222,7 +223,8 @@ kind: Service
   const injection = { annotation: { name: 'caisson.dev/initdata', value: 'AAAA' }, runtimeClass: 'caisson' }
   const injected = injectPod(yaml, pod, injection)
   t.true(injected.startsWith('# the shop\n') && injected.includes('# the front') && injected.includes('kind: Service'))
-  t.false(injected.includes('PASSWORD'))
+  t.false(injected.includes('PASSWORD') || injected.includes('taken'))
+  t.true(injected.includes('kept'))
   const [again] = parseKubernetesFiles([{ name: 'x', text: injected }]).templates
   t.is(again?.annotations['caisson.dev/initdata'], 'AAAA')
   t.is(again?.spec.runtimeClassName, 'caisson')
@@ -250,6 +252,8 @@ const CONTAINER = fc.record(
     securityContext: fc.record({ runAsUser: fc.nat(1000), runAsGroup: fc.nat(1000) }),
     resources: fc.constantFrom({}, { limits: { memory: '64Mi', cpu: '250m' } }),
     volumeMounts: fc.constantFrom(...VOLUME_MOUNTS),
+    livenessProbe: fc.record({ exec: fc.record({ command: fc.array(WORD, { minLength: 1, maxLength: 3 }) }) }),
+    ports: fc.uniqueArray(fc.record({ containerPort: fc.integer({ min: 1, max: 60_000 }) }), { maxLength: 2 }),
   },
   { requiredKeys: ['env', 'resources', 'volumeMounts'] },
 )
@@ -275,6 +279,7 @@ function requestOf(container: Container): ContainerRequest {
     })),
     terminal: container.tty ?? false,
     stdin: container.stdin ?? false,
+    sharesProcesses: false,
     resources: {
       memoryBytes: limited ? 64 * 2 ** 20 : 0,
       cpuQuotaUs: limited ? 25_000 : 0,
@@ -315,15 +320,40 @@ test('a generated policy admits exactly what its pod asks for: widening any fiel
       if (choices.length + refusals.length > 0) return false
       const policy = parseWorkloadPolicy(yaml)
       const request = requestOf(container)
-      new PolicyEngine(policy).admitContainer(request)
-      return WIDENINGS.every((widen) =>
-        isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+      const engine = new PolicyEngine(policy)
+      engine.admitContainer(request)
+      return (
+        WIDENINGS.every((widen) =>
+          isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+        ) && onlyItsOwn(t, engine, container)
       )
     }),
     { numRuns: 200 },
   )
   t.pass()
 })
+
+/** Once it runs: its probe and its ports, no other command, port, signal, input or output. */
+function onlyItsOwn(t: ExecutionContext, engine: PolicyEngine, container: Container): boolean {
+  const exec = { containerId: 'c', env: [], user: '', workingDir: '', terminal: false, stdin: false }
+  const probe = container.livenessProbe?.exec.command
+  if (probe !== undefined) engine.admitExec({ ...exec, args: probe })
+  const open = (container.ports ?? []).map(({ containerPort }) => containerPort)
+  for (const port of open) engine.admitPort(port)
+  const denied: readonly (() => unknown)[] = [
+    () => engine.admitExec({ ...exec, args: [...(probe ?? []), 'more'] }),
+    () => engine.admitExec({ ...exec, args: probe?.slice(1) ?? ['sh'] }),
+    () => engine.admitPort(60_001),
+    () => engine.admitSignal('c', 10, 15),
+    () => engine.admitOutput('c', false),
+    () => engine.admitApi('c', { kind: 'token' }),
+    ...(container.stdin === true ? [] : [() => engine.admitStdin('c')]),
+    ...('limits' in container.resources
+      ? [() => engine.admitLimits('c', { memoryBytes: 2 ** 30, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 })]
+      : []),
+  ]
+  return denied.every((action) => isDenied(t, action))
+}
 
 function isDenied(t: ExecutionContext, action: () => unknown): boolean {
   try {
@@ -354,4 +384,27 @@ test('whatever is given as Kubernetes YAML is read or refused, and what is read 
         generatePolicy(template, objects, { image, logs: false }).yaml.startsWith('# '),
       ),
   )
+})
+
+test('kernel settings, host aliases and shared processes of a pod are taken over, and settings that no guest has are refused', (t) => {
+  const { yaml, refusals } = generate(
+    pod(
+      {},
+      {
+        shareProcessNamespace: true,
+        hostAliases: [{ ip: '10.9.9.9', hostnames: ['db', 'db.test'] }],
+        securityContext: {
+          sysctls: [
+            { name: 'net.core.somaxconn', value: '1024' },
+            { name: 'vm.swappiness', value: '1' },
+          ],
+        },
+      },
+    ),
+  )
+  const { pod: rule } = parseWorkloadPolicy(yaml)
+  t.true(rule.shareProcessNamespace)
+  t.deepEqual([...rule.sysctls], [['net.core.somaxconn', '1024']])
+  t.deepEqual(rule.hostAliases, [{ address: '10.9.9.9', names: ['db', 'db.test'] }])
+  t.true(refusals.some(({ path }) => path === 'securityContext.sysctls.vm.swappiness'))
 })

@@ -47,7 +47,7 @@ const DIFFERENCES: Readonly<Record<string, string>> = {
   'createcontainer/gpu_vfio_cdi': 'devices cannot be asked for: none reaches a container',
   'createcontainer/network_namespace': 'all containers of a guest share its one network namespace',
   'createcontainer/security_context/runas': 'these are users of the pause container, which a guest does not run',
-  'createcontainer/sysctls': 'kernel parameters cannot be asked for: none is set',
+  'createcontainer/sysctls': 'the guest makes the settings of the policy; those of a container are not asked for',
   'state/execprocess':
     'capabilities, labels, groups and the like of an exec are the container’s own, whatever the host writes',
 }
@@ -66,6 +66,7 @@ function containerRequest(id: string, oci: Oci, image: string): ContainerRequest
     mounts: [],
     terminal: Terminal,
     stdin: false,
+    sharesProcesses: false,
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   }
 }

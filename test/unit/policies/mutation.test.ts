@@ -18,6 +18,10 @@ const SEALED = `sealed.${part({ alg: 'ES256', kid: 'kbs:///a/b/key' })}.${part(V
 /** What the generator does not write, so that every key of the language is changed as well. */
 const BY_HAND = `apiVersion: caisson/v1
 kind: WorkloadPolicy
+dns: [10.96.0.10]
+shareProcessNamespace: true
+sysctls: { net.core.somaxconn: "1024" }
+hostAliases: [{ address: 10.0.0.9, names: [db, cache] }]
 containers:
   - name: web
     image: registry.test:5000/shop/web@${DIGEST}
@@ -44,6 +48,7 @@ containers:
     logs: allow
     exec: [[x, y], [z]]
     ports: [80, 8080]
+    egress: [10.0.0.0/8, { to: "fd00::/8", ports: [443, 53] }]
     signals: [1]
     capabilities: [KILL, CHOWN]
     resources: { memory: { min: 1Mi, max: 2Gi }, cpu: { max: 500m }, pids: { max: 7 } }
@@ -98,9 +103,11 @@ function mutate(node: Node, kind: number, at: number): true | undefined {
 }
 
 /** What a policy decides: without lines and words for people; naming something twice allows nothing more. */
-function decisions({ containers, ...rest }: WorkloadPolicy): unknown {
+function decisions({ containers, dns, pod, ...rest }: WorkloadPolicy): unknown {
   return {
     ...rest,
+    pod: { ...pod, sysctls: each([...pod.sysctls]), hostAliases: each(pod.hostAliases) },
+    dns: dns === undefined ? 'any' : each(dns.map(({ text }) => text)),
     containers: containers.map((rule) => ({
       ...rule,
       env: each([...rule.env].map(([name, value]) => [name, 'values' in value ? each(value.values) : value])),
@@ -109,6 +116,7 @@ function decisions({ containers, ...rest }: WorkloadPolicy): unknown {
       api: rule.api === undefined ? undefined : { ...rule.api, resources: each(rule.api.resources) },
       exec: each(rule.exec),
       ports: each(rule.ports),
+      egress: rule.egress === undefined ? 'anywhere' : each(rule.egress.map(({ to, ports }) => [to, each(ports)])),
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
       requires: each(rule.requires),

@@ -1,5 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
+import { parsePinned } from '#policies/container-rule'
 import { parsePolicyDocument } from '#policies/document'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
@@ -34,4 +35,22 @@ test('nesting that would exhaust the stack is refused', (t) => {
   for (const opening of ['[', '{a: ', '? ']) {
     t.throws(() => parsePolicyDocument(opening.repeat(2_000)), { code: 'ERR_POLICY_MALFORMED' })
   }
+})
+
+test('a pinned reference has a repository and a whole digest, or is none', (t) => {
+  const pinned = `registry.test:5000/team/app@sha256:${'a'.repeat(64)}`
+  t.deepEqual(parsePinned(pinned), { repository: 'registry.test:5000/team/app', digest: `sha256:${'a'.repeat(64)}` })
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.string().map((text) => pinned + text),
+        fc.string().map((text) => text + pinned),
+      ),
+      (text) => {
+        const found = parsePinned(text)
+        return found === undefined || (text.startsWith(found.repository) && text.endsWith(`@${found.digest}`))
+      },
+    ),
+  )
 })

@@ -36,6 +36,7 @@ const CONTAINER = {
   logs: 'allow',
   exec: [['x', 'y']],
   ports: [80],
+  egress: ['10.0.0.0/8', { to: 'fd00::/8', ports: [443] }],
   signals: [1],
   capabilities: ['KILL'],
   resources: { memory: { min: '1Mi', max: 1048576 }, cpu: { max: '500m' }, pids: { max: 7 } },
@@ -44,12 +45,21 @@ const CONTAINER = {
   requires: [],
   max: 2,
 }
+const POD = {
+  shareProcessNamespace: true,
+  sysctls: { 'net.core.somaxconn': '1024' },
+  hostAliases: [{ address: '10.0.0.1', names: ['db', 'db.test'] }],
+}
 const policy = (container: unknown) => ({ apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: [container] })
 const parse = (document: unknown) => parseWorkloadPolicy(JSON.stringify(document))
 
 test('the published schema takes a policy with every key, as the parser does', (t) => {
-  t.notThrows(() => parse(policy(CONTAINER)))
-  t.true(fitsSchema(policy(CONTAINER), SCHEMA))
+  t.notThrows(() => parse({ ...policy(CONTAINER), ...POD }))
+  t.true(fitsSchema({ ...policy(CONTAINER), ...POD }, SCHEMA))
+  const debug = { ...CONTAINER, name: 'debug', targetContainer: 'web' }
+  const two = { ...policy(CONTAINER), containers: [CONTAINER, debug] }
+  t.notThrows(() => parse(two))
+  t.true(fitsSchema(two, SCHEMA))
 })
 
 const REFUSED: readonly [string, object][] = [
@@ -79,6 +89,9 @@ const REFUSED: readonly [string, object][] = [
   ['a range without bounds', { resources: { cpu: {} } }],
   ['an empty command', { exec: [[]] }],
   ['port 0', { ports: [0] }],
+  ['egress to a name', { egress: ['db.example'] }],
+  ['egress without a place', { egress: [{ ports: [443] }] }],
+  ['egress to no port', { egress: [{ to: '10.0.0.0/8', ports: [] }] }],
   ['another role', { role: 'sidecar' }],
 ]
 for (const [mistake, change] of REFUSED) {
