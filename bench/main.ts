@@ -1,6 +1,7 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier]
- * [--places memory,disk]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier|
+ * verifier-memory] [--places memory,disk]: prints each figure beside its peer of the same run, and writes
+ * bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -9,7 +10,7 @@ import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
-import { benchVerifier, printVerifier } from './verifier.ts'
+import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' }, places: { type: 'string' } },
@@ -37,6 +38,11 @@ if (wanted('policy')) {
   const policy = await benchPolicy(3 * rounds, say)
   printPolicy(policy)
   write('policy.json', policy)
+}
+if (values.only === 'verifier-memory') {
+  const memory = await benchVerifierMemory(10_000 * rounds, say)
+  printVerifier(memory)
+  write('verifier-memory.json', memory)
 }
 if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)

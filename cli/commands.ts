@@ -111,6 +111,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict MRTD and RTMRs of a TDX guest',
     load: async () => (await import('./commands/measure-tdx.ts')).measureTdx,
   },
+  'measure release': {
+    summary: 'sign the reference values of a release',
+    load: async () => (await import('./commands/measure-release.ts')).measureRelease,
+  },
   'measure id-block': {
     summary: 'make the signed identity of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,

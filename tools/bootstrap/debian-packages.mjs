@@ -38,6 +38,7 @@ export const DEBIAN_PACKAGES = [
   { name: 'umoci', needs: 'test', why: 'independent unpacking of images' },
   { name: 'tpm2-tools', needs: 'test', why: 'independent check of TPM quotes' },
   { name: 'postgresql-15', needs: 'test', why: 'store of verifier replicas; tests start servers of their own' },
+  { name: 'softhsm2', needs: 'test', why: 'a PKCS #11 token for the verifier’s store key' },
   { name: 'containerd', needs: 'test', why: 'runs pods over CRI, and is an independent ttrpc peer' },
   { name: 'runc', needs: 'test', why: 'runs a pod of another runtime beside ours' },
   { name: 'containernetworking-plugins', needs: 'test', why: 'makes the networks of pods, as on a node' },
