@@ -85,7 +85,10 @@ function readVolumeRule(node: PolicyNode): VolumeRule {
       return { kind, name: nameOf(node.fields(['name', 'kind']), node) }
     case 'luks':
       return readLuks(node)
-    default:
+    case 'config-map':
+    case 'secret':
+    case 'projected':
+    case 'downward-api':
       return readContent(node, kind)
   }
 }
