@@ -110,6 +110,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict MRTD and RTMRs of a TDX guest',
     load: async () => (await import('./commands/measure-tdx.ts')).measureTdx,
   },
+  'measure release': {
+    summary: 'sign the reference values of a release',
+    load: async () => (await import('./commands/measure-release.ts')).measureRelease,
+  },
   'measure id-block': {
     summary: 'make the signed identity of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,
@@ -141,6 +145,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'policy diff': {
     summary: 'say what a changed policy newly allows and denies',
     load: async () => (await import('./commands/policy-diff.ts')).policyDiff,
+  },
+  'policy flatten': {
+    summary: 'write the one document that a guest gets of a policy in several files',
+    load: async () => (await import('./commands/policy-flatten.ts')).policyFlatten,
   },
   'policy generate': {
     summary: 'write the workload policy of a pod from its Kubernetes YAML',

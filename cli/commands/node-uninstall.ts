@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { PLACEHOLDER_IMAGE, removePlaceholder } from '#host-shim/containerd/placeholder'
 import { SERVICE } from '#host-shim/install/node-layout'
 import { uninstall } from '#host-shim/install/uninstall'
 import type { CommandSpec } from '../command.ts'
@@ -24,9 +25,13 @@ export const nodeUninstall: CommandSpec = {
       },
     })
     if (isService) await systemctl('daemon-reload')
-    const next = wasInstalled
-      ? ['restart containerd', ...(isService ? [] : ['end the daemon: caisson node serve'])]
-      : []
+    // A daemon that runs would bring it back.
+    const removed = !wasInstalled || (isService && (await removePlaceholder(layout.containerdSocket)))
+    const next = [
+      ...(isService || !wasInstalled ? [] : ['end the daemon: caisson node serve']),
+      ...(removed ? [] : [`ctr --namespace k8s.io images rm ${PLACEHOLDER_IMAGE}`]),
+      ...(wasInstalled ? ['restart containerd'] : []),
+    ]
     invocation.out.result(
       { wasInstalled, saved, next },
       [

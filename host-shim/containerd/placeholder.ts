@@ -73,6 +73,18 @@ export async function importPlaceholder(containerd: GrpcClient): Promise<void> {
     .catch(unless(ALREADY_EXISTS))
 }
 
+/** Takes the image back. False when containerd does not answer. */
+export async function removePlaceholder(address: string): Promise<boolean> {
+  using containerd = new GrpcClient(address)
+  return containerd
+    .unary(Images.method.delete, { name: PLACEHOLDER_IMAGE }, OPTIONS)
+    .catch(unless(NOT_FOUND))
+    .then(
+      () => true,
+      () => false,
+    )
+}
+
 /** Until the signal fires. containerd may come later than the daemon, and go and come again. */
 export async function keepPlaceholder(
   address: string,

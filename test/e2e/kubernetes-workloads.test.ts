@@ -193,7 +193,10 @@ test.serial(
     const command = ['/bin/sh', '-c', LOOP]
     // It sees the processes of a container that runs, so there is none to see yet.
     const debugged = { command: ['/bin/sh', '-c', WORDS] }
-    await t.throwsAsync(pod.run('debug', image, debugged), { message: /ERR_POLICY_DENIED/ })
+    const early = await pod.create('debug', image, debugged)
+    await t.throwsAsync(early.start(), { message: /ERR_POLICY_DENIED/ })
+    // What a kubelet copies into the pod's status.
+    t.regex((await early.status()).message, /ERR_POLICY_DENIED/)
     const shell = await pod.run('shell', image, { command })
     // As a kubelet runs postStart hooks, exec probes and preStop hooks: ExecSync, and the exit code counts.
     t.is((await shell.exec(['/bin/sh', '-c', LIMITS], 60)).exitCode, 0)

@@ -4,13 +4,15 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { EmptySchema } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_empty } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file images.proto.
  */
 export const file_images: GenFile = /*@__PURE__*/
-  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIkChFMaXN0SW1hZ2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIkoKEkxpc3RJbWFnZXNSZXNwb25zZRI0CgZpbWFnZXMYASADKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDIkkKEkNyZWF0ZUltYWdlUmVxdWVzdBIzCgVpbWFnZRgBIAEoCzIkLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkltYWdlIkoKE0NyZWF0ZUltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZTLOAgoGSW1hZ2VzEmYKA0dldBIuLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVxdWVzdBovLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVzcG9uc2USawoETGlzdBIwLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkxpc3RJbWFnZXNSZXF1ZXN0GjEuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuTGlzdEltYWdlc1Jlc3BvbnNlEm8KBkNyZWF0ZRIxLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVxdWVzdBoyLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("CgxpbWFnZXMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIh8KD0dldEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkcKEEdldEltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIkChFMaXN0SW1hZ2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIkoKEkxpc3RJbWFnZXNSZXNwb25zZRI0CgZpbWFnZXMYASADKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSLBAQoFSW1hZ2USDAoEbmFtZRgBIAEoCRJACgZsYWJlbHMYAiADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZS5MYWJlbHNFbnRyeRI5CgZ0YXJnZXQYAyABKAsyKS5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5EZXNjcmlwdG9yGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPgoKRGVzY3JpcHRvchISCgptZWRpYV90eXBlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIMCgRzaXplGAMgASgDIkkKEkNyZWF0ZUltYWdlUmVxdWVzdBIzCgVpbWFnZRgBIAEoCzIkLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkltYWdlIkoKE0NyZWF0ZUltYWdlUmVzcG9uc2USMwoFaW1hZ2UYASABKAsyJC5jb250YWluZXJkLnNlcnZpY2VzLmltYWdlcy52MS5JbWFnZSIiChJEZWxldGVJbWFnZVJlcXVlc3QSDAoEbmFtZRgBIAEoCTKjAwoGSW1hZ2VzEmYKA0dldBIuLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVxdWVzdBovLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkdldEltYWdlUmVzcG9uc2USawoETGlzdBIwLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkxpc3RJbWFnZXNSZXF1ZXN0GjEuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuTGlzdEltYWdlc1Jlc3BvbnNlEm8KBkNyZWF0ZRIxLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVxdWVzdBoyLmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkNyZWF0ZUltYWdlUmVzcG9uc2USUwoGRGVsZXRlEjEuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuRGVsZXRlSW1hZ2VSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5YgZwcm90bzM", [file_google_protobuf_empty]);
 
 /**
  * @generated from message containerd.services.images.v1.GetImageRequest
@@ -171,6 +173,23 @@ export const CreateImageResponseSchema: GenMessage<CreateImageResponse> = /*@__P
   messageDesc(file_images, 7);
 
 /**
+ * @generated from message containerd.services.images.v1.DeleteImageRequest
+ */
+export type DeleteImageRequest = Message<"containerd.services.images.v1.DeleteImageRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message containerd.services.images.v1.DeleteImageRequest.
+ * Use `create(DeleteImageRequestSchema)` to create a new message.
+ */
+export const DeleteImageRequestSchema: GenMessage<DeleteImageRequest> = /*@__PURE__*/
+  messageDesc(file_images, 8);
+
+/**
  * @generated from service containerd.services.images.v1.Images
  */
 export const Images: GenService<{
@@ -197,6 +216,14 @@ export const Images: GenService<{
     methodKind: "unary";
     input: typeof CreateImageRequestSchema;
     output: typeof CreateImageResponseSchema;
+  },
+  /**
+   * @generated from rpc containerd.services.images.v1.Images.Delete
+   */
+  delete: {
+    methodKind: "unary";
+    input: typeof DeleteImageRequestSchema;
+    output: typeof EmptySchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_images, 0);
