@@ -1,6 +1,7 @@
 /**
- * npm run bench [-- --rounds N] [--only boot|evidence|image-trust|kubernetes|policy|pull|shim|verifier]
- * [--places memory,disk]: prints each figure beside its peer of the same run, and writes bench/results/*.json.
+ * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier|
+ * verifier-memory] [--places memory,disk]: prints each figure beside its peer of the same run, and writes
+ * bench/results/*.json.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -9,7 +10,7 @@ import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
-import { benchVerifier, printVerifier } from './verifier.ts'
+import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' }, places: { type: 'string' } },
@@ -38,6 +39,11 @@ if (wanted('policy')) {
   printPolicy(policy)
   write('policy.json', policy)
 }
+if (values.only === 'verifier-memory') {
+  const memory = await benchVerifierMemory(10_000 * rounds, say)
+  printVerifier(memory)
+  write('verifier-memory.json', memory)
+}
 if (wanted('shim')) {
   const shim = await benchShim(5 * rounds, say)
   printShim(shim)
@@ -53,6 +59,12 @@ if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)
   print(boot)
   write('boot.json', boot)
+}
+if (wanted('encrypted')) {
+  const { benchEncryptedPull, printEncryptedPull } = await import('./pull/encrypted.ts')
+  const encrypted = await benchEncryptedPull(rounds, say)
+  printEncryptedPull(encrypted)
+  write('encrypted.json', encrypted)
 }
 if (wanted('pull')) {
   const { benchPull } = await import('./pull/main.ts')

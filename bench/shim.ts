@@ -34,6 +34,7 @@ export async function benchShim(rounds: number, say: (line: string) => void): Pr
     guest: () => Promise.reject(new Error('no pod is booted here')),
     tpmCa: () => Promise.reject(new Error('no pod is booted here')),
     scratchMib: 64,
+    kubeletRoot: join(root, 'kubelet'),
     log: () => undefined,
   })
   mkdirSync(join(root, 'etc/caisson'), { recursive: true })

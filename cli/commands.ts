@@ -1,5 +1,4 @@
 /** The table of sub-commands. Loaded one by one, so that starting one does not load the others. */
-import { setFlagsFromString } from 'node:v8'
 import type { CommandSpec } from './command.ts'
 
 interface Entry {
@@ -111,6 +110,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'predict MRTD and RTMRs of a TDX guest',
     load: async () => (await import('./commands/measure-tdx.ts')).measureTdx,
   },
+  'measure release': {
+    summary: 'sign the reference values of a release',
+    load: async () => (await import('./commands/measure-release.ts')).measureRelease,
+  },
   'measure id-block': {
     summary: 'make the signed identity of an SEV-SNP guest',
     load: async () => (await import('./commands/measure-id-block.ts')).measureIdBlock,
@@ -143,6 +146,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say what a changed policy newly allows and denies',
     load: async () => (await import('./commands/policy-diff.ts')).policyDiff,
   },
+  'policy flatten': {
+    summary: 'write the one document that a guest gets of a policy in several files',
+    load: async () => (await import('./commands/policy-flatten.ts')).policyFlatten,
+  },
   'policy generate': {
     summary: 'write the workload policy of a pod from its Kubernetes YAML',
     load: async () => (await import('./commands/policy-generate.ts')).policyGenerate,
@@ -161,11 +168,7 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   },
   'image pull': {
     summary: 'pull an image into a folder as the guest does',
-    load: async () => {
-      // Before anything grows: what a pull throws away is short-lived buffers, which wait for nothing in a larger nursery.
-      setFlagsFromString('--semi-space-growth-factor=1')
-      return (await import('./commands/image-pull.ts')).imagePull
-    },
+    load: async () => (await import('./commands/image-pull.ts')).imagePull,
   },
   'image mount': {
     summary: 'mount a pulled image, verified',

@@ -1,5 +1,6 @@
 /** Where a command prints: results on stdout (text or one JSON value), progress and errors on stderr. */
 import { writeSync } from 'node:fs'
+import { styleText } from 'node:util'
 import { GuestRefusalError } from '#host-shim/pod/guest-refusal'
 import { CaissonError, DeniedError, errorText } from '#protocol/errors'
 import { explainCode } from './error-table.ts'
@@ -9,6 +10,11 @@ export class Output {
 
   constructor(json: boolean) {
     this.json = json
+  }
+
+  /** Coloured where the result goes to a terminal that shows colours (NO_COLOR and FORCE_COLOR count); else as it is. */
+  paint(colour: 'green' | 'red' | 'yellow', text: string): string {
+    return this.json ? text : styleText(colour, text, { stream: process.stdout })
   }
 
   /** The result: JSON when asked for, else the text. */

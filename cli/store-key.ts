@@ -1,6 +1,7 @@
-/** The key that seals the verifier's store: from a file, from the environment, or made beside the store. */
+/** The key that seals the verifier's store: from a file, a token, the environment, or made beside the store. */
 import { existsSync } from 'node:fs'
-import { createStoreKey, parseStoreKey } from '#attestation/store/key-wrapper'
+import { createStoreKey, type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { isPkcs11Uri, parsePkcs11Uri } from '#attestation/store/pkcs11-uri'
 import type { Invocation, OptionSpec } from './command.ts'
 import { readUserFile, writeUserFile } from './files.ts'
 
@@ -9,14 +10,21 @@ export const STORE_KEY_VARIABLE = 'CAISSON_STORE_KEY'
 
 export const STORE_KEY_OPTION: OptionSpec = {
   type: 'string',
-  placeholder: 'FILE',
-  help: `key that seals the store’s secrets; default: $${STORE_KEY_VARIABLE}, else store.key in the state directory`,
+  placeholder: 'FILE|URI',
+  help: `key that seals the store’s secrets, a file or pkcs11:…; default: $${STORE_KEY_VARIABLE}, else store.key in the state directory`,
 }
 
-/** @throws MalformedError ERR_STORE_KEY_MALFORMED, UsageError ERR_FILE_UNREADABLE */
-export function storeKeyOf(invocation: Invocation, state: string): Uint8Array {
+/** A file with 64 hexadecimal digits, or the PKCS #11 URI of a key that stays in a token. */
+export async function keyWrapperOf(place: string): Promise<KeyWrapper> {
+  if (!isPkcs11Uri(place)) return new LocalKeyWrapper(parseStoreKey(readUserFile(place, 'store key').toString('utf8')))
+  const { Pkcs11KeyWrapper } = await import('#attestation/store/pkcs11-key-wrapper') // loads native code
+  return new Pkcs11KeyWrapper(parsePkcs11Uri(place))
+}
+
+/** @throws MalformedError ERR_STORE_KEY_MALFORMED, ERR_PKCS11_URI, UsageError ERR_FILE_UNREADABLE */
+export async function storeKeyOf(invocation: Invocation, state: string): Promise<Uint8Array | KeyWrapper> {
   const file = invocation.string('store-key')
-  if (file !== undefined) return parseStoreKey(readUserFile(file, 'store key').toString('utf8'))
+  if (file !== undefined) return await keyWrapperOf(file)
   const variable = process.env[STORE_KEY_VARIABLE]
   if (variable !== undefined) {
     delete process.env[STORE_KEY_VARIABLE] // child processes have no use for it

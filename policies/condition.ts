@@ -14,6 +14,7 @@ export type ConditionValue =
   | boolean
   | null
   | readonly ConditionValue[]
+  | ReadonlyMap<string, string>
   | { readonly [name: string]: ConditionValue }
 
 /** True, false, or what kept the condition from being either. */
@@ -148,6 +149,8 @@ function isNode(value: unknown): value is ASTNode {
 /** Whole numbers become CEL's int. */
 function celValue(value: ConditionValue): unknown {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? BigInt(value) : value
+  // Text is text in CEL as well: what is many entries is taken as it is.
+  if (value instanceof Map) return value
   if (Array.isArray(value)) return value.map((item: ConditionValue) => celValue(item))
   if (typeof value === 'object' && value !== null) {
     return new Map(Object.entries(value).map(([name, member]) => [name, celValue(member)]))
@@ -158,6 +161,7 @@ function celValue(value: ConditionValue): unknown {
 /** Somewhere inside. A list cut short would answer for what was cut off. */
 function isTooLong(value: ConditionValue): boolean {
   if (typeof value !== 'object' || value === null) return false
+  if (value instanceof Map) return value.size > CONDITION_ITEMS
   const members = Object.values(value)
   return members.length > CONDITION_ITEMS || members.some(isTooLong)
 }

@@ -4,7 +4,7 @@ import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { describeEnvRule, envAllows, isServiceVariable } from './env-rule.ts'
 import type { ContainerRequest } from './requests.ts'
-import { resourceProblem } from './resource-rule.ts'
+import { type AskedResources, resourceProblem } from './resource-rule.ts'
 
 /** The command to run: undefined is the image's own. */
 export function checkArgs(rule: ContainerRule, asked: readonly string[] | undefined): readonly string[] | undefined {
@@ -49,17 +49,41 @@ export function checkMounts(rule: ContainerRule, request: ContainerRequest): rea
       const allowed = listText(rule.mounts.map((candidate) => `${candidate.kind}:${candidate.path}`))
       throw denied(field, allowed, `${mount.kind}:${mount.destination}`)
     }
+    checkVolumeName(`${field}.volume`, match, mount.volume ?? '')
     if (match.readOnly && !mount.readOnly) throw denied(`${field}.readOnly`, 'true', 'false')
-    if (match.maxBytes !== undefined && mount.sizeLimitBytes > match.maxBytes) {
-      throw denied(`${field}.maxBytes`, String(match.maxBytes), String(mount.sizeLimitBytes))
+    const maxBytes = maxBytesOf(match)
+    if (maxBytes !== undefined && mount.sizeLimitBytes > maxBytes) {
+      throw denied(`${field}.maxBytes`, String(maxBytes), String(mount.sizeLimitBytes))
     }
     asked.add(mount.destination)
   }
   return rule.mounts.filter((mount) => mount.required || asked.has(mount.path))
 }
 
-export function checkResources(rule: ContainerRule, request: ContainerRequest): void {
-  const problem = resourceProblem(rule.resources, request.resources)
+/** A volume of the container's own has no name; one of the pod need not be named, but is not another. */
+function checkVolumeName(field: string, { volume }: MountRule, asked: string): void {
+  if (volume !== undefined && asked !== '' && asked !== volume.name) throw denied(field, volume.name, asked)
+}
+
+function maxBytesOf({ maxBytes, volume }: MountRule): number | undefined {
+  return volume !== undefined && 'maxBytes' in volume ? volume.maxBytes : maxBytes
+}
+
+/** The policy's groups are given in any case; the host may know of fewer, not of others. */
+export function checkGroups(rule: ContainerRule, asked: readonly number[]): void {
+  const other = asked.find((gid) => !rule.groups.includes(gid))
+  if (other !== undefined) {
+    throw denied(`containers.${rule.name}.groups`, listText(rule.groups.map(String)), String(other))
+  }
+}
+
+/** @param zero what 0 asks for */
+export function checkResources(
+  rule: ContainerRule,
+  asked: AskedResources,
+  zero: 'no limit' | 'unchanged' = 'no limit',
+): void {
+  const problem = resourceProblem(rule.resources, asked, zero)
   if (problem === undefined) return
   throw denied(`containers.${rule.name}.resources.${problem.name}`, problem.allowed, problem.asked)
 }

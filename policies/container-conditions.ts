@@ -59,7 +59,7 @@ function requestValue(rule: ContainerRule, request: ContainerRequest): Condition
     name: rule.name,
     image: `${rule.repository}@${rule.digest}`,
     ...(args === undefined ? {} : { args }),
-    env: Object.fromEntries(request.env.map((entry) => nameAndValue(entry))),
+    env: new Map(request.env.map((entry) => nameAndValue(entry))),
     user: request.user === '' ? (rule.user ?? '') : request.user,
     workingDir: request.workingDir === '' ? (rule.workingDir ?? '') : request.workingDir,
     mounts: request.mounts.map(({ kind, destination, readOnly, sizeLimitBytes }) => ({

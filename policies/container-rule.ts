@@ -3,23 +3,19 @@ import { errorText } from '#protocol/errors'
 import { parseSealedSecret } from '#protocol/sealed-secret'
 import { type ApiRule, readApiRule } from './api-rule.ts'
 import { type ConditionRule, readConditionRules } from './condition-rule.ts'
+import { type DeviceRule, readDeviceRule } from './device-rule.ts'
 import type { PolicyNode } from './document.ts'
+import { type EgressRule, readEgress } from './egress-rule.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
+import { type MountRule, readMountRule } from './mount-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
+import type { VolumeRule } from './volume-rule.ts'
+
+export type { MountRule } from './mount-rule.ts'
 
 /** The image's own entrypoint and command, or exactly these. */
 export type ArgsRule = { readonly kind: 'from-image' } | { readonly kind: 'exact'; readonly args: readonly string[] }
-
-export interface MountRule {
-  /** `scratch`: a directory on the encrypted scratch disk; `tmpfs`: guest memory. Both start empty. */
-  readonly kind: 'scratch' | 'tmpfs'
-  readonly path: string
-  readonly readOnly: boolean
-  readonly maxBytes: number | undefined
-  /** Mounted whether or not the host asks for it. */
-  readonly required: boolean
-}
 
 /** A resource of the verifier by its name, or a sealed secret and the resource of the key that must have signed it. */
 export type SecretSource =
@@ -53,8 +49,11 @@ export interface ContainerRule {
   readonly serviceEnv: boolean
   /** Undefined: only the image's own user. */
   readonly user: string | undefined
+  /** Supplementary groups of every process, beside the image's own. */
+  readonly groups: readonly number[]
   readonly workingDir: string | undefined
   readonly mounts: readonly MountRule[]
+  readonly devices: readonly DeviceRule[]
   readonly secrets: readonly SecretRule[]
   /** What it may ask of the guest's loopback endpoint; undefined: nothing. */
   readonly api: ApiRule | undefined
@@ -63,8 +62,12 @@ export interface ContainerRule {
   readonly terminal: boolean
   readonly stdin: boolean
   readonly logs: boolean
+  /** Absolute path of the file whose end the host reads when the container has ended; undefined: none. */
+  readonly terminationMessage: string | undefined
   readonly exec: readonly (readonly string[])[]
   readonly ports: readonly number[]
+  /** Whom it may connect to besides the containers of its pod; undefined: anybody. */
+  readonly egress: readonly EgressRule[] | undefined
   /** Signals the host may send besides TERM, KILL and the image's stop signal. */
   readonly signals: readonly number[]
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
@@ -112,8 +115,10 @@ const CONTAINER_KEYS = [
   'env',
   'serviceEnv',
   'user',
+  'groups',
   'workingDir',
   'mounts',
+  'devices',
   'secrets',
   'api',
   'identity',
@@ -121,8 +126,10 @@ const CONTAINER_KEYS = [
   'terminal',
   'stdin',
   'logs',
+  'terminationMessage',
   'exec',
   'ports',
+  'egress',
   'signals',
   'capabilities',
   'resources',
@@ -133,14 +140,15 @@ const CONTAINER_KEYS = [
   'max',
 ] as const
 
-/** One entry of `containers`. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
-export function readContainerRule(node: PolicyNode): ContainerRule {
+/** One entry of `containers`. `volumes` are the pod's, by name. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
+export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string, VolumeRule>): ContainerRule {
   const fields = node.fields(CONTAINER_KEYS)
   const name = matching(
     requiredField(fields, 'name', node),
     NAME,
     'must be a DNS label: lower-case letters, digits, dashes',
   )
+  const capabilities = readCapabilities(fields.get('capabilities'))
   return {
     name,
     ...readImage(fields, node),
@@ -148,8 +156,10 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     env: parseEnvRules(fields.get('env')),
     serviceEnv: fields.get('serviceEnv')?.boolean() ?? false,
     user: fields.get('user')?.string(),
+    groups: listOf(fields.get('groups'), (item) => item.integer(0, 0xfffffffe)),
     workingDir: optionalPath(fields.get('workingDir')),
-    mounts: listOf(fields.get('mounts'), parseMount),
+    mounts: listOf(fields.get('mounts'), (item) => readMountRule(item, volumes)),
+    devices: listOf(fields.get('devices'), (item) => readDeviceRule(item, volumes)),
     secrets: listOf(fields.get('secrets'), parseSecret),
     api: readApiRule(fields.get('api')),
     identity: readIdentityRule(fields.get('identity')),
@@ -157,14 +167,12 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
     logs: fields.get('logs')?.oneOf(['none', 'allow']) === 'allow',
+    terminationMessage: optionalPath(fields.get('terminationMessage')),
     exec: listOf(fields.get('exec'), (item) => nonEmpty(item, strings(item))),
     ports: listOf(fields.get('ports'), (item) => item.integer(1, 65535)),
+    egress: readEgress(fields.get('egress'), capabilities),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
-    capabilities: fields.has('capabilities')
-      ? listOf(fields.get('capabilities'), (item) =>
-          matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'),
-        )
-      : DEFAULT_CAPABILITIES,
+    capabilities,
     resources: parseResourceRule(fields.get('resources')),
     conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
@@ -172,6 +180,11 @@ export function readContainerRule(node: PolicyNode): ContainerRule {
     targetContainer: optionalName(fields.get('targetContainer')),
     max: fields.get('max')?.integer(1, 1024) ?? 1,
   }
+}
+
+function readCapabilities(node: PolicyNode | undefined): readonly string[] {
+  if (node === undefined) return DEFAULT_CAPABILITIES
+  return listOf(node, (item) => matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'))
 }
 
 function readImage(
@@ -206,17 +219,6 @@ function parseArgs(node: PolicyNode | undefined): ArgsRule {
     return { kind: 'from-image' }
   }
   return { kind: 'exact', args: nonEmpty(node, strings(node)) }
-}
-
-function parseMount(node: PolicyNode): MountRule {
-  const fields = node.fields(['kind', 'path', 'readOnly', 'maxBytes', 'required'])
-  return {
-    kind: requiredField(fields, 'kind', node).oneOf(['scratch', 'tmpfs']),
-    path: absolutePath(requiredField(fields, 'path', node)),
-    readOnly: fields.get('readOnly')?.boolean() ?? false,
-    maxBytes: fields.get('maxBytes')?.integer(4096, Number.MAX_SAFE_INTEGER),
-    required: fields.get('required')?.boolean() ?? true,
-  }
 }
 
 function parseSecret(node: PolicyNode): SecretRule {
@@ -292,7 +294,7 @@ function nonEmpty(node: PolicyNode, values: string[]): readonly string[] {
   return values
 }
 
-function matching(node: PolicyNode, pattern: RegExp, problem: string): string {
+export function matching(node: PolicyNode, pattern: RegExp, problem: string): string {
   const text = node.string()
   if (!pattern.test(text)) throw node.fail(problem)
   return text

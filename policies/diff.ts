@@ -3,9 +3,11 @@
  * has and the other has not is the difference, whatever the text looks like.
  */
 import type { ContainerRule, SecretSource } from './container-rule.ts'
-import { describeEnvRule } from './env-rule.ts'
+import { describeEgress } from './egress-rule.ts'
+import { describeEnvRule, envAllows } from './env-rule.ts'
 import type { IdentityRule } from './identity-rule.ts'
 import type { Range } from './resource-rule.ts'
+import { isContentRule, type VolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 export interface PolicyDifference {
@@ -15,24 +17,65 @@ export interface PolicyDifference {
 }
 
 export function diffPolicies(before: WorkloadPolicy, after: WorkloadPolicy): PolicyDifference {
-  const [old, changed] = [permissionsOf(before), permissionsOf(after)]
-  return {
-    allowed: [...changed].filter((permission) => !old.has(permission)).sort(),
-    denied: [...old].filter((permission) => !changed.has(permission)).sort(),
-  }
+  return { allowed: beyond(before, after), denied: beyond(after, before) }
+}
+
+/** What the second permits and the first does not, in any words. */
+function beyond(first: WorkloadPolicy, second: WorkloadPolicy): string[] {
+  const held = permissionsOf(first)
+  const covered = new Set(
+    second.containers.flatMap((rule) => {
+      const other = first.containers.find(({ name }) => name === rule.name)
+      return other === undefined ? [] : [...coverable(rule)].flatMap(([text, by]) => (by(other) ? [text] : []))
+    }),
+  )
+  return [...permissionsOf(second)].filter((permission) => !held.has(permission) && !covered.has(permission)).sort()
+}
+
+/** Permissions that a wider one of another rule includes. */
+function coverable(rule: ContainerRule): Map<string, (other: ContainerRule) => boolean> {
+  const at = (name: string, text: string): string => `containers.${rule.name}.${name}: ${text}`
+  const { memory, cpu, pids } = rule.resources
+  return new Map([
+    [at('resources.memory', describe(memory, ' bytes')), (other) => includes(other.resources.memory, memory)],
+    [at('resources.cpu', describe(cpu, 'm')), (other) => includes(other.resources.cpu, cpu)],
+    [at('resources.pids', describe(pids, '')), (other) => includes(other.resources.pids, pids)],
+    [at('max', `${rule.max} at the same time`), (other) => other.max >= rule.max],
+    ...[...rule.env].flatMap(([name, value]) =>
+      (value.kind === 'values' ? value.values : []).map((text): [string, (other: ContainerRule) => boolean] => [
+        at(`env.${name}`, text),
+        (other) => {
+          const wider = other.env.get(name)
+          return wider !== undefined && wider.kind !== 'sealed' && envAllows(wider, text)
+        },
+      ]),
+    ),
+    ...(rule.egress ?? []).map((place): [string, (other: ContainerRule) => boolean] => [
+      at('egress', describeEgress(place)),
+      (other) => other.egress === undefined,
+    ]),
+  ])
+}
+
+function includes(wider: Range | undefined, range: Range | undefined): boolean {
+  const [from, to] = [wider?.min ?? 0, wider?.max ?? Number.POSITIVE_INFINITY]
+  return from <= (range?.min ?? 0) && to >= (range?.max ?? Number.POSITIVE_INFINITY)
 }
 
 function permissionsOf(policy: WorkloadPolicy): ReadonlySet<string> {
   const image = JSON.stringify(policy.imagePolicy ?? 'the resource that initdata names')
+  const volumes = [...policy.volumes.values()].map((rule) => `volumes.${rule.name}: ${describeVolume(rule)}`)
   return new Set([
     `imagePolicy: ${image}`,
+    ...volumes,
     ...policy.containers.flatMap(containerPermissions),
     ...podPermissions(policy),
   ])
 }
 
-function podPermissions({ pod }: WorkloadPolicy): string[] {
+function podPermissions({ pod, dns }: WorkloadPolicy): string[] {
   return [
+    ...(dns?.map(({ text }) => text) ?? ['any name server']).map((text) => `dns: ${text}`),
     ...(pod.shareProcessNamespace ? ['shareProcessNamespace: containers see each other’s processes'] : []),
     ...[...pod.sysctls].map(([name, value]) => `sysctls.${name}: ${value}`),
     ...pod.hostAliases.map(({ address, names }) => `hostAliases: ${names.join(', ')} at ${address}`),
@@ -55,8 +98,19 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...flag('serviceEnv', rule.serviceEnv, 'variables of Kubernetes services'),
     permission('user', rule.user ?? 'the image’s own'),
     permission('workingDir', rule.workingDir ?? 'the image’s own'),
-    ...rule.mounts.flatMap(({ kind, path, readOnly, maxBytes, required }) => [
-      permission('mounts', `${kind} at ${path}${readOnly ? ', read-only' : ''}${required ? ', always' : ''}`),
+    ...each(
+      'devices',
+      rule.devices.map(({ volume, path, readOnly, uid, gid }) => {
+        return `volume ${volume.name} at ${path}, owner ${uid}:${gid}${readOnly ? ', read-only' : ''}`
+      }),
+    ),
+    ...each('groups', rule.groups.map(String)),
+    ...each('terminationMessage', rule.terminationMessage === undefined ? [] : [rule.terminationMessage]),
+    ...rule.mounts.flatMap(({ kind, path, readOnly, maxBytes, required, volume, subPath }) => [
+      permission(
+        'mounts',
+        `${volume === undefined ? kind : `${subPath === undefined ? '' : `${subPath} of `}volume ${volume.name}`} at ${path}${readOnly ? ', read-only' : ''}${required ? ', always' : ''}`,
+      ),
       permission(
         'mounts',
         `${kind} at ${path} of ${maxBytes === undefined ? 'any size' : `at most ${maxBytes} bytes`}`,
@@ -79,6 +133,7 @@ function containerPermissions(rule: ContainerRule): string[] {
       rule.exec.map((args) => JSON.stringify(args)),
     ),
     ...each('ports', rule.ports.map(String)),
+    ...each('egress', rule.egress?.map(describeEgress) ?? ['anywhere']),
     ...each('signals', rule.signals.map(String)),
     ...each('capabilities', rule.capabilities),
     permission('resources.memory', describe(rule.resources.memory, ' bytes')),
@@ -97,6 +152,20 @@ function containerPermissions(rule: ContainerRule): string[] {
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]
+}
+
+function describeVolume(rule: VolumeRule): string {
+  if (rule.kind === 'block') return 'a block device of the host'
+  if (rule.kind === 'luks') {
+    const format = rule.formatEmpty ? ', formatted when empty' : ''
+    return `encrypted with ${rule.key}${format}${rule.gid === undefined ? '' : `, group ${rule.gid}`}`
+  }
+  if (!isContentRule(rule)) {
+    const size = rule.maxBytes === undefined ? 'any size' : `at most ${rule.maxBytes} bytes`
+    return `${rule.kind} of ${size}${rule.gid === undefined ? '' : `, group ${rule.gid}`}`
+  }
+  const content = rule.mutable ? 'of changing content' : (rule.digest ?? 'of any content, once')
+  return `${rule.kind} ${content}, mode ${rule.mode.toString(8)}, owner ${rule.uid}:${rule.gid}`
 }
 
 export function describeSource(source: SecretSource): string {

@@ -11,6 +11,7 @@ import {
   checkEnv,
   checkEqual,
   checkFlag,
+  checkGroups,
   checkMounts,
   checkResources,
   denied,
@@ -19,7 +20,12 @@ import {
 } from './container-checks.ts'
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
-import type { ContainerRequest, ExecRequest } from './requests.ts'
+import { type AdmittedDevice, checkDevices } from './device-rule.ts'
+import { networkHolds } from './network-address.ts'
+import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
+import type { AskedResources } from './resource-rule.ts'
+import { checkContent, checkVolume } from './volume-checks.ts'
+import type { ContentVolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 /** The policy's view of a container that may be created. The host's words appear only where a rule allowed them. */
@@ -31,6 +37,7 @@ export interface AdmittedContainer {
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
   readonly mounts: readonly MountRule[]
+  readonly devices: readonly AdmittedDevice[]
   /** Variable → resource of the verifier that it is set to. */
   readonly envSecrets: ReadonlyMap<string, string>
   /** Variable → sealed secret of the host, and the resource of the key that must have signed it. Not part of `env`. */
@@ -71,6 +78,14 @@ export class PolicyEngine {
     return this.#policy.containers.some(({ api }) => api !== undefined)
   }
 
+  /** The name servers that containers will ask. */
+  admitNameServers(addresses: readonly string[]): void {
+    const { dns } = this.#policy
+    if (dns === undefined) return
+    const other = addresses.find((address) => !dns.some(({ network }) => networkHolds(network, address)))
+    if (other !== undefined) throw denied('dns', listText(dns.map(({ text }) => text)), other)
+  }
+
   /** Admits one container and counts it; `release` takes it back when it is gone or could not be created. */
   admitContainer(request: ContainerRequest): AdmittedContainer {
     if (this.#containers.has(request.containerId)) {
@@ -83,6 +98,7 @@ export class PolicyEngine {
       throw denied(`containers.${rule.name}.max`, `${rule.max} at the same time`, `container ${existing + 1}`)
     }
     this.#checkRequired(rule)
+    this.#checkOnce(rule)
     const args = checkArgs(rule, request.args)
     checkEnv(rule, request.env)
     checkEqual(`containers.${rule.name}.user`, rule.user ?? '', request.user, "the image's own user")
@@ -96,7 +112,9 @@ export class PolicyEngine {
     checkFlag(`containers.${rule.name}.stdin`, rule.stdin, request.stdin)
     const processes = this.#processesFor(rule, request)
     const mounts = checkMounts(rule, request)
-    checkResources(rule, request)
+    checkGroups(rule, request.groups ?? [])
+    const devices = checkDevices(rule, request.devices ?? [])
+    checkResources(rule, request.resources)
     checkConditions(rule, request, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
@@ -106,6 +124,7 @@ export class PolicyEngine {
       args,
       ...splitEnv(rule, request.env),
       mounts,
+      devices,
       processes,
       envSecrets: new Map(
         [...rule.env].flatMap(([name, value]) => (value.kind === 'secret' ? [[name, value.resource] as const] : [])),
@@ -130,6 +149,21 @@ export class PolicyEngine {
   /** Forgets a container that is gone, so that its place may be used again. */
   release(containerId: string): void {
     this.#containers.delete(containerId)
+  }
+
+  /** Content may be delivered for this volume; what it is, `admitContent` judges. */
+  admitVolume(request: VolumeRequest): ContentVolumeRule {
+    return checkVolume(this.#policy.volumes, request)
+  }
+
+  /** @param before digest of the content that the volume has; undefined: none yet */
+  admitContent(rule: ContentVolumeRule, digest: string, before: string | undefined): void {
+    checkContent(rule, digest, before)
+  }
+
+  /** A change of limits of a container that is there. @param asked 0 leaves a limit as it is */
+  admitLimits(containerId: string, asked: AskedResources): void {
+    checkResources(this.#known(containerId), asked, 'unchanged')
   }
 
   /** A call of the loopback endpoint by a process of this container. */
@@ -241,6 +275,12 @@ export class PolicyEngine {
       `it after ${listText(rule.requires)}`,
       `it before ${listText(missing)} ${missing.length === 1 ? 'is' : 'are'} there`,
     )
+  }
+
+  /** What an init container prepared is not prepared again under those that rely on it. One that failed may be repeated. */
+  #checkOnce(rule: ContainerRule): void {
+    if (!this.#completed.has(rule.name)) return
+    throw denied(`containers.${rule.name}.role`, 'an init container until it has ended with 0', 'it again')
   }
 
   #isThere(name: string): boolean {

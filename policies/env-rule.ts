@@ -124,18 +124,20 @@ export function isServiceVariable(name: string, value: string): boolean {
   return SERVICE_VARIABLES.some(([pattern, form]) => pattern.test(name) && form(value))
 }
 
-/** Greedy from the left, which finds a match of a pattern with only `*` whenever there is one. */
+/** Greedy from the left, which finds a match of a pattern with only `*` whenever there is one. Called for each variable. */
 function globMatches(glob: string, value: string): boolean {
-  const [first = '', ...rest] = glob.split('*')
-  const last = rest.pop()
-  if (last === undefined) return value === glob
-  if (value.length < first.length + last.length || !value.startsWith(first) || !value.endsWith(last)) return false
-  let from = first.length
+  let star = glob.indexOf('*')
+  if (star < 0) return value === glob
+  const last = glob.slice(glob.lastIndexOf('*') + 1)
+  if (value.length < star + last.length || !value.startsWith(glob.slice(0, star)) || !value.endsWith(last)) return false
   const end = value.length - last.length
-  for (const part of rest) {
+  let from = star
+  for (let next = glob.indexOf('*', star + 1); next >= 0; next = glob.indexOf('*', star + 1)) {
+    const part = glob.slice(star + 1, next)
     const at = value.indexOf(part, from)
     if (at < 0 || at + part.length > end) return false
     from = at + part.length
+    star = next
   }
   return true
 }

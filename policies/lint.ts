@@ -3,6 +3,7 @@
  * never be met. Nothing here is an error: each finding may be meant.
  */
 import type { ContainerRule } from './container-rule.ts'
+import { isContentRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 export type LintKind = 'open' | 'wide' | 'contradictory' | 'unreachable'
@@ -28,7 +29,12 @@ const STRONG_CAPABILITIES: readonly string[] = [
 ]
 
 export function lintPolicy(policy: WorkloadPolicy): LintFinding[] {
-  return [...policy.containers.flatMap(lintContainer), ...ambiguousImages(policy), ...overheardApi(policy)]
+  return [
+    ...policy.containers.flatMap(lintContainer),
+    ...hostContents(policy),
+    ...ambiguousImages(policy),
+    ...overheardApi(policy),
+  ]
 }
 
 function lintContainer(rule: ContainerRule): LintFinding[] {
@@ -44,6 +50,9 @@ function openDoors(rule: ContainerRule, at: Place): LintFinding[] {
     findings.push({ kind: 'open', path: at(path), message, remedy })
   }
   if (rule.logs) open('logs', 'logs are allowed: the host reads all output of the container', 'Leave out `logs`.')
+  if (rule.terminationMessage !== undefined) {
+    open('terminationMessage', 'the host reads the end of this file when the container ends', 'Leave it out.')
+  }
   if (rule.stdin) open('stdin', 'the host may type into the container', 'Leave out `stdin`.')
   if (rule.terminal) open('terminal', 'the host sees the terminal of the container', 'Leave out `terminal`.')
   for (const args of rule.exec.filter(([program = '']) => SHELL.test(program))) {
@@ -109,6 +118,23 @@ function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
     return [{ kind: 'unreachable', path: at('resources.cpu'), message, remedy: 'Write an amount, such as 500m.' }]
   }
   return []
+}
+
+/** What the host puts into volumes, the workload reads as if its owner had written it. */
+function hostContents({ volumes }: WorkloadPolicy): LintFinding[] {
+  return [...volumes.values()].flatMap((rule): LintFinding[] => {
+    if (rule.kind === 'block') {
+      const message = 'the host reads and changes what is on this device'
+      return [{ kind: 'open', path: `volumes.${rule.name}`, message, remedy: 'Use the kind luks.' }]
+    }
+    if (!isContentRule(rule) || rule.digest !== undefined) return []
+    const message = rule.mutable ? 'the host chooses its content, at any time' : 'the host chooses its content, once'
+    const remedy =
+      rule.kind === 'secret'
+        ? 'Store it at the verifier, and list it under `secrets`.'
+        : 'Bind it by a digest, or take nothing from it on trust.'
+    return [{ kind: 'wide', path: `volumes.${rule.name}`, message, remedy }]
+  })
 }
 
 /** A request without a name is judged by its image: where two rules have the same, it is admitted by neither. */

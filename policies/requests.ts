@@ -14,6 +14,10 @@ export interface ContainerRequest {
   readonly user: string
   readonly workingDir: string
   readonly mounts: readonly MountRequest[]
+  /** Supplementary groups. */
+  readonly groups?: readonly number[]
+  /** Block devices. */
+  readonly devices?: readonly DeviceRequest[]
   readonly terminal: boolean
   readonly stdin: boolean
   /** See the processes of others. */
@@ -27,6 +31,21 @@ export interface MountRequest {
   readonly readOnly: boolean
   /** 0: none asked for. */
   readonly sizeLimitBytes: number
+  /** Name of the pod's volume; empty: the policy's. */
+  readonly volume?: string
+}
+
+export interface DeviceRequest {
+  /** Where the container asks for it. */
+  readonly path: string
+  /** The host's word for the disk. */
+  readonly disk: string
+}
+
+/** Content for a volume of the pod. */
+export interface VolumeRequest {
+  readonly kind: string
+  readonly name: string
 }
 
 export interface ExecRequest {

@@ -41,8 +41,12 @@ export function parseResourceRule(node: PolicyNode | undefined): ResourceRule {
   }
 }
 
-/** The first limit outside the rule. "No limit" is larger than every maximum. */
-export function resourceProblem(rule: ResourceRule, asked: AskedResources): ResourceProblem | undefined {
+/** The first limit outside the rule. "No limit" is larger than every maximum; what stays unchanged was judged before. */
+export function resourceProblem(
+  rule: ResourceRule,
+  asked: AskedResources,
+  zero: 'no limit' | 'unchanged' = 'no limit',
+): ResourceProblem | undefined {
   const milliCpus = Math.ceil((asked.cpuQuotaUs * 1000) / (asked.cpuPeriodUs || DEFAULT_PERIOD_US))
   const limits = [
     ['memory', rule.memory, asked.memoryBytes, 'bytes'],
@@ -50,7 +54,7 @@ export function resourceProblem(rule: ResourceRule, asked: AskedResources): Reso
     ['pids', rule.pids, asked.pids, ''],
   ] as const
   for (const [name, bounds, value, unit] of limits) {
-    if (bounds === undefined) continue
+    if (bounds === undefined || (value === 0 && zero === 'unchanged')) continue
     const effective = value === 0 ? Number.POSITIVE_INFINITY : value
     if (effective >= (bounds.min ?? 0) && effective <= (bounds.max ?? Number.POSITIVE_INFINITY)) continue
     return { name, allowed: describeRange(bounds, unit), asked: value === 0 ? 'no limit' : `${value}${spaced(unit)}` }

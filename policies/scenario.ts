@@ -138,6 +138,8 @@ const CONTAINER_KEYS = [
   'user',
   'workingDir',
   'mounts',
+  'groups',
+  'devices',
   'terminal',
   'stdin',
   'sharesProcesses',
@@ -159,6 +161,11 @@ function readContainer(node: PolicyNode): ContainerRequest {
     user: fields.get('user')?.string() ?? '',
     workingDir: fields.get('workingDir')?.string() ?? '',
     mounts: (fields.get('mounts')?.items() ?? []).map(readMount),
+    devices: (fields.get('devices')?.items() ?? []).map((item) => {
+      const device = item.fields(['path', 'disk'])
+      return { path: needed(device, 'path', item).string(), disk: device.get('disk')?.string() ?? 'block-0' }
+    }),
+    groups: (fields.get('groups')?.items() ?? []).map((item) => item.integer(0, 0xfffffffe)),
     terminal: fields.get('terminal')?.boolean() ?? false,
     stdin: fields.get('stdin')?.boolean() ?? false,
     sharesProcesses: fields.get('sharesProcesses')?.boolean() ?? false,
@@ -167,12 +174,13 @@ function readContainer(node: PolicyNode): ContainerRequest {
 }
 
 function readMount(node: PolicyNode): ContainerRequest['mounts'][number] {
-  const fields = node.fields(['kind', 'path', 'readOnly', 'sizeLimitBytes'])
+  const fields = node.fields(['kind', 'path', 'readOnly', 'sizeLimitBytes', 'volume'])
   return {
     kind: needed(fields, 'kind', node).string(),
     destination: needed(fields, 'path', node).string(),
     readOnly: fields.get('readOnly')?.boolean() ?? false,
     sizeLimitBytes: fields.get('sizeLimitBytes')?.integer(0, Number.MAX_SAFE_INTEGER) ?? 0,
+    volume: fields.get('volume')?.string() ?? '',
   }
 }
 

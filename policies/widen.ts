@@ -90,7 +90,11 @@ function widen(document: Document, { field }: Denial, request: ContainerRequest)
     case 'terminal':
     case 'stdin':
       return set([member], true)
+    case 'groups':
+      return set(['groups'], [...new Set([...listOf(container.groups), ...(request.groups ?? [])])])
     case 'mounts':
+      // Another volume, or more room in a volume of the pod, is another decision than a wider mount.
+      if (rest[0] === 'volume' || listOf(container.mounts).some((mount) => isVolumeMount(mount))) return undefined
       return set(['mounts'], widenMounts(listOf(container.mounts), request))
     case 'resources':
       return widenResource(rest[0] ?? '', container.resources, request, set)
@@ -116,7 +120,9 @@ function widenEnv(env: unknown, name: string, request: ContainerRequest, set: Se
 }
 
 interface WrittenMount {
-  readonly kind: string
+  /** Or `volume`, of which the request's kind says nothing new. */
+  readonly kind?: string
+  readonly volume?: string
   readonly path: string
   readonly readOnly?: boolean
   readonly maxBytes?: number
@@ -126,7 +132,7 @@ interface WrittenMount {
 function widenMounts(mounts: readonly unknown[], request: ContainerRequest): readonly WrittenMount[] {
   const written = mounts as readonly WrittenMount[]
   const wider = written.map((mount): WrittenMount => {
-    const asked = request.mounts.find(({ kind, destination }) => kind === mount.kind && destination === mount.path)
+    const asked = request.mounts.find((wanted) => isOf(mount, wanted))
     if (asked === undefined) return mount
     const { readOnly, maxBytes, ...rest } = mount
     return {
@@ -136,7 +142,7 @@ function widenMounts(mounts: readonly unknown[], request: ContainerRequest): rea
     }
   })
   const added = request.mounts
-    .filter(({ kind, destination }) => !written.some((mount) => mount.kind === kind && mount.path === destination))
+    .filter((wanted) => !written.some((mount) => isOf(mount, wanted)))
     .map(({ kind, destination, readOnly, sizeLimitBytes }) => ({
       kind,
       path: destination,
@@ -145,6 +151,14 @@ function widenMounts(mounts: readonly unknown[], request: ContainerRequest): rea
       required: false,
     }))
   return [...wider, ...added]
+}
+
+function isVolumeMount(mount: unknown): boolean {
+  return typeof mount === 'object' && mount !== null && Object.hasOwn(mount, 'volume')
+}
+
+function isOf(mount: WrittenMount, wanted: ContainerRequest['mounts'][number]): boolean {
+  return mount.path === wanted.destination && (mount.volume !== undefined || mount.kind === wanted.kind)
 }
 
 function widenResource(name: string, resources: unknown, request: ContainerRequest, set: Set): string | undefined {

@@ -6,11 +6,17 @@
  */
 import { bounded, type ContainerRule, readContainerRule, requiredField } from './container-rule.ts'
 import { parsePolicyDocument } from './document.ts'
+import { type NameServerRule, readNameServers } from './egress-rule.ts'
 import { POD_KEYS, type PodRule, readPodRule } from './pod-rule.ts'
+import { readVolumeRules, type VolumeRule } from './volume-rule.ts'
 
 export interface WorkloadPolicy {
+  /** Of the pod, by name. */
+  readonly volumes: ReadonlyMap<string, VolumeRule>
   readonly containers: readonly ContainerRule[]
   readonly pod: PodRule
+  /** Of the name servers that the host may name; undefined: any. */
+  readonly dns: readonly NameServerRule[] | undefined
   /** containers-policy.json as data; absent: fetched from the verifier (initdata's `image_security_policy_uri`). */
   readonly imagePolicy: unknown
 }
@@ -20,13 +26,14 @@ const MAX_CONTAINERS = 64
 /** Throws `MalformedError` with the code `ERR_POLICY_MALFORMED`, naming path and line. */
 export function parseWorkloadPolicy(text: string): WorkloadPolicy {
   const root = parsePolicyDocument(text)
-  const fields = root.fields(['apiVersion', 'kind', 'containers', 'imagePolicy', ...POD_KEYS])
+  const fields = root.fields(['apiVersion', 'kind', 'volumes', 'containers', 'dns', 'imagePolicy', ...POD_KEYS])
   requiredField(fields, 'apiVersion', root).oneOf(['caisson/v1'])
   requiredField(fields, 'kind', root).oneOf(['WorkloadPolicy'])
   const list = requiredField(fields, 'containers', root)
   const items = bounded(list, MAX_CONTAINERS)
   if (items.length === 0) throw list.fail('is empty', 'A policy without containers admits nothing; name at least one.')
-  const containers = items.map(readContainerRule)
+  const volumes = readVolumeRules(fields.get('volumes'))
+  const containers = items.map((item) => readContainerRule(item, volumes))
   const names = new Set<string>()
   containers.forEach((container, index) => {
     if (names.has(container.name))
@@ -35,7 +42,13 @@ export function parseWorkloadPolicy(text: string): WorkloadPolicy {
   })
   checkRequires(containers, (index, problem) => (items[index] ?? list).fail(problem))
   checkTargets(containers, (index, problem) => (items[index] ?? list).fail(problem))
-  return { containers, pod: readPodRule(fields), imagePolicy: fields.get('imagePolicy')?.json() }
+  return {
+    volumes,
+    containers,
+    pod: readPodRule(fields),
+    dns: readNameServers(fields.get('dns')),
+    imagePolicy: fields.get('imagePolicy')?.json(),
+  }
 }
 
 /** Names must exist, and waiting must end: a circle of requirements would admit none of its containers. */

@@ -12,9 +12,11 @@ export type Accelerator = 'kvm' | 'tcg'
 
 export interface DiskPlan {
   /** virtio serial number, under which the guest finds the disk; at most 20 characters. */
-  readonly serial: 'root' | 'initdata' | 'scratch'
+  readonly serial: 'root' | 'initdata' | 'scratch' | `block-${number}`
   readonly path: string
   readonly readOnly: boolean
+  /** A block device of the host, whose content outlives the VM; else a file. */
+  readonly device?: boolean
 }
 
 /** A tap device that exists, in the network namespace that the monitor runs in. */

@@ -5,7 +5,7 @@
  * Addresses are the makers' own, whoever is asked in their place: they are made from identifiers of a known form and name
  * what is kept. Nothing that evidence calls an address is ever used.
  */
-import { CaissonError } from '#protocol/errors'
+import { CaissonError, UnverifiedError } from '#protocol/errors'
 import { type Collateral, type CollateralFile, mergeCollateral } from '../evidence/collateral.ts'
 import { kdsRequests } from '../evidence/online/amd-kds.ts'
 import { type Endpoints, PUBLIC_ENDPOINTS } from '../evidence/online/fetch-collateral.ts'
@@ -125,7 +125,9 @@ export class CollateralService implements CollateralSource {
         return kept
       }
       this.#counts.fetched++
-      return await this.#keep(url, files)
+      const found = await this.#keep(url, files)
+      if (found === kept) throw olderThanKnown(url)
+      return found
     } catch (error) {
       if (!(error instanceof CaissonError)) throw error
       this.#counts[error.code === 'ERR_COLLATERAL_FETCH' ? 'failed' : 'refused']++
@@ -181,6 +183,17 @@ function requestsFor(claims: Claims, { keyKnown }: WantedCollateral): VendorRequ
   const amd = kdsRequests(claims, PUBLIC_ENDPOINTS)
   const lists = amd.filter(({ url }) => !keyKnown || url.endsWith('/crl'))
   return [...lists, ...pcsRequests(claims, PUBLIC_ENDPOINTS)]
+}
+
+/** Counted and waited for like a service that failed, or it would be asked again by every guest. */
+function olderThanKnown(url: string): UnverifiedError {
+  return new UnverifiedError(
+    'ERR_COLLATERAL_ANSWER',
+    `the answer of ${url} is not kept: it is older than what is known`,
+    {
+      hint: 'Ask who answers there: an old list or document hides what was revoked since.',
+    },
+  )
 }
 
 /** The same path at whoever is asked in the maker's place. */

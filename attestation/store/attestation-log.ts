@@ -115,6 +115,13 @@ export class AttestationLog {
     return rows.map(toRecord)
   }
 
+  /** The handshake that a record belongs to. */
+  async handshakeIdOf(id: string): Promise<string | undefined> {
+    const query = 'SELECT handshake FROM attestation_records WHERE tenant = ? AND id = ?'
+    const row = await this.#database.get(query, this.#tenant, id)
+    return row === undefined ? undefined : optionalText(row, 'handshake')
+  }
+
   /** Token payload of an accepted attestation. */
   async claimsOf(id: string): Promise<unknown> {
     const query = 'SELECT claims FROM attestation_records WHERE tenant = ? AND id = ?'

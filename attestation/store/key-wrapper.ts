@@ -40,10 +40,7 @@ export class LocalKeyWrapper implements KeyWrapper {
       decipher.setAuthTag(wrapped.subarray(-TAG_BYTES))
       return concatBytes(decipher.update(wrapped.subarray(IV_BYTES, -TAG_BYTES)), decipher.final())
     } catch (cause) {
-      throw new UnavailableError('ERR_STORE_KEY', "this is not the key that the verifier's store is sealed with", {
-        hint: 'Give the key that the store was made with (--store-key); without it, its secrets are lost.',
-        cause,
-      })
+      throw wrongStoreKey(cause)
     }
   }
 }
@@ -58,6 +55,13 @@ export function parseStoreKey(text: string): Uint8Array {
 /** Text of a new key. */
 export function createStoreKey(): string {
   return `${randomBytes(KEY_BYTES).toString('hex')}\n`
+}
+
+export function wrongStoreKey(cause?: unknown): UnavailableError {
+  return new UnavailableError('ERR_STORE_KEY', "this is not the key that the verifier's store is sealed with", {
+    hint: 'Give the key that the store was made with (--store-key); without it, its secrets are lost.',
+    ...(cause === undefined ? {} : { cause }),
+  })
 }
 
 function malformed(problem: string): MalformedError {

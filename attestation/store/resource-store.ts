@@ -4,7 +4,7 @@
  */
 import { DeniedError, MalformedError, UsageError } from '#protocol/errors'
 import type { Database, Sql } from './database.ts'
-import { parseReleaseCondition, type ReleaseCondition } from './release-condition.ts'
+import { parseReleaseCondition, type ReleaseCondition, type ReleaseLimits } from './release-condition.ts'
 import { blob, integer, optionalInteger, type Row, text } from './row.ts'
 import type { Sealing } from './sealing.ts'
 
@@ -226,8 +226,9 @@ function infoOf(row: Row): ResourceInfo {
 }
 
 function storedRelease(row: Row): ReleaseCondition {
-  const { kind, manifests }: { kind: string; manifests?: readonly string[] } = JSON.parse(text(row, 'release'))
-  return parseReleaseCondition(kind, manifests ?? [])
+  const stored: ReleaseLimits & { kind: string; manifests?: readonly string[] } = JSON.parse(text(row, 'release'))
+  const { kind, manifests = [], ...limits } = stored
+  return parseReleaseCondition(kind, manifests, limits)
 }
 
 function limit(message: string): UsageError {

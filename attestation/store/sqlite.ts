@@ -2,6 +2,10 @@
  * SQLite as the verifier's store: Node's own module, one file. Several processes may share it (WAL, waiting for locks
  * instead of failing). The file is created readable by its owner alone, and SQLite gives its side files (-wal, -shm) the
  * same mode.
+ *
+ * Each commit reaches the disk, which takes longer than everything else that an attestation does. So transactions that
+ * wait at the same time are committed together, each within a savepoint of its own, and none has happened for its caller
+ * before all of them have.
  */
 import { chmodSync, closeSync, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
@@ -17,12 +21,22 @@ export const IN_MEMORY = ':memory:'
 const LOCK_TIMEOUT_MS = 5_000
 /** sqlite3.h, primary result code. */
 const SQLITE_BUSY = 5
+/** Transactions that are committed together at most: reads wait meanwhile. */
+const MAX_GROUP = 64
+
+interface WaitingTransaction {
+  /** Does the work; what comes back tells its caller. */
+  readonly work: () => Promise<() => void>
+  readonly reject: (error: unknown) => void
+}
 
 export class SqliteDatabase implements Database {
   readonly #db: DatabaseSync
   readonly #sql: Sql
-  /** The end of the last operation: one connection, so one after the other. */
-  #last: Promise<unknown> = Promise.resolve()
+  #waiting: WaitingTransaction[] = []
+  /** The group under way: one connection, so nothing else is read or written until its end. */
+  #group: Promise<void> | undefined
+  #isScheduled = false
 
   private constructor(db: DatabaseSync) {
     this.#db = db
@@ -58,42 +72,85 @@ export class SqliteDatabase implements Database {
   }
 
   async transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    return await this.#next(async () => {
-      await guard(() => this.#db.exec('BEGIN IMMEDIATE'))
-      try {
-        const result = await work(this.#sql)
-        await guard(() => this.#db.exec('COMMIT'))
-        return result
-      } catch (error) {
-        if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
-        throw error
-      }
+    return await new Promise<T>((resolve, reject) => {
+      this.#waiting.push({
+        work: async () => {
+          const result = await work(this.#sql)
+          return () => resolve(result)
+        },
+        reject,
+      })
+      this.#schedule()
     })
   }
 
   async run(sql: string, ...values: readonly SqlValue[]): Promise<number> {
-    return await this.#next(() => this.#sql.run(sql, ...values))
+    return await this.transaction((own) => own.run(sql, ...values))
   }
 
   async get(sql: string, ...values: readonly SqlValue[]): Promise<Row | undefined> {
-    return await this.#next(() => this.#sql.get(sql, ...values))
+    await this.#betweenGroups()
+    return await this.#sql.get(sql, ...values)
   }
 
   async all(sql: string, ...values: readonly SqlValue[]): Promise<readonly Row[]> {
-    return await this.#next(() => this.#sql.all(sql, ...values))
+    await this.#betweenGroups()
+    return await this.#sql.all(sql, ...values)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#next(async () => {
-      if (this.#db.isOpen) this.#db.close()
+    while (this.#isScheduled || this.#group !== undefined) await (this.#group ?? turn())
+    if (this.#db.isOpen) this.#db.close()
+  }
+
+  async #betweenGroups(): Promise<void> {
+    while (this.#group !== undefined) await this.#group
+  }
+
+  /** After everything that arrived in this turn of the event loop was looked at: it is one group then. */
+  #schedule(): void {
+    if (this.#isScheduled || this.#group !== undefined) return
+    this.#isScheduled = true
+    setImmediate(() => {
+      this.#isScheduled = false
+      this.#group = this.#commit(this.#waiting.splice(0, MAX_GROUP)).finally(() => {
+        this.#group = undefined
+        if (this.#waiting.length > 0) this.#schedule()
+      })
     })
   }
 
-  async #next<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#last.then(work, work)
-    this.#last = mine.catch(() => {})
-    return await mine
+  async #commit(group: readonly WaitingTransaction[]): Promise<void> {
+    const tellCallers: (() => void)[] = []
+    try {
+      await guard(() => this.#db.exec('BEGIN IMMEDIATE'))
+      for (const transaction of group) tellCallers.push(await this.#attempt(transaction))
+      await guard(() => this.#db.exec('COMMIT'))
+    } catch (error) {
+      if (this.#db.isOpen && this.#db.isTransaction) this.#db.exec('ROLLBACK')
+      for (const { reject } of group) reject(error)
+      return
+    }
+    for (const tell of tellCallers) tell()
   }
+
+  /** What fails takes nothing else of its group with it. */
+  async #attempt({ work, reject }: WaitingTransaction): Promise<() => void> {
+    await guard(() => this.#db.exec('SAVEPOINT one_of_group'))
+    try {
+      const tell = await work()
+      await guard(() => this.#db.exec('RELEASE one_of_group'))
+      return tell
+    } catch (error) {
+      if (!this.#db.isTransaction) throw error // a full disk and the like: SQLite gave up the whole group
+      await guard(() => this.#db.exec('ROLLBACK TO one_of_group; RELEASE one_of_group'))
+      return () => reject(error)
+    }
+  }
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 class SqliteStatements implements Sql {

@@ -43,11 +43,11 @@ export class GuestClaims {
         hint: 'Attest first.',
       })
     }
-    return await verifyToken({ token, keys: await tokens.publishedKeys(), issuer, now: now() })
+    return verifyToken({ token, keys: await tokens.publishedKeys(), issuer, now: now() })
   }
 
   /** The handshake in which the guest got its claims, under whose id the tenant finds all records of it. */
   async handshakeOf({ jti }: JWTPayload): Promise<string | undefined> {
-    return jti === undefined ? undefined : ((await this.#options.log.find(jti))?.handshake ?? jti)
+    return jti === undefined ? undefined : ((await this.#options.log.handshakeIdOf(jti)) ?? jti)
   }
 }

@@ -9,6 +9,21 @@ import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { MalformedError, UnavailableError, UsageError } from '#protocol/errors'
 
+/**
+ * What TLS is spoken, by the names of Mozilla's "Server Side TLS": `modern` is TLS 1.3 alone; `intermediate` also TLS 1.2,
+ * with forward secrecy and authenticated encryption.
+ */
+export type TlsProfile = 'modern' | 'intermediate'
+
+const TLS_1_3 = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256']
+const TLS_1_2 = ['ECDSA', 'RSA'].flatMap((key) =>
+  ['AES128-GCM-SHA256', 'AES256-GCM-SHA384', 'CHACHA20-POLY1305'].map((cipher) => `ECDHE-${key}-${cipher}`),
+)
+const TLS_PROFILES: Readonly<Record<TlsProfile, { minVersion: 'TLSv1.2' | 'TLSv1.3'; ciphers: string }>> = {
+  modern: { minVersion: 'TLSv1.3', ciphers: TLS_1_3.join(':') },
+  intermediate: { minVersion: 'TLSv1.2', ciphers: [...TLS_1_3, ...TLS_1_2].join(':') },
+}
+
 export interface HttpExchange {
   readonly method: string
   /** Between the slashes, as sent: "/kbs/v0/auth" → ["kbs", "v0", "auth"]. */
@@ -32,8 +47,11 @@ export interface ListenOptions {
   readonly port: number
   /** Absent: plain HTTP, on a loopback address only. */
   readonly tls: { readonly certificatePem: string; readonly privateKeyPem: string } | undefined
+  /** Default "intermediate". */
+  readonly tlsProfile?: TlsProfile
   /** Must not throw: what it throws is answered with an empty 500. */
   readonly answer: (exchange: HttpExchange) => Promise<HttpReply>
+  /** More are closed as they come. Default 512. */
   readonly maxConnections?: number
   /** A whole request, header and body, must have arrived after this long, milliseconds. Default 20000. */
   readonly requestTimeoutMs?: number
@@ -106,7 +124,7 @@ function createServer(options: ListenOptions): Server {
             ...http,
             cert: options.tls.certificatePem,
             key: options.tls.privateKeyPem,
-            minVersion: 'TLSv1.2',
+            ...TLS_PROFILES[options.tlsProfile ?? 'intermediate'],
             handshakeTimeout: TLS_HANDSHAKE_TIMEOUT_MS,
           },
           listener,

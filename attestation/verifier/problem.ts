@@ -31,6 +31,7 @@ const BY_CODE: ReadonlyMap<string, readonly [number, string]> = new Map([
   ['ERR_KBS_VERSION', [401, 'AttestationError']],
   ['ERR_BODY_TOO_LARGE', [413, 'HTTPFailed']],
   ['ERR_NO_SUCH_PATH', [404, 'InvalidRequestPath']],
+  ['ERR_PLUGIN_NOT_FOUND', [404, 'PluginNotFound']],
   ['ERR_RESOURCE_NAME', [404, 'InvalidRequestPath']],
   ['ERR_RESOURCE_NOT_FOUND', [404, 'PluginInternalError']],
   ['ERR_REFERENCE_NOT_FOUND', [404, 'RvpsError']],

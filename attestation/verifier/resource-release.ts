@@ -1,6 +1,8 @@
 /** GET /resource/…: what the tenant keeps for guests, to those whose token meets its terms, encrypted to their key. */
-import { calculateJwkThumbprint, type JWTPayload } from 'jose'
+import { createHash } from 'node:crypto'
+import type { JWTPayload } from 'jose'
 import { DeniedError } from '#protocol/errors'
+import type { TeePublicKey } from '#protocol/kbs-messages'
 import type { AttestationLog } from '../store/attestation-log.ts'
 import type { AuditLog } from '../store/audit-log.ts'
 import type { Database } from '../store/database.ts'
@@ -55,7 +57,7 @@ export class ResourceRelease {
     const { database, resources, audit, now } = this.#options
     const key = teeKeyOf(claims)
     const jwe = encryptToGuest(key, resource.content)
-    const holder = await calculateJwkThumbprint({ ...key })
+    const holder = thumbprint(key)
     const at = now()
     await database.transaction(async (sql) => {
       await resources.hold(sql, resource, holder, at)
@@ -77,6 +79,13 @@ export class ResourceRelease {
       hint: 'Store it again with other times.',
     })
   }
+}
+
+/** RFC 7638 section 3: SHA-256 over the members that make the key, in the order of their names. */
+function thumbprint(key: TeePublicKey): string {
+  const members =
+    key.kty === 'EC' ? { crv: key.crv, kty: key.kty, x: key.x, y: key.y } : { e: key.e, kty: key.kty, n: key.n }
+  return createHash('sha256').update(JSON.stringify(members)).digest('base64url')
 }
 
 function unknownResource(path: string): DeniedError {

@@ -24,6 +24,7 @@ import { listResources, putResource, removeResource, rollBackResource } from './
 import { listTenants, putTenant, removeTenant } from './admin/tenants.ts'
 import type { HttpExchange, HttpReply } from './http-listener.ts'
 import type { SessionReply } from './kbs-session.ts'
+import { BUILT_IN } from './metrics.ts'
 import { type Audience, problemReply } from './problem.ts'
 import { RecordedError } from './refusal-record.ts'
 import type { TenantDirectory, TenantServices } from './tenant-directory.ts'
@@ -61,6 +62,10 @@ export function createRouter(options: RouteOptions): (exchange: HttpExchange) =>
         audience = 'administrator'
         const admin = adminRoute(options, services, exchange, path)
         if (admin !== undefined) return await admin
+        const [plugin] = path
+        if (plugin !== undefined && !BUILT_IN.has(plugin)) {
+          throw new UsageError('ERR_PLUGIN_NOT_FOUND', 'there is no plugin of this name')
+        }
       }
       if (exchange.method === 'GET' && segments.join('/') === '.well-known/jwks.json') {
         return { status: 200, body: await services.tokens.publishedKeys() }

@@ -7,10 +7,10 @@
  * Cookie value: base64url of version 1 (1 byte) ‖ key id (8) ‖ IV (12) ‖ ciphertext ‖ tag (16). Version and key id are
  * authenticated.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { fromBase64Url, toBase64Url, toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
-import { KeyRing, type KeyRingOptions } from '../store/key-ring.ts'
+import { KeyRing, type KeyRingOptions, type StoredKey } from '../store/key-ring.ts'
 
 const VERSION = 1
 const KEY_ID_BYTES = 8
@@ -45,7 +45,7 @@ export class SessionSealer {
     const key = await this.#ring.current()
     const header = Buffer.concat([Uint8Array.of(VERSION), Buffer.from(key.kid, 'hex')])
     const iv = randomBytes(IV_BYTES)
-    const cipher = createCipheriv('aes-256-gcm', fromBase64Url(key.material, 'session key'), iv)
+    const cipher = createCipheriv('aes-256-gcm', keyOf(key), iv)
     cipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
     const sealed = cipher.update(JSON.stringify({ ...content, expiresMs }), 'utf8')
     return toBase64Url(Buffer.concat([header, iv, sealed, cipher.final(), cipher.getAuthTag()]))
@@ -77,7 +77,7 @@ export class SessionSealer {
         throw invalid()
       }
       const iv = bytes.subarray(HEADER_BYTES, HEADER_BYTES + IV_BYTES)
-      const decipher = createDecipheriv('aes-256-gcm', fromBase64Url(key.material, 'session key'), iv, {
+      const decipher = createDecipheriv('aes-256-gcm', keyOf(key), iv, {
         authTagLength: TAG_BYTES,
       })
       decipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
@@ -88,6 +88,17 @@ export class SessionSealer {
       throw invalid(cause)
     }
   }
+}
+
+/** The ring decides which keys there are; what was read of one is kept as long as the ring keeps it. */
+const read = new WeakMap<StoredKey, KeyObject>()
+
+function keyOf(stored: StoredKey): KeyObject {
+  const known = read.get(stored)
+  if (known !== undefined) return known
+  const key = createSecretKey(fromBase64Url(stored.material, 'session key'))
+  read.set(stored, key)
+  return key
 }
 
 function invalid(cause?: unknown): UnverifiedError {

@@ -17,9 +17,10 @@ import type { StoredReference } from '../store/reference-store.ts'
 import type { TrustVector } from '../token/trust-vector.ts'
 import { appraiseTpmEvidence, QUOTED_PCRS, type TpmClaims } from '../tpm/appraise.ts'
 import { verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
-import { type VerifiedEk, verifyEkChain } from '../tpm/verify/ek-chain.ts'
+import type { VerifiedEk } from '../tpm/verify/ek-chain.ts'
+import { EkChainCache } from '../tpm/verify/ek-chain-cache.ts'
 import { makeCredential } from '../tpm/verify/make-credential.ts'
-import { parseCertificate } from '../x509/certificate.ts'
+import { type ParsedCertificate, parseCertificate } from '../x509/certificate.ts'
 import { fingerprint } from '../x509/fingerprint.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
 import { type Explanation, explainFindings } from './explain-findings.ts'
@@ -55,6 +56,7 @@ export class TpmEvidenceKind implements EvidenceKind {
   readonly tee = 'tpm'
   readonly #options: TpmEvidenceOptions
   readonly #rootFingerprints: readonly string[]
+  readonly #chains = new EkChainCache()
 
   /** @throws MalformedError ERR_TPM_CA, ERR_CERTIFICATE or ERR_DER when a trusted certificate cannot be read */
   constructor(options: TpmEvidenceOptions) {
@@ -132,19 +134,21 @@ export class TpmEvidenceKind implements EvidenceKind {
     const { roots, intermediates, now } = this.#options
     const lists = [
       ...(demands.operator ? [roots] : []),
-      ...demands.policies.map(({ policy }) => policy.anchors.map(({ x509 }) => x509.toString())),
+      ...demands.policies.map(({ policy }) => pemOf(policy.anchors)),
     ].filter((list) => list.length > 0)
     const found: VerifiedEk[] = []
-    let refusal: unknown = noTrustedCa()
+    let refusal: unknown
     for (const list of lists) {
       try {
-        found.push(verifyEkChain({ certificate, roots: list, intermediates: [...intermediates, ...list], at: now() }))
+        found.push(
+          this.#chains.verify({ certificate, roots: list, intermediates: [...intermediates, ...list], at: now() }),
+        )
       } catch (error) {
         if (!(error instanceof UnverifiedError)) throw error
         refusal = error
       }
     }
-    if (found.length === 0) throw refusal
+    if (found.length === 0) throw refusal ?? noTrustedCa()
     return found
   }
 
@@ -219,6 +223,15 @@ function factsOf(claims: TpmClaims | undefined): Record<string, string> {
 
 function tpmDocuments(stored: readonly StoredReference[]): TpmReferenceValues[] {
   return stored.map(({ document }) => parseReferenceDocument(document)).filter((each) => each.platform === 'tpm')
+}
+
+/** Policies that were read stay read, and so do their anchors. */
+const pems = new WeakMap<readonly ParsedCertificate[], readonly string[]>()
+
+function pemOf(anchors: readonly ParsedCertificate[]): readonly string[] {
+  const known = pems.get(anchors) ?? anchors.map(({ x509 }) => x509.toString())
+  pems.set(anchors, known)
+  return known
 }
 
 /** Every certificate of a PEM file: one that was overlooked would be trust that the tenant believes to have given. */

@@ -17,7 +17,9 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { AdminAuthenticator } from './admin/authenticator.ts'
 import { HardwareEvidenceKind } from './hardware-evidence.ts'
 import { hardwarePlatforms } from './hardware-platforms.ts'
-import { listen } from './http-listener.ts'
+import { listen, type RunningListener, type TlsProfile } from './http-listener.ts'
+import { Metrics } from './metrics.ts'
+import { type RequestLogLine, requestLogLine } from './request-log.ts'
 import { createRouter } from './routes.ts'
 import { TenantDirectory } from './tenant-directory.ts'
 import { TpmEvidenceKind } from './tpm-evidence.ts'
@@ -31,6 +33,10 @@ export interface VerifierConfig {
   readonly listen?: { readonly host: string; readonly port: number }
   /** Absent: plain HTTP, on loopback only. */
   readonly tls?: { readonly certificatePem: string; readonly privateKeyPem: string }
+  /** Default "intermediate". */
+  readonly tlsProfile?: TlsProfile
+  /** Of guests and administrators, together; more are closed as they come. Default 512. */
+  readonly maxConnections?: number
   /**
    * Public Ed25519 JWKs of the service's administrators, see `createAdminKey`. Without any, nothing but what tenants'
    * own administrators may do can be administered.
@@ -49,6 +55,10 @@ export interface VerifierConfig {
   readonly collateralTimeoutMs?: number
   /** PEM of roots besides AMD's and Intel's whose collateral is kept. */
   readonly trustedCollateralRoots?: readonly string[]
+  /** Where metrics are served, on loopback, as plain HTTP: GET /metrics. Default: nowhere. */
+  readonly metrics?: { readonly host: string; readonly port: number }
+  /** Told of each request when it is answered. Default: nothing happens. */
+  readonly onRequest?: (line: RequestLogLine) => void
   /** `iss` of the default tenant's tokens, and how those of other tenants begin. Default "caisson-verifier". */
   readonly issuer?: string
   /** Milliseconds. Default 300000. */
@@ -73,6 +83,8 @@ export interface VerifierConfig {
 export interface RunningVerifier {
   /** Without the `/kbs/v0` prefix: "https://127.0.0.1:41234". */
   readonly url: string
+  /** Undefined without `metrics`. */
+  readonly metricsUrl: string | undefined
   /** Replaces the default tenant's token signing key at once; tokens already issued stay valid until they expire. */
   rotateTokenKey(): Promise<void>
   close(): Promise<void>
@@ -135,25 +147,37 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
       keepAttestations: config.keepAttestations,
       now,
     })
+    const metrics = new Metrics(() => collateralGauges(collateral))
+    const route = createRouter({
+      directory,
+      tenants,
+      collateral: { store: answers, service: collateral },
+      now,
+      ready: () => responds(database),
+      secureCookies: config.tls !== undefined,
+      onInternalError: config.onInternalError ?? (() => {}),
+    })
+    const metricsListener = config.metrics === undefined ? undefined : await listenForMetrics(config.metrics, metrics)
     const listener = await listen({
       ...settings.listen,
       tls: config.tls,
+      ...(config.tlsProfile === undefined ? {} : { tlsProfile: config.tlsProfile }),
+      ...(config.maxConnections === undefined ? {} : { maxConnections: config.maxConnections }),
       ...(config.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: config.requestTimeoutMs }),
-      answer: createRouter({
-        directory,
-        tenants,
-        collateral: { store: answers, service: collateral },
-        now,
-        ready: () => responds(database),
-        secureCookies: config.tls !== undefined,
-        onInternalError: config.onInternalError ?? (() => {}),
+      answer: metrics.observing(route, (exchange, reply, observation) => {
+        config.onRequest?.(requestLogLine(exchange, reply, observation, now()))
       }),
+    }).catch(async (error: unknown) => {
+      await metricsListener?.close()
+      throw error
     })
     return {
       url: listener.url,
+      metricsUrl: metricsListener?.url,
       rotateTokenKey: async () => (await directory.find()).tokens.rotate(),
       close: async () => {
         await listener.close()
+        await metricsListener?.close()
         await database[Symbol.asyncDispose]()
       },
     }
@@ -165,6 +189,27 @@ export async function startVerifier(config: VerifierConfig): Promise<RunningVeri
 
 function vendorClient({ collateralTimeoutMs }: VerifierConfig, now: () => Date): VendorClient {
   return new VendorClient({ now, ...(collateralTimeoutMs === undefined ? {} : { timeoutMs: collateralTimeoutMs }) })
+}
+
+/** Apart from what guests reach, and on loopback only. */
+async function listenForMetrics(at: { host: string; port: number }, metrics: Metrics): Promise<RunningListener> {
+  return await listen({
+    ...at,
+    tls: undefined,
+    maxConnections: 16,
+    answer: async ({ method, segments }) =>
+      method === 'GET' && segments.join('/') === 'metrics'
+        ? {
+            status: 200,
+            headers: { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' },
+            body: Buffer.from(metrics.render()),
+          }
+        : { status: 404 },
+  })
+}
+
+function collateralGauges({ counts }: CollateralService): Record<string, number> {
+  return Object.fromEntries(Object.entries(counts).map(([name, count]) => [`collateral_${name}`, count]))
 }
 
 /** By the form of the address. @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION */

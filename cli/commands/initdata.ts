@@ -3,6 +3,7 @@ import { parseWorkloadPolicy } from '#policies/workload'
 import { encodeInitdata, type Initdata, parseInitdata } from '#protocol/initdata'
 import type { CommandSpec, Invocation, OptionSpec } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 /** Options shared by `initdata create`, `measure tpm` and `run`: equal values give equal bytes, hence an equal digest. */
 export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
@@ -45,7 +46,7 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
 
 /** The initdata that these options describe. Throws on a malformed policy before anything uses it. */
 export function initdataFromOptions(invocation: Invocation): Uint8Array {
-  const policyYaml = readUserFile(invocation.required('policy'), 'policy').toString('utf8')
+  const policyYaml = readPolicyFile(invocation.required('policy'))
   return initdataWith(invocation, policyYaml)
 }
 

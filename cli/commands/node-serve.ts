@@ -43,6 +43,12 @@ export const nodeServe: CommandSpec = {
       help: 'CA that signs software TPMs',
       default: '/var/lib/caisson/tpm-ca',
     },
+    'kubelet-root': {
+      type: 'string',
+      placeholder: 'DIR',
+      default: '/var/lib/kubelet',
+      help: 'where the kubelet keeps pods and their volumes',
+    },
     scratch: {
       type: 'string',
       placeholder: 'MIB',
@@ -98,6 +104,7 @@ async function nodeConfig(invocation: Invocation, paths: NodePaths): Promise<Nod
       return guest
     },
     tpmCa: () => createTpmCa(invocation.required('tpm-ca')),
+    kubeletRoot: invocation.required('kubelet-root'),
     scratchMib: invocation.integer('scratch', 64, 16 * 1024 * 1024),
     log: (line) => out.progress(line),
   }

@@ -1,10 +1,11 @@
 import { loadConditions } from '#policies/container-conditions'
 import type { ContainerRule } from '#policies/container-rule'
 import { describeSource } from '#policies/diff'
+import { describeEgress } from '#policies/egress-rule'
 import { lintPolicy } from '#policies/lint'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
-import { readUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyCheck: CommandSpec = {
   path: 'policy check',
@@ -15,12 +16,15 @@ export const policyCheck: CommandSpec = {
   options: { strict: { type: 'boolean', help: 'exit code 1 when there is a warning' } },
   examples: ['caisson policy check policy.yaml', 'caisson policy check policy.yaml --strict --json'],
   run: async (invocation) => {
-    const policy = parseWorkloadPolicy(readUserFile(invocation.operand(0), 'policy').toString('utf8'))
+    const policy = parseWorkloadPolicy(readPolicyFile(invocation.operand(0)))
     await loadConditions(policy)
     const warnings = lintPolicy(policy)
     const text = [
       ...policy.containers.flatMap(describe),
-      ...warnings.map(({ kind, path, message, remedy }) => `warning: ${path}: ${message} (${kind}). ${remedy}`),
+      ...warnings.map(
+        ({ kind, path, message, remedy }) =>
+          `${invocation.out.paint('yellow', 'warning')}: ${path}: ${message} (${kind}). ${remedy}`,
+      ),
     ].join('\n')
     const containers = policy.containers.map((rule) => ({ ...rule, env: Object.fromEntries(rule.env) }))
     invocation.out.result({ containers, warnings }, text)
@@ -39,6 +43,7 @@ function describe(rule: ContainerRule): string[] {
     `  identity  ${rule.identity === undefined ? 'none' : `${rule.identity.names.join(', ')} at ${rule.identity.path}`}`,
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
+    `  egress    ${rule.egress === undefined ? 'anywhere' : rule.egress.map(describeEgress).join('; ') || 'nowhere'}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
     `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
   ]

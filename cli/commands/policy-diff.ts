@@ -1,7 +1,7 @@
 import { diffPolicies } from '#policies/diff'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
-import { readUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyDiff: CommandSpec = {
   path: 'policy diff',
@@ -14,10 +14,14 @@ export const policyDiff: CommandSpec = {
   examples: ['caisson policy diff policy.old.yaml policy.yaml'],
   run: async (invocation) => {
     const [before = '', after = ''] = invocation.operands
-    const policyOf = (file: string) => parseWorkloadPolicy(readUserFile(file, 'policy').toString('utf8'))
+    const policyOf = (file: string) => parseWorkloadPolicy(readPolicyFile(file))
     const difference = diffPolicies(policyOf(before), policyOf(after))
-    const lines = [...difference.allowed.map((item) => `+ ${item}`), ...difference.denied.map((item) => `- ${item}`)]
-    invocation.out.result(difference, lines.length === 0 ? 'the policies allow the same' : lines.join('\n'))
+    const { out } = invocation
+    const lines = [
+      ...difference.allowed.map((item) => out.paint('green', `+ ${item}`)),
+      ...difference.denied.map((item) => out.paint('red', `- ${item}`)),
+    ]
+    out.result(difference, lines.length === 0 ? 'the policies allow the same' : lines.join('\n'))
     return difference.allowed.length === 0 ? 0 : 1
   },
 }

@@ -5,6 +5,7 @@ import { parseWorkloadPolicy } from '#policies/workload'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyExplain: CommandSpec = {
   path: 'policy explain',
@@ -27,7 +28,7 @@ export const policyExplain: CommandSpec = {
   ],
   run: async (invocation) => {
     const [policyFile = '', casesFile = ''] = invocation.operands
-    const policy = readUserFile(policyFile, 'policy').toString('utf8')
+    const policy = readPolicyFile(policyFile)
     const conditions = await loadConditions(parseWorkloadPolicy(policy))
     const wanted = invocation.string('step')
     const step = parseScenario(readUserFile(casesFile, 'cases').toString('utf8')).find(
@@ -47,8 +48,8 @@ export const policyExplain: CommandSpec = {
     if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
     const lines = denials.flatMap(({ field, allowed, asked }) => [
       field,
-      `  allowed  ${allowed}`,
-      `  asked    ${asked}`,
+      `  allowed  ${invocation.out.paint('green', allowed)}`,
+      `  asked    ${invocation.out.paint('red', asked)}`,
     ])
     const remedy =
       patched === undefined

@@ -8,6 +8,8 @@ import { injectPod } from '#policies/generate/inject'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { type GeneratedPolicy, generatePolicy, imagesOf } from '#policies/generate/pod'
 import { UsageError } from '#protocol/errors'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { type VolumeFile, volumeDigest } from '#protocol/volume-content'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { REGISTRY_OPTIONS, withRegistry } from '../registries.ts'
@@ -62,7 +64,11 @@ export const policyGenerate: CommandSpec = {
       )
     }
     const facts = await imageFacts(invocation, [...new Set(pods.flatMap(imagesOf))])
-    const options = { image: (reference: string) => facts.get(reference), logs: invocation.flag('logs') }
+    const options = {
+      image: (reference: string) => facts.get(reference),
+      logs: invocation.flag('logs'),
+      digest: (content: readonly VolumeFile[]) => volumeDigest(nodeCrypto, content),
+    }
     const policies = pods.map((pod) => generatePolicy(pod, objects, options))
     const code = report(invocation, policies)
     const target = invocation.string('inject')

@@ -3,6 +3,7 @@ import { parseScenario, runScenario } from '#policies/scenario'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
 import { readUserFile } from '../files.ts'
+import { readPolicyFile } from '../policy-file.ts'
 
 export const policyTest: CommandSpec = {
   path: 'policy test',
@@ -18,7 +19,7 @@ export const policyTest: CommandSpec = {
   ],
   run: async (invocation) => {
     const [policyFile = '', ...cases] = invocation.operands
-    const policy = parseWorkloadPolicy(readUserFile(policyFile, 'policy').toString('utf8'))
+    const policy = parseWorkloadPolicy(readPolicyFile(policyFile))
     const conditions = await loadConditions(policy)
     const results = cases.flatMap((file) =>
       runScenario(policy, parseScenario(readUserFile(file, 'cases').toString('utf8')), conditions).map((step) => ({
@@ -26,19 +27,20 @@ export const policyTest: CommandSpec = {
         ...step,
       })),
     )
+    const { out } = invocation
     const failed = results.filter(({ ok }) => !ok)
     const lines = results.flatMap(({ ok, name, file, line, expected, found, reason }) =>
       ok
-        ? [`ok      ${name}`]
+        ? [`${out.paint('green', 'ok')}      ${name}`]
         : [
-            `FAILED  ${name} (${file}:${line})`,
+            `${out.paint('red', 'FAILED')}  ${name} (${file}:${line})`,
             `        expected ${expected}`,
             `        found    ${found}`,
             ...(reason === undefined ? [] : [`        ${reason}`]),
           ],
     )
     const summary = `${results.length - failed.length} of ${results.length} as expected`
-    invocation.out.result(
+    out.result(
       { passed: results.length - failed.length, failed: failed.length, results },
       [...lines, summary].join('\n'),
     )

@@ -1,8 +1,10 @@
-import { createStoreKey, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { createStoreKey, type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { isPkcs11Uri, parsePkcs11Uri } from '#attestation/store/pkcs11-uri'
 import { rewrap } from '#attestation/store/sealing'
 import { openDatabase } from '#attestation/verifier/verifier'
 import type { CommandSpec } from '../command.ts'
-import { readUserFile, writeUserFile } from '../files.ts'
+import { writeUserFile } from '../files.ts'
+import { keyWrapperOf } from '../store-key.ts'
 
 export const verifierRekey: CommandSpec = {
   path: 'verifier rekey',
@@ -13,23 +15,36 @@ export const verifierRekey: CommandSpec = {
   maxOperands: 0,
   options: {
     store: { type: 'string', placeholder: 'FILE|URL', help: 'SQLite file or postgresql:// address' },
-    'store-key': { type: 'string', placeholder: 'FILE', help: 'present key' },
-    'new-key': { type: 'string', placeholder: 'FILE', help: 'where to write the new key' },
+    'store-key': { type: 'string', placeholder: 'FILE|URI', help: 'present key, a file or pkcs11:…' },
+    'new-key': {
+      type: 'string',
+      placeholder: 'FILE|URI',
+      help: 'where to make the new key: a file, or pkcs11:… for a key that stays in a token',
+    },
   },
   examples: [
     'caisson verifier rekey --store verifier/verifier.db --store-key verifier/store.key --new-key verifier/store.key.new',
   ],
   run: async (invocation) => {
-    const old = new LocalKeyWrapper(
-      parseStoreKey(readUserFile(invocation.required('store-key'), 'store key').toString('utf8')),
-    )
+    const old = await keyWrapperOf(invocation.required('store-key'))
     const target = invocation.required('new-key')
-    const text = createStoreKey()
-    // The new key is on disk before anything needs it: a crash leaves a key too many, never one too few.
-    writeUserFile(target, text, 0o600)
+    // The new key is there before anything needs it: a crash leaves a key too many, never one too few.
+    const fresh = await makeKey(target)
     await using database = await openDatabase(invocation.required('store'))
-    const keys = await rewrap(database, old, new LocalKeyWrapper(parseStoreKey(text)))
+    const keys = await rewrap(database, old, fresh)
     invocation.out.result({ dataKeys: keys, newKey: target }, `${keys} data keys wrapped by ${target}`)
     return 0
   },
+}
+
+async function makeKey(target: string): Promise<KeyWrapper> {
+  if (isPkcs11Uri(target)) {
+    const { Pkcs11KeyWrapper } = await import('#attestation/store/pkcs11-key-wrapper')
+    const wrapper = new Pkcs11KeyWrapper(parsePkcs11Uri(target))
+    await wrapper.generate()
+    return wrapper
+  }
+  const text = createStoreKey()
+  writeUserFile(target, text, 0o600)
+  return new LocalKeyWrapper(parseStoreKey(text))
 }

@@ -20,6 +20,17 @@ export const verifierResource: CommandSpec = {
       multiple: true,
       help: 'release only to guests whose token names this image',
     },
+    reference: {
+      type: 'string',
+      placeholder: 'ID',
+      multiple: true,
+      help: 'release only to guests that match these reference values',
+    },
+    require: {
+      type: 'string',
+      placeholder: 'CEL',
+      help: 'release only when this condition on the token holds (docs/appraisal.md)',
+    },
     'max-guests': {
       type: 'string',
       placeholder: 'N',
@@ -35,8 +46,12 @@ export const verifierResource: CommandSpec = {
     withAdmin(invocation, async (client) => {
       const [action, path, file] = invocation.operands
       const images = invocation.strings('require-image')
+      const require = invocation.string('require')
       if (action === 'put' && path !== undefined && file !== undefined) {
-        const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images)
+        const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images, {
+          references: invocation.strings('reference'),
+          ...(require === undefined ? {} : { require }),
+        })
         await client.putResource(path, readUserFile(file, 'resource'), release, termsOf(invocation))
         invocation.out.result({ path, release }, `stored ${path}`)
         return 0

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import type { JWK } from 'jose'
 import { type Endpoints, PUBLIC_ENDPOINTS } from '#attestation/evidence/online/fetch-collateral'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import type { TlsProfile } from '#attestation/verifier/http-listener'
 import { startVerifier } from '#attestation/verifier/verifier'
 import { errorText, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
@@ -27,12 +28,31 @@ export const verifierServe: CommandSpec = {
     listen: { type: 'string', placeholder: 'HOST:PORT', help: 'address to serve on', default: '127.0.0.1:8443' },
     'tls-cert': { type: 'string', placeholder: 'FILE', help: 'certificate (PEM)' },
     'tls-key': { type: 'string', placeholder: 'FILE', help: 'private key of the certificate (PEM)' },
+    'tls-profile': {
+      type: 'string',
+      placeholder: 'modern|intermediate',
+      help: 'TLS 1.3 alone, or TLS 1.2 as well',
+      default: 'intermediate',
+    },
+    'max-connections': { type: 'string', placeholder: 'N', help: 'more are closed as they come', default: '512' },
+    'request-timeout': {
+      type: 'string',
+      placeholder: 'SECONDS',
+      help: 'a request must have arrived completely after this long',
+      default: '20',
+    },
     'trust-tpm-ca': {
       type: 'string',
       placeholder: 'FILE',
       multiple: true,
       help: 'PEM of a CA whose TPMs are believed',
     },
+    metrics: {
+      type: 'string',
+      placeholder: 'HOST:PORT',
+      help: 'serve metrics (Prometheus) here, on loopback; default: nowhere',
+    },
+    log: { type: 'boolean', help: 'write a line of JSON to standard error for each request' },
     offline: { type: 'boolean', help: 'never ask AMD or Intel for collateral: evidence brings it, or it is imported' },
     'amd-kds': {
       type: 'string',
@@ -63,11 +83,19 @@ export const verifierServe: CommandSpec = {
     const pem = (name: string): string => readUserFile(invocation.required(name), name).toString('utf8')
     const pems = (name: string): string[] =>
       invocation.strings(name).map((path) => readUserFile(path, name).toString('utf8'))
+    const metrics = invocation.string('metrics')
     const verifier = await startVerifier({
       storePath: invocation.string('store') ?? `${state}/verifier.db`,
-      storeKey: storeKeyOf(invocation, state),
-      listen: parseListen(invocation),
+      storeKey: await storeKeyOf(invocation, state),
+      listen: parseListen(invocation.required('listen'), 'listen'),
+      ...(metrics === undefined ? {} : { metrics: parseListen(metrics, 'metrics') }),
+      ...(invocation.flag('log')
+        ? { onRequest: (line) => invocation.out.progress(JSON.stringify(line), { request: line }) }
+        : {}),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
+      tlsProfile: tlsProfileOf(invocation),
+      maxConnections: invocation.integer('max-connections', 1, 65_535),
+      requestTimeoutMs: 1000 * invocation.integer('request-timeout', 1, 3600),
       adminKeys: [adminPublicKey(adminKeyPath)],
       trustedTpmCas: pems('trust-tpm-ca'),
       tpmIntermediates: pems('tpm-ca-intermediate'),
@@ -76,7 +104,7 @@ export const verifierServe: CommandSpec = {
       onInternalError: (id, error) => invocation.out.progress(`internal error ${id}: ${String(error)}`),
     })
     invocation.out.result(
-      { url: verifier.url, adminKey: adminKeyPath, pid: process.pid },
+      { url: verifier.url, metricsUrl: verifier.metricsUrl ?? null, adminKey: adminKeyPath, pid: process.pid },
       `serving ${verifier.url}/kbs/v0, administrator’s key: ${adminKeyPath}`,
     )
     await untilStopped()
@@ -106,13 +134,18 @@ function adminPublicKey(path: string): JWK {
   return publicJwk
 }
 
-function parseListen(invocation: Invocation): { host: string; port: number } {
-  const text = invocation.required('listen')
+function tlsProfileOf(invocation: Invocation): TlsProfile {
+  const name = invocation.required('tls-profile')
+  if (name === 'modern' || name === 'intermediate') return name
+  throw new UsageError('ERR_USAGE', `--tls-profile is ${JSON.stringify(name)}, expected modern or intermediate`)
+}
+
+function parseListen(text: string, option: string): { host: string; port: number } {
   const match = /^(?:\[(?<six>[0-9a-fA-F:]+)\]|(?<four>[^:]+)):(?<port>\d{1,5})$/.exec(text)
   const port = Number(match?.groups?.port)
   if (match === null || port > 65535) {
-    throw new UsageError('ERR_USAGE', `--listen ${JSON.stringify(text)} is not HOST:PORT`, {
-      hint: 'Example: --listen 127.0.0.1:8443',
+    throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not HOST:PORT`, {
+      hint: `Example: --${option} 127.0.0.1:8443`,
     })
   }
   return { host: match.groups?.six ?? match.groups?.four ?? '', port }

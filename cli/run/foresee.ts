@@ -6,6 +6,7 @@ import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { Initdata } from '#protocol/initdata'
+import { USER_NETWORK } from '#vmm/qemu/command-line'
 import { parsePublish } from './published-port.ts'
 import type { ContainerWish } from './run-pod.ts'
 
@@ -29,5 +30,6 @@ export async function foresee(initdata: Initdata, wish: ContainerWish): Promise<
     // The guest has no other workload: a standalone run asks for no limits.
     resources: { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 },
   })
+  engine.admitNameServers(USER_NETWORK.nameservers)
   for (const { port } of wish.publish.map(parsePublish)) engine.admitPort(port)
 }

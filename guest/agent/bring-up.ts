@@ -19,6 +19,7 @@ import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
 import { ipcSysctls, preparePod } from './pod-settings.ts'
+import { PodVolumes } from './pod-volumes.ts'
 import { pullEvents } from './pull-events.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
@@ -38,6 +39,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
+  engine.admitNameServers(request.nameservers)
   for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
@@ -52,6 +54,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
   await prepareContainerCgroup(platform.files)
+  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress) => images.pull(reference, onProgress),
@@ -60,6 +63,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
     scratch: await scratch,
+    volumes,
     hostname: request.hostname,
     sysctls: ipcSysctls(policy),
     shared: new SharedProcesses(platform),
@@ -70,7 +74,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
   const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
   void images.prefetch(named, pullEvents(options.events, '', platform.clock))
-  return { policy: engine, containers }
+  return { policy: engine, containers, volumes }
 }
 
 /** Before any container exists, so that none can take the port. Loaded for policies that give a container access. */

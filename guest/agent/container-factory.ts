@@ -3,18 +3,26 @@
  * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
  */
 import type { PulledImage } from '#image/pull/pull-image'
-import { parsePinned } from '#policies/container-rule'
+import { type ContainerRule, parsePinned } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
 import { CONTAINERS_CGROUP } from './container-cgroup.ts'
+import { makeEmptyVolume } from './empty-volume.ts'
 import type { ImageMounts } from './image-mounts.ts'
 import type { HeldImage } from './image-source.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
-import { MAX_PASSWD_BYTES, MAX_REFERENCE_BYTES, MAX_SECRET_BYTES, MAX_SECRET_ENV_BYTES } from './limits.ts'
+import {
+  MAX_PASSWD_BYTES,
+  MAX_REFERENCE_BYTES,
+  MAX_SECRET_BYTES,
+  MAX_SECRET_ENV_BYTES,
+  TERMINATION_FILE_BYTES,
+} from './limits.ts'
 import type { ImageMeasurement } from './measurement.ts'
 import { type BindMount, buildOciSpec, buildProcess, type OciProcess } from './oci-spec.ts'
 import type { CertificateSource } from './pod-identity.ts'
+import type { PodVolumes } from './pod-volumes.ts'
 import type { ResourceLimits } from './requests.ts'
 import { mountRootfs } from './rootfs.ts'
 import { SANDBOX_FILE_BINDS } from './sandbox-files.ts'
@@ -22,6 +30,7 @@ import type { SharedProcesses } from './shared-processes.ts'
 import type { ProgressListener } from './shared-progress.ts'
 
 const CONTAINERS_DIR = '/run/caisson/containers'
+const TERMINATION_MESSAGE_FILE = 'message/text'
 
 export interface FactoryOptions {
   readonly platform: Platform
@@ -34,6 +43,7 @@ export interface FactoryOptions {
   readonly images: ImageMounts
   /** Directory of the scratch disk. */
   readonly scratch: string
+  readonly volumes: PodVolumes
   readonly hostname: string
   /** Of every container's IPC namespace. */
   readonly sysctls: Readonly<Record<string, string>>
@@ -57,6 +67,8 @@ export interface CreatedContainer {
   readonly cgroupPath: string
   readonly firstProcess: OciProcess
   readonly running: RunningProcess
+  /** The guest's path of the file with the container's last words; undefined where the policy lets none out. */
+  readonly messagePath: string | undefined
 }
 
 export class ContainerFactory {
@@ -68,7 +80,7 @@ export class ContainerFactory {
 
   /** @param undo gets what has to be undone, also when this fails half-way */
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
-    const { platform, pull, images, scratch, hostname } = this.#options
+    const { platform, pull, images, scratch, volumes, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
     const { image, release } = await pull(await this.#reference(admitted), input.onProgress)
     undo.defer(release)
@@ -76,9 +88,11 @@ export class ContainerFactory {
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
     undo.defer(() => platform.files.remove(bundle))
     await platform.files.mkdir(bundle, 0o711)
+    const devices = await volumes.devices(admitted.devices)
     const binds = [
       ...SANDBOX_FILE_BINDS,
-      ...(await this.#scratchMounts(admitted, runtimeId, undo)),
+      ...(await this.#volumes(admitted, runtimeId, bundle, undo)),
+      ...(await this.#terminationMessage(admitted, bundle, undo)),
       ...(await this.#secrets(admitted, bundle)),
       ...(await this.#identity(admitted, bundle, undo)),
     ]
@@ -92,11 +106,21 @@ export class ContainerFactory {
     const { resources } = input
     const { sysctls } = this.#options
     const processes = await this.#processNamespace(input, bundle, undo)
-    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources, binds, sysctls, processes })
+    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources, binds, devices, sysctls, processes })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
-    return { image, cgroupPath, firstProcess: buildProcess(base), running }
+    await this.#confine(admitted.rule, cgroupPath)
+    const messagePath =
+      admitted.rule.terminationMessage === undefined ? undefined : `${bundle}/${TERMINATION_MESSAGE_FILE}`
+    return { image, cgroupPath, firstProcess: buildProcess(base), running, messagePath }
+  }
+
+  /** Its first process waits to be started. Loaded for containers that are held to something. */
+  async #confine({ egress }: ContainerRule, cgroupPath: string): Promise<void> {
+    if (egress === undefined) return
+    const { egressPrograms } = await import('./egress-program.ts')
+    await this.#options.platform.network.confine(cgroupPath, egressPrograms(egress))
   }
 
   /** Of an image whose reference is sealed, it comes with the verifier's secrets and goes to nobody. */
@@ -137,23 +161,29 @@ export class ContainerFactory {
     if (isNew) onMeasured()
   }
 
-  async #scratchMounts(
+  /** Volumes of the pod, and those of its own that lie on the scratch disk; of its own in memory, the runtime makes. */
+  async #volumes(
     admitted: AdmittedContainer,
     runtimeId: string,
+    bundle: string,
     undo: AsyncDisposableStack,
   ): Promise<readonly BindMount[]> {
-    const { platform, scratch } = this.#options
-    const base = `${scratch}/volumes/${runtimeId}`
-    const mounts = admitted.mounts.filter((mount) => mount.kind === 'scratch')
-    if (mounts.length > 0) undo.defer(() => platform.files.remove(base))
-    return Promise.all(
-      mounts.map(async ({ path, readOnly }, index) => {
-        const source = `${base}/${index}`
-        // Any user of the container may write, as in an empty directory volume of Kubernetes.
-        await platform.files.mkdir(source, 0o777)
-        return { source, destination: path, readOnly }
-      }),
-    )
+    const { platform, scratch, volumes } = this.#options
+    const binds: BindMount[] = []
+    const own = `${scratch}/volumes/${runtimeId}`
+    if (admitted.mounts.length > 0) undo.defer(() => platform.files.remove(own))
+    // One after the other: each leaves something to undo.
+    for (const [index, mount] of admitted.mounts.entries()) {
+      const { volume, path: destination, readOnly, maxBytes } = mount
+      const target = `${bundle}/volume-${index}`
+      if (volume !== undefined) binds.push(await volumes.mount({ ...mount, volume }, target, undo))
+      else if (mount.kind === 'scratch') {
+        const plan = { kind: 'scratch', maxBytes, gid: undefined } as const
+        const places = { scratch: `${own}/${index}`, target }
+        binds.push({ source: await makeEmptyVolume(platform, plan, places, undo), destination, readOnly })
+      }
+    }
+    return binds
   }
 
   /** NAME=VALUE for the variables that the policy sets from resources. */
@@ -236,6 +266,24 @@ export class ContainerFactory {
     }
     const { provideIdentity } = await import('./pod-identity.ts')
     return [await provideIdentity({ platform, certificate }, rule.identity, `${bundle}/identity`, undo)]
+  }
+
+  /** A small file system of its own: whatever a container writes there, it takes no more of the guest's memory. */
+  async #terminationMessage(
+    { rule }: AdmittedContainer,
+    bundle: string,
+    undo: AsyncDisposableStack,
+  ): Promise<readonly BindMount[]> {
+    if (rule.terminationMessage === undefined) return []
+    const { files, storage } = this.#options.platform
+    const target = `${bundle}/message`
+    await files.mkdir(target, 0o700)
+    const data = `mode=0700,size=${TERMINATION_FILE_BYTES},nr_inodes=8`
+    await storage.mount({ source: 'tmpfs', target, type: 'tmpfs', flags: ['nosuid', 'nodev', 'noexec'], data })
+    undo.defer(() => storage.unmount(target))
+    const source = `${bundle}/${TERMINATION_MESSAGE_FILE}`
+    await files.write(source, new Uint8Array(), 0o666)
+    return [{ source, destination: rule.terminationMessage, readOnly: false }]
   }
 
   async #user(rootfs: string, spec: string): Promise<ImageUser> {

@@ -5,7 +5,7 @@ import { AgentError, limitExceeded } from './agent-error.ts'
 import { wasOomKilled } from './cgroup-stats.ts'
 import { ContainerProcess } from './container-process.ts'
 import { type ContainerState, type Exit, nextState, wrongState } from './container-state.ts'
-import { MAX_EXECS_PER_CONTAINER } from './limits.ts'
+import { MAX_EXECS_PER_CONTAINER, TERMINATION_MESSAGE_BYTES } from './limits.ts'
 import type { OciProcess } from './oci-spec.ts'
 import { stopSignal } from './signals.ts'
 
@@ -32,6 +32,8 @@ export interface ContainerParts {
   /** What exec'd processes start from. */
   readonly firstProcess: OciProcess
   readonly stdin: boolean
+  /** Where its last words lie; undefined where the policy lets none out. */
+  readonly messagePath: string | undefined
   /** Mounts, directories, the policy's count: undone when the container is deleted. */
   readonly undo: AsyncDisposableStack
 }
@@ -61,6 +63,14 @@ export class Container {
 
   get stopSignal(): number {
     return stopSignal(this.parts.config.stopSignal)
+  }
+
+  /** The end of what it left for whoever asks why it ended; empty unless the policy lets it out. */
+  async terminationMessage(): Promise<Uint8Array> {
+    const { messagePath } = this.parts
+    if (messagePath === undefined) return new Uint8Array()
+    // How it ended must be told in any case.
+    return this.#files.readEnd(messagePath, TERMINATION_MESSAGE_BYTES).catch(() => new Uint8Array())
   }
 
   started(atMs: number): void {

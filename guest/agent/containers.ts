@@ -77,7 +77,7 @@ export class Containers {
         },
         undo,
       )
-      const { image, cgroupPath, firstProcess, running } = created
+      const { image, cgroupPath, firstProcess, running, messagePath } = created
       const container = new Container(
         {
           id: containerId,
@@ -90,6 +90,7 @@ export class Containers {
           config: image.config,
           firstProcess,
           stdin,
+          messagePath,
           undo: undo.move(),
         },
         platform.files,
@@ -155,7 +156,9 @@ export class Containers {
   async update(id: string, resources: Resources | undefined): Promise<void> {
     const container = this.get(id)
     container.requireStatus('update', 'created', 'running')
-    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, parseResources(resources))
+    const limits = parseResources(resources)
+    this.#options.policy.admitLimits(id, limits)
+    await changeLimits(this.#options.platform.files, container.parts.cgroupPath, limits)
   }
 
   /** Holds a container still or lets it go on; the host could as well stop the whole guest. */

@@ -37,6 +37,14 @@ export const MAX_ENV = 1024
 /** Arguments or environment together, characters. */
 export const MAX_ARGS_CHARS: number = 128 * 1024
 export const MAX_MOUNTS = 64
+export const MAX_GROUPS = 64
+export const MAX_DEVICES = 16
+/** Contents of volumes on their way at the same time; each holds at most `MAX_VOLUME_BYTES`. */
+export const MAX_VOLUME_UPLOADS = 4
+/** The end of a termination message that is kept: what the kubelet reads of it. */
+export const TERMINATION_MESSAGE_BYTES = 4096
+/** What the file may hold while the container runs. */
+export const TERMINATION_FILE_BYTES: number = 64 * 1024
 
 /** Memory that containers cannot take: the agent, its tools and the kernel's own. */
 export const RESERVED_MEMORY_BYTES: number = 160 * 1024 * 1024

@@ -13,6 +13,16 @@ const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 const MAX_OPEN_FILES = 65_536
 const DEFAULT_PIDS = 4096
 
+/** A block device that the container gets as it is. */
+export interface DeviceNode {
+  readonly path: string
+  readonly major: number
+  readonly minor: number
+  readonly readOnly: boolean
+  readonly uid: number
+  readonly gid: number
+}
+
 /** A directory or file of the guest that appears in the container. */
 export interface BindMount {
   readonly source: string
@@ -33,6 +43,7 @@ export interface SpecInput {
   readonly resources: ResourceLimits
   /** Host names, secrets and scratch directories, in mount order. */
   readonly binds: readonly BindMount[]
+  readonly devices: readonly DeviceNode[]
   /** Of the container's IPC namespace. */
   readonly sysctls: Readonly<Record<string, string>>
   /** Path of the process namespace to join; undefined: one of its own. */
@@ -62,11 +73,12 @@ export function buildProcess(input: ProcessInput): OciProcess {
       hint: 'Write `args` for this container in the policy.',
     })
   }
+  const groups = [...new Set([...user.additionalGids, ...admitted.rule.groups])]
   const capabilities = admitted.rule.capabilities.map((name) => `CAP_${name}`)
   const defaults = [DEFAULT_PATH, `HOSTNAME=${hostname}`, `HOME=${user.home}`, ...(terminal ? ['TERM=xterm'] : [])]
   return {
     terminal,
-    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+    user: { uid: user.uid, gid: user.gid, additionalGids: groups },
     args,
     env: mergeEnv(defaults, config.env, admitted.env),
     cwd: admitted.rule.workingDir ?? config.workingDir,
@@ -91,7 +103,7 @@ export function buildOciSpec(input: SpecInput): object {
     root: { path: input.rootfs, readonly: admitted.rule.readOnlyRoot },
     mounts: [
       ...SYSTEM_MOUNTS,
-      ...admitted.mounts.filter((mount) => mount.kind === 'tmpfs').map(tmpfs),
+      ...admitted.mounts.filter(({ kind, volume }) => kind === 'tmpfs' && volume === undefined).map(tmpfs),
       ...input.binds.map(bind),
     ],
     linux: {
@@ -102,7 +114,8 @@ export function buildOciSpec(input: SpecInput): object {
         ...['ipc', 'mount', 'cgroup'].map((type) => ({ type })),
       ],
       sysctl: input.sysctls,
-      resources: resources(input.resources),
+      ...(input.devices.length === 0 ? {} : { devices: input.devices.map(deviceNode) }),
+      resources: resources(input.resources, input.devices),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READ_ONLY_PATHS,
       seccomp: seccompProfile(admitted.rule.capabilities),
@@ -117,13 +130,16 @@ export function mergeEnv(...lists: readonly (readonly string[])[]): readonly str
   return [...merged.values()]
 }
 
-function resources(limits: ResourceLimits): object {
+function resources(limits: ResourceLimits, nodes: readonly DeviceNode[]): object {
   const { memoryBytes, cpuQuotaUs, cpuPeriodUs, cpuShares, pids } = limits
   return {
     // Devices of the container's own /dev only; anything the image carries is refused by the mount besides.
     devices: [
       { allow: false, access: 'rwm' },
       ...ALLOWED_DEVICES.map(([major, minor]) => ({ allow: true, type: 'c', major, minor, access: 'rwm' })),
+      ...nodes.map(({ major, minor, readOnly }) => {
+        return { allow: true, type: 'b', major, minor, access: readOnly ? 'r' : 'rw' }
+      }),
     ],
     ...(memoryBytes > 0 ? { memory: { limit: memoryBytes, swap: memoryBytes } } : {}),
     ...(cpuQuotaUs > 0 || cpuShares > 0
@@ -149,6 +165,10 @@ const ALLOWED_DEVICES: readonly (readonly [major: number, minor: number | undefi
   [5, 2],
   [136, undefined],
 ]
+
+function deviceNode({ path, major, minor, uid, gid }: DeviceNode): object {
+  return { path, type: 'b', major, minor, fileMode: 0o660, uid, gid }
+}
 
 function tmpfs(mount: { path: string; readOnly: boolean; maxBytes: number | undefined }): object {
   const size = mount.maxBytes === undefined ? [] : [`size=${mount.maxBytes}`]

@@ -3,9 +3,10 @@
  * policy's business. Text never holds NUL, which would end it early in a system call.
  */
 
-import type { ContainerRequest, ExecRequest } from '#policies/requests'
+import type { ContainerRequest, DeviceRequest, ExecRequest } from '#policies/requests'
 import type {
   CreateContainerRequest,
+  Device as DeviceMessage,
   ExecProcessRequest,
   Mount as MountMessage,
   Resources as ResourcesMessage,
@@ -19,7 +20,9 @@ import {
   MAX_ADDRESSES_PER_INTERFACE,
   MAX_ARGS,
   MAX_ARGS_CHARS,
+  MAX_DEVICES,
   MAX_ENV,
+  MAX_GROUPS,
   MAX_HOST_ENTRIES,
   MAX_INTERFACES,
   MAX_MOUNTS,
@@ -130,6 +133,8 @@ export function parseContainerRequest(message: CreateContainerRequest): {
   resources: ResourceLimits
 } {
   atMost(message.mounts, MAX_MOUNTS, 'mounts')
+  atMost(message.groups, MAX_GROUPS, 'groups')
+  atMost(message.devices, MAX_DEVICES, 'devices')
   const resources = parseResources(message.resources)
   const request = {
     containerId: parseId(message.containerId, 'container_id'),
@@ -140,6 +145,8 @@ export function parseContainerRequest(message: CreateContainerRequest): {
     user: text(message.user, 'user'),
     workingDir: text(message.workingDir, 'working_dir'),
     mounts: message.mounts.map(parseMount),
+    groups: message.groups,
+    devices: message.devices.map(parseDevice),
     sharesProcesses: message.sharesProcesses,
     terminal: message.terminal,
     stdin: message.stdin,
@@ -190,12 +197,19 @@ export function parseWindow(columns: number, rows: number): { columns: number; r
   return { columns, rows }
 }
 
+/** A disk of the host, told apart from the guest's own by its word alone. */
+function parseDevice({ path, disk }: DeviceMessage): DeviceRequest {
+  if (!/^block-[0-9]{1,2}$/.test(disk)) throw malformedRequest('devices.disk', 'is not "block-" and a number')
+  return { path: text(path, 'devices.path'), disk }
+}
+
 function parseMount(mount: MountMessage): ContainerRequest['mounts'][number] {
   return {
     kind: text(mount.kind, 'mounts.kind'),
     destination: text(mount.destination, 'mounts.destination'),
     readOnly: mount.readOnly,
     sizeLimitBytes: amount(mount.sizeLimitBytes, 'mounts.size_limit_bytes'),
+    volume: text(mount.volume, 'mounts.volume'),
   }
 }
 

@@ -10,6 +10,7 @@ import { AgentError } from './agent-error.ts'
 import type { Containers } from './containers.ts'
 import type { EventLog } from './events.ts'
 import type { ImageTools } from './image-source.ts'
+import type { PodVolumes } from './pod-volumes.ts'
 import type { ReasonLog, Refusals, Refused } from './reasons.ts'
 import { parseSandboxRequest, type SandboxRequest } from './requests.ts'
 import { writeSandboxFiles } from './sandbox-files.ts'
@@ -19,6 +20,7 @@ import { nextStage, type Stage, type StageEvent } from './stage.ts'
 export interface Attested {
   readonly policy: PolicyEngine
   readonly containers: Containers
+  readonly volumes: PodVolumes
 }
 
 /** Verified facts and the way to more of them; without a TPM there is neither. */

@@ -129,9 +129,11 @@ export function agentService(options: ServiceOptions): AgentService {
 
     waitProcess: ({ containerId, execId }, { signal }) =>
       guarded(`WaitProcess ${containerId}`, async () => {
-        const { exited } = container(containerId).process(parseExecId(execId))
+        const waited = container(containerId)
+        const { exited } = waited.process(parseExecId(execId))
         const { code, atMs, oomKilled } = await Promise.race([exited, whenAborted(signal)])
-        return { exitCode: code, exitedAtMs: BigInt(atMs), oomKilled }
+        const terminationMessage = execId === '' ? await waited.terminationMessage() : new Uint8Array()
+        return { exitCode: code, exitedAtMs: BigInt(atMs), oomKilled, terminationMessage }
       }),
 
     resizeTerminal: ({ containerId, execId, columns, rows }) =>
@@ -166,6 +168,12 @@ export function agentService(options: ServiceOptions): AgentService {
     pauseContainer: ({ containerId, paused }) =>
       guarded(`PauseContainer ${containerId}`, async () => {
         await sandbox.attested().containers.pause(parseId(containerId, 'container_id'), paused)
+        return {}
+      }),
+
+    setVolume: (messages) =>
+      guarded('SetVolume', async () => {
+        await sandbox.attested().volumes.deliver(messages)
         return {}
       }),
 

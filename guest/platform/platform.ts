@@ -2,9 +2,11 @@
  * What the agent asks of the machine it runs on. `guest/agent` is written against these interfaces alone, so it runs in
  * unit tests without a VM and does not know its JavaScript engine; `guest/platform/node/` is the real thing.
  */
+
 import type { ByteStream } from '#protocol/byte-stream'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import type { HttpTransport } from '#protocol/http-transport'
+import type { DiskCrypto } from '../luks/keyslot.ts'
 
 export type { ByteStream }
 
@@ -19,6 +21,8 @@ export interface Files {
   read(path: string, maxBytes: number): Promise<Uint8Array>
   /** Undefined when there is no such file. */
   readIfExists(path: string, maxBytes: number): Promise<Uint8Array | undefined>
+  /** At most the last `maxBytes` of a file, however large a workload says that it is; empty when there is none. */
+  readEnd(path: string, maxBytes: number): Promise<Uint8Array>
   /** Creates or replaces atomically. Owner is root unless given. */
   write(path: string, bytes: Uint8Array, mode: number, owner?: { uid: number; gid: number }): Promise<void>
   /** Gives the directory `to` owner, mode and times of the directory `from`. */
@@ -26,7 +30,11 @@ export interface Files {
   /** Writes to a file that the kernel offers (proc, sysfs, cgroup), in one write. */
   control(path: string, text: string): Promise<void>
   /** With missing parents; an existing directory is fine. */
-  mkdir(path: string, mode: number): Promise<void>
+  mkdir(path: string, mode: number, owner?: { uid: number; gid: number }): Promise<void>
+  /** Mode and owner of a file or directory that is there. */
+  own(path: string, mode: number, owner: { uid: number; gid: number }): Promise<void>
+  /** A symbolic link at `path`, in place of what was there, atomically. */
+  link(path: string, target: string): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
   remove(path: string): Promise<void>
   /** Names; empty when there is no such directory. */
@@ -119,6 +127,17 @@ export interface Storage {
   mount(request: MountRequest): Promise<void>
   /** Detaches at once; what still uses it keeps it until it is done. */
   unmount(target: string): Promise<void>
+  /**
+   * Makes the file or directory `path` of a volume appear at `target`, which is made: resolution never leaves `root`, where
+   * a workload may have chosen every name and link. With `make`, directories that are missing are made with that mode and
+   * owner. Throws `UnavailableError` ERR_VOLUME_PATH when there is no such file or directory.
+   */
+  bindInRoot(request: {
+    readonly root: string
+    readonly path: string
+    readonly target: string
+    readonly make: { readonly mode: number; readonly gid: number } | undefined
+  }): Promise<void>
   /** Path of the loop device over `file`; read-only unless asked otherwise. */
   attachLoop(file: string, options: { readOnly: boolean }): Promise<string>
   detachLoop(device: string): Promise<void>
@@ -127,6 +146,15 @@ export interface Storage {
   /** dm-crypt aes-xts-plain64 with a fresh random key that exists in this guest's kernel only. */
   openScratch(name: string, device: string): Promise<string>
   closeMapped(name: string): Promise<void>
+  /** dm-crypt aes-xts-plain64 with this key over `sectors` (of 512 bytes) from `offset` on; bytes but for the count. */
+  openCrypt(
+    name: string,
+    device: { device: string; key: Uint8Array; offset: number; sectors: number; sectorBytes: 512 | 4096 },
+  ): Promise<string>
+  /** Exactly these bytes. Throws `UnavailableError` ERR_VOLUME_DISK when they cannot be read, as beyond the end. */
+  readDevice(path: string, offset: number, length: number): Promise<Uint8Array>
+  /** Resolves when the disk has them. */
+  writeDevice(path: string, offset: number, bytes: Uint8Array): Promise<void>
   /** Of the file system that holds `path`: what can still be written, bytes. */
   freeBytes(path: string): Promise<number>
   /** Bytes of a block device. */
@@ -174,6 +202,13 @@ export interface LocalResponse {
 
 export type LocalHandler = (request: LocalRequest) => Promise<LocalResponse>
 
+/** Instructions of the kernel's virtual machine; each answers 1 for yes. */
+export interface SocketPrograms {
+  readonly to4: Uint8Array
+  readonly to6: Uint8Array
+  readonly socket: Uint8Array
+}
+
 export interface Network {
   /** Brings up the interface with this MAC; throws `UnavailableError` ERR_NETWORK_NO_DEVICE or ERR_NETWORK. */
   configure(config: InterfaceConfig): Promise<void>
@@ -188,6 +223,11 @@ export interface Network {
    * when there are none. Throws `UnavailableError` ERR_PEER when there are too many to look through.
    */
   localPeer(port: number, clientPort: number): Promise<readonly string[]>
+  /**
+   * Holds a control group ("/caisson/c1") to programs that are asked about sockets and addresses; it keeps them. Throws
+   * `UnavailableError` ERR_EGRESS when the kernel does not take one.
+   */
+  confine(cgroupPath: string, programs: SocketPrograms): Promise<void>
   /**
    * @param caPem trusted roots; there are no built-in ones
    * @param hosts names that DNS is not asked for
@@ -232,6 +272,7 @@ export interface Platform {
   readonly tpm: Tpm | undefined
   readonly clock: Clock
   readonly crypto: CryptoProvider
+  readonly diskCrypto: DiskCrypto
   listenVsock(port: number): VsockListener
   memory(): Promise<AgentMemory>
   /** One enumerated code on the serial console, nothing else ever. */

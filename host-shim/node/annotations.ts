@@ -3,6 +3,7 @@ export const ANNOTATION = {
   containerType: 'io.kubernetes.cri.container-type',
   sandboxId: 'io.kubernetes.cri.sandbox-id',
   podName: 'io.kubernetes.cri.sandbox-name',
+  podUid: 'io.kubernetes.cri.sandbox-uid',
   podNamespace: 'io.kubernetes.cri.sandbox-namespace',
   containerName: 'io.kubernetes.cri.container-name',
   imageName: 'io.kubernetes.cri.image-name',

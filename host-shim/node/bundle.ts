@@ -10,6 +10,14 @@ export interface BundleMount {
   readonly options: readonly string[]
 }
 
+export interface BundleDevice {
+  readonly path: string
+  /** "b" for block devices, "c" for others. */
+  readonly type: string
+  /** "major:minor" */
+  readonly number: string
+}
+
 export interface BundleProcess {
   readonly args: readonly string[]
   readonly env: readonly string[]
@@ -33,6 +41,8 @@ export interface Bundle {
   readonly hostname: string
   readonly process: BundleProcess
   readonly mounts: readonly BundleMount[]
+  /** Of the host, that the container asks for. */
+  readonly devices: readonly BundleDevice[]
   readonly annotations: Readonly<Record<string, string>>
   readonly resources: BundleResources
   /** Path of the network namespace; undefined for the host's own. */
@@ -68,6 +78,11 @@ export function parseBundle(text: string): Bundle {
       type: textOf(mount, 'type'),
       source: textOf(mount, 'source'),
       options: textsOf(mount, 'options'),
+    })),
+    devices: listOf(linux, 'devices').map((device) => ({
+      path: textOf(device, 'path'),
+      type: textOf(device, 'type'),
+      number: `${wholeOf(device, 'major')}:${wholeOf(device, 'minor')}`,
     })),
     annotations: stringsOf(objectOf(root, 'annotations')),
     resources: parseResources(objectOf(linux, 'resources')),

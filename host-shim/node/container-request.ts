@@ -5,8 +5,10 @@
  */
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { UsageError } from '#protocol/errors'
-import type { CreateContainerRequestSchema, MountSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
+import type { CreateContainerRequestSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
 import type { HostImageConfig } from '../containerd/image-config.ts'
+import { type ContentKind, isTerminationMessage, isVolume, kubeletVolume } from '../volumes/kubelet-volume.ts'
+import type { FedVolume } from '../volumes/volume-feed.ts'
 import { ANNOTATION } from './annotations.ts'
 import type { Bundle, BundleMount, BundleProcess, BundleResources } from './bundle.ts'
 
@@ -31,8 +33,6 @@ const OF_THE_GUEST: ReadonlySet<string> = new Set([
   '/etc/hosts',
   '/etc/hostname',
   '/etc/resolv.conf',
-  // The kubelet reads it on the host, which the guest shares no file with: the message stays empty.
-  '/dev/termination-log',
 ])
 
 export interface ContainerWish {
@@ -43,22 +43,26 @@ export interface ContainerWish {
   readonly hostname: string
   readonly terminal: boolean
   readonly stdin: boolean
-  /** Whether a directory of the host is a tmpfs: an emptyDir of medium Memory. */
-  readonly isTmpfs: (path: string) => Promise<boolean>
+  readonly volumes: readonly MountedVolume[]
+  /** Block devices of the pod's VM. */
+  readonly disks: readonly { readonly serial: string; readonly number: string }[]
 }
 
-/** @throws UsageError ERR_MOUNT_UNSUPPORTED */
-export async function containerRequest(
-  wish: ContainerWish,
-): Promise<MessageInitShape<typeof CreateContainerRequestSchema>> {
+/** A volume of the pod, at its place in the container. */
+export interface MountedVolume {
+  readonly destination: string
+  readonly readOnly: boolean
+  readonly kind: 'scratch' | 'tmpfs' | ContentKind
+  /** Name of the pod's volume; empty for one that only the container has. */
+  readonly name: string
+  /** What the host brings into it; undefined for volumes that start empty. */
+  readonly content: FedVolume | undefined
+}
+
+export function containerRequest(wish: ContainerWish): MessageInitShape<typeof CreateContainerRequestSchema> {
   const { containerId, bundle, image, terminal, stdin } = wish
   const { process, annotations, resources } = bundle
   const own = [...image.entrypoint, ...image.cmd]
-  const mounts: MessageInitShape<typeof MountSchema>[] = []
-  for (const mount of bundle.mounts) {
-    const volume = await volumeOf(mount, wish.isTmpfs)
-    if (volume !== undefined) mounts.push(volume)
-  }
   return {
     containerId,
     name: annotations[ANNOTATION.containerName] ?? '',
@@ -67,7 +71,14 @@ export async function containerRequest(
     env: addedEnv(process, image, wish),
     user: addedUser(process, image),
     workingDir: process.cwd === (image.workingDir === '' ? '/' : image.workingDir) ? '' : process.cwd,
-    mounts,
+    mounts: wish.volumes.map(({ kind, destination, readOnly, name }) => ({
+      kind,
+      destination,
+      readOnly,
+      volume: name,
+    })),
+    groups: addedGroups(process),
+    devices: requestedDevices(bundle, wish.disks),
     sharesProcesses: bundle.sharesProcesses,
     terminal,
     stdin,
@@ -123,22 +134,50 @@ function addedUser({ uid, gid }: BundleProcess, image: HostImageConfig): string 
   return gid === 0 || gid === UNRESOLVED_ID ? String(uid) : `${uid}:${gid}`
 }
 
-async function volumeOf(
-  mount: BundleMount,
-  isTmpfs: ContainerWish['isTmpfs'],
-): Promise<MessageInitShape<typeof MountSchema> | undefined> {
-  const { destination, source, type, options } = mount
-  if (OF_THE_GUEST.has(destination)) return undefined
-  // A volume that the image declares: the guest has the verified image, and an empty directory of the host's says nothing.
-  if (/\/io\.containerd\.[^/]*cri[^/]*\/containers\/[0-9a-f]+\/volumes\//.test(source)) return undefined
-  const readOnly = options.includes('ro')
-  if (type === 'tmpfs') return { kind: 'tmpfs', destination, readOnly }
-  if (source.includes('/kubernetes.io~empty-dir/')) {
-    return { kind: (await isTmpfs(source)) ? 'tmpfs' : 'scratch', destination, readOnly }
-  }
-  throw new UsageError('ERR_MOUNT_UNSUPPORTED', `the mount of ${source} on ${destination} cannot enter the guest`, {
-    hint: 'Use emptyDir, or a secret that the verifier releases; for pods that need no API token, set automountServiceAccountToken: false',
+/** Block devices that the kubelet has prepared (`volumeDevices`). @throws UsageError ERR_MOUNT_UNSUPPORTED for others */
+function requestedDevices({ devices }: Bundle, disks: ContainerWish['disks']): { path: string; disk: string }[] {
+  return devices.map(({ path, type, number }) => {
+    const disk = type === 'b' ? disks.find((known) => known.number === number) : undefined
+    if (disk !== undefined) return { path, disk: disk.serial }
+    throw new UsageError('ERR_MOUNT_UNSUPPORTED', `${path} is a device of the host, which guests do not get`, {
+      hint: 'Block volumes of the pod (volumeDevices) can be given to a guest, and no other devices',
+    })
   })
+}
+
+/** fsGroup and supplementalGroups; what the image's own files say of its user, the guest reads there. */
+function addedGroups({ gid, additionalGids }: BundleProcess): number[] {
+  return [...new Set(additionalGids)].filter((group) => group !== gid && group !== UNRESOLVED_ID)
+}
+
+/**
+ * What the kubelet gives a container to mount; what the guest makes itself is left out.
+ * @param isTmpfs whether a directory of the host is a tmpfs: an emptyDir of medium Memory
+ * @throws UsageError ERR_MOUNT_UNSUPPORTED
+ */
+export async function mountedVolumes(
+  mounts: readonly BundleMount[],
+  isTmpfs: (path: string) => Promise<boolean>,
+): Promise<readonly MountedVolume[]> {
+  const volumes: MountedVolume[] = []
+  for (const { destination, source, type, options } of mounts) {
+    const readOnly = options.includes('ro')
+    // A volume may stand in the place of what the guest makes: a larger /dev/shm, a file for /etc/hosts.
+    if (OF_THE_GUEST.has(destination) && !isVolume(source)) continue
+    if (isTerminationMessage(source)) continue
+    // A volume that the image declares: the guest has the verified image, and an empty directory of the host's says nothing.
+    if (/\/io\.containerd\.[^/]*cri[^/]*\/containers\/[0-9a-f]+\/volumes\//.test(source)) continue
+    if (type === 'tmpfs') {
+      volumes.push({ kind: 'tmpfs', destination, readOnly, name: '', content: undefined })
+      continue
+    }
+    const { kind, name, directory } = await kubeletVolume(source, destination)
+    if (kind === 'empty-dir') {
+      const medium = (await isTmpfs(directory)) ? 'tmpfs' : 'scratch'
+      volumes.push({ kind: medium, destination, readOnly, name, content: undefined })
+    } else volumes.push({ kind, destination, readOnly, name, content: { kind, name, directory } })
+  }
+  return volumes
 }
 
 function sameList(a: readonly string[], b: readonly string[]): boolean {

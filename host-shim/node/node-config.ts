@@ -25,6 +25,8 @@ export interface NodeConfig {
   /** Makes or opens the CA that signs software TPMs, for platform `tpm`. */
   readonly tpmCa: () => Promise<TpmCa>
   readonly scratchMib: number
+  /** The kubelet's directory: pods and their volumes. */
+  readonly kubeletRoot: string
   /** Tells the operator; one line each. */
   readonly log: (line: string) => void
 }

@@ -14,7 +14,12 @@ import { describePodNetwork, joinPodNetwork, leavePodNetwork } from '../network/
 import { GuestRefusalError, type ProcessName } from '../pod/agent-client.ts'
 import { isSameProcess } from '../pod/process-identity.ts'
 import { podPaths, removePod } from '../pod/state-dir.ts'
+import { podBlockDevices } from '../volumes/block-devices.ts'
+import { writeTerminationMessage } from '../volumes/termination-message.ts'
+import { VolumeFeed } from '../volumes/volume-feed.ts'
+import { ANNOTATION } from './annotations.ts'
 import { readBundle } from './bundle.ts'
+import { mountedVolumes } from './container-request.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
 import type { NodeMetrics } from './metrics.ts'
@@ -25,7 +30,7 @@ import { planPod } from './pod-sizing.ts'
 import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
 import type { RelayControl } from './relay-control.ts'
 import { readResolvConf } from './resolv-conf.ts'
-import { askedSysctls } from './unsupported.ts'
+import { askedSysctls } from './sysctls.ts'
 
 const STOP_GRACE_MS = 5000
 /** Execs end with their container's first process; their ends are told first. */
@@ -35,6 +40,8 @@ export class NodePod {
   readonly record: PodRecord
   readonly processes: Processes
   readonly containerd: GrpcClient
+  /** Content of the host for the guest's volumes. */
+  readonly volumes: VolumeFeed
   readonly #config: NodeConfig
   readonly #store: PodStore
   readonly #publisher: EventPublisher
@@ -56,6 +63,10 @@ export class NodePod {
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
     this.#store = store
+    this.volumes = new VolumeFeed({
+      send: (messages) => this.guest().agent.setVolume(messages),
+      log: (line) => config.log(`pod ${record.sandboxId}: ${line}`),
+    })
     const { namespace, events, containerd } = record
     this.#publisher = new EventPublisher({ namespace, address: containerd.ttrpc, events, saved: () => this.save() })
     this.#relay.promise.catch(() => undefined)
@@ -115,7 +126,9 @@ export class NodePod {
     const bundle = await readBundle(directory)
     const { networkNamespace } = bundle
     const network = networkNamespace === undefined ? undefined : await joinPodNetwork(networkNamespace)
-    const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config)
+    const disks = await podBlockDevices(this.#config.kubeletRoot, bundle.annotations[ANNOTATION.podUid] ?? '')
+    this.record.disks = disks.map(({ serial, number }) => ({ serial, number }))
+    const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config, disks)
     const machine = await bootMachine(plan, relay, {
       stateRoot: this.#config.stateRoot,
       podProgram: this.#config.podProgram,
@@ -234,6 +247,7 @@ export class NodePod {
   }
 
   async #end(): Promise<void> {
+    this.volumes[Symbol.dispose]()
     await this.stopMachine(UNKNOWN_EXIT, 0)
     for (const task of this.processes.tasks()) {
       await this.stopped({ task, execId: '', record: task }, UNKNOWN_EXIT)
@@ -301,11 +315,18 @@ export class NodePod {
     this.#use(await adoptMachine(this.#config.stateRoot, podIdOf(sandboxId), machine))
     for (const task of this.processes.tasks()) {
       if (task.kind === 'sandbox' || task.status === 'creating') continue
+      await this.#resumeVolumes(task)
       this.watch({ task, execId: '', record: task })
       for (const [execId, record] of Object.entries(task.execs)) {
         if (record.status === 'running') this.watch({ task, execId, record })
       }
     }
+  }
+
+  async #resumeVolumes(task: TaskRecord): Promise<void> {
+    const bundle = await readBundle(task.bundle).catch(() => undefined)
+    const volumes = await mountedVolumes(bundle?.mounts ?? [], async () => false).catch(() => [])
+    for (const { content } of volumes) if (content !== undefined) this.volumes.adopt(content)
   }
 
   async #follow(process: Process): Promise<void> {
@@ -314,13 +335,26 @@ export class NodePod {
     const machine = this.guest()
     const name: ProcessName = execId === '' ? { containerId: task.id } : { containerId: task.id, execId }
     try {
-      const { exitCode, oomKilled } = await machine.agent.wait(name)
-      if (execId === '') task.oomKilled = oomKilled
+      const { exitCode, oomKilled, terminationMessage } = await machine.agent.wait(name)
+      if (execId === '') {
+        task.oomKilled = oomKilled
+        await this.#lastWords(task, terminationMessage)
+      }
       await this.stopped(process, exitCode)
     } catch (error) {
       // The machine is gone, and with it everything: told by whoever watches it. A guest that does not know the process
       // any more has lost it.
       if (error instanceof GuestRefusalError) await this.stopped(process, UNKNOWN_EXIT)
+    }
+  }
+
+  /** Before the end is told: the kubelet reads it then. */
+  async #lastWords(task: TaskRecord, message: Uint8Array): Promise<void> {
+    try {
+      const { mounts } = await readBundle(task.bundle)
+      await writeTerminationMessage(mounts, message)
+    } catch (error) {
+      this.#config.log(`pod ${this.record.sandboxId}: no termination message: ${errorText(error)}`)
     }
   }
 

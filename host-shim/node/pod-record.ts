@@ -71,6 +71,8 @@ export interface PodRecord {
   relay: ProcessIdentity | undefined
   /** The machine's process (`caisson-pod`), once it runs. */
   machine: ProcessIdentity | undefined
+  /** Block devices that the VM has. */
+  disks?: readonly { readonly serial: string; readonly number: string }[]
   readonly tasks: Record<string, TaskRecord>
   /** Not yet taken by containerd, oldest first. */
   readonly events: EventRecord[]

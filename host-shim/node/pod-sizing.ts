@@ -4,6 +4,7 @@ import { UsageError } from '#protocol/errors'
 import type { Platform, TapNetwork } from '#vmm/types'
 import { MAX_INITDATA_BYTES } from '../pod/disks.ts'
 import { type ContainerLimits, type PodPlan, vmSize } from '../pod/pod-plan.ts'
+import type { BlockDisk } from '../volumes/block-devices.ts'
 import { ANNOTATION } from './annotations.ts'
 import type { Bundle } from './bundle.ts'
 import type { NodeConfig } from './node-config.ts'
@@ -16,6 +17,7 @@ export async function planPod(
   bundle: Bundle,
   network: TapNetwork | undefined,
   config: NodeConfig,
+  disks: readonly BlockDisk[],
 ): Promise<PodPlan> {
   const { annotations } = bundle
   const platform = platformOf(annotations[ANNOTATION.platform] ?? config.platform)
@@ -31,6 +33,7 @@ export async function planPod(
       commandLine: guest.commandLine[platform],
       ...(platform === 'tpm' ? { firmware: guest.firmware } : {}),
     },
+    devices: disks.map(({ serial, path }) => ({ serial, path, readOnly: false, device: true })),
     ...vmSize([limitsOf(annotations)]),
     scratchMib: config.scratchMib,
     initdata: initdataOf(annotations[ANNOTATION.initdata]),

@@ -28,7 +28,7 @@ import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
 import { parseBundleProcess, parseLinuxResources, readBundle } from './bundle.ts'
-import { containerRequest, execRequest, requestedLimits } from './container-request.ts'
+import { containerRequest, execRequest, mountedVolumes, requestedLimits } from './container-request.ts'
 import { eventRecord } from './event-publisher.ts'
 import { createInGuest, startInGuest } from './guest-steps.ts'
 import type { NodePod } from './node-pod.ts'
@@ -37,7 +37,6 @@ import { newProcess, type Process } from './processes.ts'
 import { encodeStats, hostCgroupVersion } from './stats.ts'
 import { attach, closeInput, detach } from './stdio.ts'
 import { taskStatus } from './task-errors.ts'
-import { refuseUnsupported } from './unsupported.ts'
 
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
@@ -70,7 +69,6 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
         if (request.checkpoint !== '') throw rpcStatus('unimplemented', 'restoring from a checkpoint: not implemented')
         const bundle = await readBundle(directory)
-        refuseUnsupported(bundle)
         const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
         const { env, cwd: workingDir, uid, gid } = bundle.process
         const task: TaskRecord = {
@@ -282,14 +280,17 @@ async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): 
   const sandbox = await readBundle(record.bundle)
   const name = bundle.annotations[ANNOTATION.imageName] ?? ''
   const image = await readImageConfig(containerd, record.namespace, name)
-  const request = await containerRequest({
+  const volumes = await mountedVolumes(bundle.mounts, async (path) => (await statfs(path)).type === TMPFS_MAGIC)
+  for (const { content } of volumes) if (content !== undefined) await pod.volumes.add(content)
+  const request = containerRequest({
     containerId: task.id,
     bundle,
     image,
     hostname: sandbox.hostname,
     terminal: task.terminal,
     stdin: task.stdin !== '',
-    isTmpfs: async (path) => (await statfs(path)).type === TMPFS_MAGIC,
+    volumes,
+    disks: record.disks ?? [],
   })
   await createUnderItsName(pod, request, name, again)
   await pod.openPorts()
@@ -307,17 +308,23 @@ async function createUnderItsName(
   const { agent } = pod.guest()
   await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
     // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
-    if (!(error instanceof GuestRefusalError) || error.kind !== 'denied') throw error
+    if (!isDenied(error)) throw error
     for (const other of await sameImages(containerd, record.namespace, name)) {
       if (other === name) continue
-      const created = await createInGuest(agent, { ...request, image: other }, again).then(
-        () => true,
-        () => false,
+      const failure: unknown = await createInGuest(agent, { ...request, image: other }, again).then(
+        () => undefined,
+        (reason: unknown) => reason,
       )
-      if (created) return
+      if (failure === undefined) return
+      // The policy knows this name, and the guest has another reason.
+      if (!isDenied(failure)) throw failure
     }
     throw error
   })
+}
+
+function isDenied(error: unknown): boolean {
+  return error instanceof GuestRefusalError && error.code === 'ERR_POLICY_DENIED'
 }
 
 async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {

@@ -15,6 +15,7 @@ import type {
   OpenStreamRequestSchema,
   ResourcesSchema,
   SealedReason,
+  SetVolumeRequestSchema,
   StartSandboxRequestSchema,
   WaitProcessResponse,
 } from '#protocol/gen/agent_pb'
@@ -131,6 +132,11 @@ export class AgentClient {
     await this.#call(Agent.method.pauseContainer, { containerId, paused }, { timeoutMs: QUICK_MS })
   }
 
+  /** The content of a volume, in messages of which the first names it. */
+  async setVolume(messages: Iterable<MessageInitShape<typeof SetVolumeRequestSchema>>): Promise<void> {
+    await told(this.#rpc.clientStream(Agent.method.setVolume, messages, { timeoutMs: QUICK_MS }))
+  }
+
   /** A ticket for `redeemTicket`. */
   async openStream(request: MessageInitShape<typeof OpenStreamRequestSchema>): Promise<string> {
     const { ticket } = await this.#call(Agent.method.openStream, request, { timeoutMs: QUICK_MS })
@@ -150,12 +156,17 @@ export class AgentClient {
     request: MessageInitShape<Input>,
     options: CallOptions,
   ): Promise<MessageShape<Output>> {
-    try {
-      return await this.#rpc.unary(method, request, options)
-    } catch (error) {
-      const refusal = refusalOf(error)
-      if (refusal === undefined || !(error instanceof RpcError)) throw error
-      throw new GuestRefusalError(refusal.code, error, refusal.correlationId)
-    }
+    return told(this.#rpc.unary(method, request, options))
+  }
+}
+
+/** What a call answers; a refusal of the guest as such. */
+async function told<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (error) {
+    const refusal = refusalOf(error)
+    if (refusal === undefined || !(error instanceof RpcError)) throw error
+    throw new GuestRefusalError(refusal.code, error, refusal.correlationId)
   }
 }

@@ -1,7 +1,7 @@
 /** What a pod is made of on the host, and how large its VM must be. */
 
 import type { TpmCa } from '#vmm/swtpm'
-import type { Accelerator, Platform, VmPlan } from '#vmm/types'
+import type { Accelerator, DiskPlan, Platform, VmPlan } from '#vmm/types'
 
 export interface PodPlan {
   /** Lower-case letters, digits and `-`; names the state directory. */
@@ -20,6 +20,8 @@ export interface PodPlan {
   readonly memoryMib: number
   /** Sparse: it takes what is written. */
   readonly scratchMib: number
+  /** Block devices of the host that the guest gets beside its own disks. */
+  readonly devices?: readonly DiskPlan[]
   /** TOML, verbatim; public, since the host reads it. */
   readonly initdata: Uint8Array
   readonly network: VmPlan['network']

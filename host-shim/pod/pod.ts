@@ -154,6 +154,7 @@ async function bootVm(
     { serial: 'root', path: plan.guest.root, readOnly: true },
     { serial: 'initdata', path: paths.initdata, readOnly: true },
     { serial: 'scratch', path: paths.scratch, readOnly: false },
+    ...(plan.devices ?? []),
   ]
   try {
     return await watchBoot({

@@ -16,7 +16,10 @@ const DOCKER_HUB: ReadonlySet<string> = new Set(['docker.io', 'index.docker.io',
 export function parseAuthFile(bytes: Uint8Array): CredentialSource {
   if (bytes.length > MAX_BYTES) throw malformed(`it is longer than ${MAX_BYTES} bytes`)
   const entries = new Map<string, Credentials>()
-  const { auths } = record(readJson(bytes))
+  const file = record(readJson(bytes))
+  const helpers = readHelpers(file)
+  // Docker's configuration may name helpers alone.
+  const auths = file.auths ?? (helpers === undefined ? undefined : {})
   for (const [name, value] of Object.entries(record(auths))) entries.set(name, readEntry(record(value)))
   const spelt = new Map([...entries].map(([name, credentials]) => [canonical(name), credentials]))
   return (registry, repository) => {
@@ -24,7 +27,29 @@ export function parseAuthFile(bytes: Uint8Array): CredentialSource {
       const found = entries.get(name)
       if (found !== undefined) return found
     }
-    return spelt.get(canonical(registry))
+    const credentials = spelt.get(canonical(registry))
+    if (credentials === undefined) helpers?.(registry)
+    return credentials
+  }
+}
+
+/**
+ * `credHelpers` and `credsStore` name programs of the machine that the file is from: none is run here, least of all in a
+ * guest. A registry whose credentials only such a program has is refused by name, rather than asked as if nobody knew it.
+ */
+function readHelpers({ credHelpers, credsStore }: JsonObject): ((registry: string) => void) | undefined {
+  if (credHelpers === undefined && credsStore === undefined) return undefined
+  const named = new Map(Object.entries(record(credHelpers ?? {})).map(([name, helper]) => [canonical(name), helper]))
+  return (registry) => {
+    const helper = named.get(canonical(registry)) ?? credsStore
+    if (helper === undefined || helper === '') return
+    throw new MalformedError(
+      'ERR_REGISTRY_CREDENTIALS',
+      `the credentials of ${registry} are kept by the helper ${JSON.stringify(helper).slice(0, 100)}, which is not asked`,
+      {
+        hint: 'Write them into the auth.json itself: `skopeo login --authfile`; for a cloud, a token as its password.',
+      },
+    )
   }
 }
 

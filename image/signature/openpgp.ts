@@ -39,6 +39,7 @@ const CONFIG: Config = {
   ...defaults,
   maxDecompressedMessageSize: MAX_CONTENT_BYTES,
   rejectMessageHashAlgorithms: new Set([enums.hash.md5, enums.hash.ripemd]),
+  rejectCurves: new Set(),
 }
 
 /**
@@ -97,10 +98,7 @@ export async function verifyMessage(
     // The above judged the key as it was when it signed; gpg refuses one that has expired or was revoked since.
     await requireUsableNow(key, signature.keyID, now)
   } catch (cause) {
-    // Brainpool curves need a part that the library does not bring along.
-    const curve = cause instanceof Error && 'code' in cause && cause.code === 'MODULE_NOT_FOUND'
-    const why = curve ? 'keys on its curve are not supported' : errorText(cause)
-    throw unverified(what, `the signature does not hold: ${why}`, cause)
+    throw unverified(what, `the signature does not hold: ${errorText(cause)}`, cause)
   }
   return { content: result.data, signer: `OpenPGP key ${key.getFingerprint().toUpperCase()}` }
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "cgroup_program.h"
 #include "descriptors.h"
 #include "network.h"
 #include "poller.h"
@@ -154,6 +155,10 @@ void ExportStorage(Napi::Env env, Napi::Object& exports) {
   Export(env, exports, "unmount", [](const Info& i) {
     return OnThread(i, [target = Text(i, 0), flags = Int(i, 1)] { return Unmount(target, flags); });
   });
+  Export(env, exports, "bindInRoot", [](const Info& i) {
+    return OnThread(i, [root = Text(i, 0), path = Text(i, 1), target = Text(i, 2), mode = Unsigned(i, 3),
+                        gid = Unsigned(i, 4)] { return BindInRoot(root, path, target, mode, gid); });
+  });
   Export(env, exports, "attachLoop", [](const Info& i) {
     return OnThread(i, [file = Text(i, 0), read_only = Flag(i, 1), direct = Flag(i, 2)] {
       return AttachLoop(file, read_only, direct);
@@ -170,6 +175,13 @@ void ExportStorage(Napi::Env env, Napi::Object& exports) {
   });
   Export(env, exports, "createEncrypted", [](const Info& i) {
     return OnThread(i, [name = Text(i, 0), device = Text(i, 1)] { return CreateEncrypted(name, device); });
+  });
+  Export(env, exports, "createCrypt", [](const Info& i) {
+    return OnThread(i, [name = Text(i, 0), device = Text(i, 1), key = Bytes(i, 2), offset = Long(i, 3),
+                        sectors = Long(i, 4), sector_bytes = Unsigned(i, 5)]() mutable {
+      return CreateCrypt(name, device, std::move(key), static_cast<uint64_t>(offset), static_cast<uint64_t>(sectors),
+                         sector_bytes);
+    });
   });
   Export(env, exports, "removeMapped", [](const Info& i) {
     return OnThread(i, [name = Text(i, 0)] { return RemoveMapped(name); });
@@ -197,6 +209,11 @@ void ExportNetwork(Napi::Env env, Napi::Object& exports) {
   });
   Export(env, exports, "addGateway", [](const Info& i) {
     return OnThread(i, [index = Int(i, 0), gateway = Bytes(i, 1)] { return AddGateway(index, gateway); });
+  });
+  Export(env, exports, "attachCgroupProgram", [](const Info& i) {
+    return OnThread(i, [group = Text(i, 0), program = Bytes(i, 1), type = Unsigned(i, 2), attach = Unsigned(i, 3)] {
+      return AttachCgroupProgram(group, program, type, attach);
+    });
   });
   Export(env, exports, "addRoute", [](const Info& i) {
     return OnThread(i, [index = Int(i, 0), network = Bytes(i, 1), prefix = static_cast<uint8_t>(Int(i, 2)),

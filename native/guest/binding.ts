@@ -32,16 +32,26 @@ export interface Binding {
   close(fd: number): number
   mount(source: string, target: string, type: string, flags: number, data: string): Promise<number>
   unmount(target: string, flags: number): Promise<number>
+  bindInRoot(root: string, path: string, target: string, mode: number, gid: number): Promise<number>
   attachLoop(file: string, readOnly: boolean, directIo: boolean): Promise<number>
   detachLoop(device: string): Promise<number>
   createMapped(name: string, target: string, parameters: string, sectors: number, readOnly: boolean): Promise<number>
   createEncrypted(name: string, device: string): Promise<number>
+  createCrypt(
+    name: string,
+    device: string,
+    key: Uint8Array,
+    offset: number,
+    sectors: number,
+    sectorBytes: number,
+  ): Promise<number>
   removeMapped(name: string): Promise<number>
   blockDeviceSize(path: string): Promise<number>
   linkByMac(mac: Uint8Array): Promise<number>
   linkUp(index: number, mtu: number): Promise<number>
   addAddress(index: number, address: Uint8Array, prefix: number): Promise<number>
   addGateway(index: number, gateway: Uint8Array): Promise<number>
+  attachCgroupProgram(cgroup: string, program: Uint8Array, type: number, attach: number): Promise<number>
   addRoute(index: number, network: Uint8Array, prefix: number, gateway: Uint8Array): Promise<number>
   addNeighbour(index: number, address: Uint8Array, mac: Uint8Array): Promise<number>
   becomeSubreaper(): number

@@ -46,6 +46,21 @@ export async function unmount(target: string, lazy = false): Promise<void> {
   check(`unmount ${target}`, await native().unmount(target, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)))
 }
 
+/**
+ * Makes the file or directory `path` below `root` appear at `target`; symbolic links resolve inside `root`.
+ * @param make mode and group of directories that are missing and then made; undefined: all must exist
+ * @throws SyscallError EINVAL for anything but a file or directory
+ */
+export async function bindInRoot(
+  root: string,
+  path: string,
+  target: string,
+  make: { readonly mode: number; readonly gid: number } | undefined,
+): Promise<void> {
+  const { mode, gid } = make ?? { mode: 0, gid: 0 }
+  check(`bind ${path} below ${root}`, await native().bindInRoot(root, path, target, mode, gid))
+}
+
 /** @returns the path of the loop device */
 export async function attachLoop(file: string, options: { readOnly: boolean; directIo: boolean }): Promise<string> {
   return `/dev/loop${check(`loop ${file}`, await native().attachLoop(file, options.readOnly, options.directIo))}`
@@ -69,6 +84,22 @@ export async function createMapped(
 /** dm-crypt (aes-xts-plain64) with a random key that exists in the kernel alone. @returns the path of the device node */
 export async function createEncrypted(name: string, device: string): Promise<string> {
   return `/dev/dm-${check(`dm crypt ${name}`, await native().createEncrypted(name, device))}`
+}
+
+/** dm-crypt (aes-xts-plain64) with this key of 64 bytes, which is copied for the call and wiped. @returns the device node's path */
+export async function createCrypt(
+  name: string,
+  device: string,
+  table: {
+    readonly key: Uint8Array
+    readonly offsetSectors: number
+    readonly sectors: number
+    readonly sectorBytes: number
+  },
+): Promise<string> {
+  const { key, offsetSectors, sectors, sectorBytes } = table
+  const made = native().createCrypt(name, device, key, offsetSectors, sectors, sectorBytes)
+  return `/dev/dm-${check(`dm crypt ${name}`, await made)}`
 }
 
 export async function removeMapped(name: string): Promise<void> {
@@ -97,6 +128,27 @@ export async function addAddress(index: number, address: Uint8Array, prefix: num
 
 export async function addGateway(index: number, gateway: Uint8Array): Promise<void> {
   check('add gateway', await native().addGateway(index, gateway))
+}
+
+/** linux/bpf.h: where a program sits on a control group, and the type of program that sits there. */
+const CGROUP_PROGRAMS = {
+  socket: { type: 9, attach: 2 },
+  connect4: { type: 18, attach: 10 },
+  connect6: { type: 18, attach: 11 },
+  sendmsg4: { type: 18, attach: 14 },
+  sendmsg6: { type: 18, attach: 15 },
+} as const
+
+export type CgroupProgramPlace = keyof typeof CGROUP_PROGRAMS
+
+/** @param cgroup absolute path of its directory; it keeps the program. @param program instructions of the kernel's virtual machine */
+export async function attachCgroupProgram(
+  cgroup: string,
+  place: CgroupProgramPlace,
+  program: Uint8Array,
+): Promise<void> {
+  const { type, attach } = CGROUP_PROGRAMS[place]
+  check(`attach ${place}`, await native().attachCgroupProgram(cgroup, program, type, attach))
 }
 
 /** @param gateway empty: the network is on the link itself */

@@ -4,12 +4,16 @@
 #include <linux/dm-ioctl.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/openat2.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -25,6 +29,7 @@ constexpr size_t kXtsKeyBytes = 64;
 class Descriptor {
  public:
   Descriptor(const std::string& path, int flags) noexcept : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -105,7 +110,69 @@ int Create(const std::string& name, const std::string& target, const char* param
   return static_cast<int>(minor(static_cast<dev_t>(created.dev)));
 }
 
+// O_PATH below `root`, as one step of the kernel's.
+int OpenBelow(int root, const std::string& path) noexcept {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  const auto fd = static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof(how)));
+  return fd < 0 ? -errno : fd;
+}
+
+// Makes one directory in `parent`. One that is there already, or whatever else is, is judged by who opens it next.
+int MakeBelow(int parent, const std::string& name, uint32_t mode, uint32_t gid) noexcept {
+  if (::mkdirat(parent, name.c_str(), 0700) != 0) return errno == EEXIST ? 0 : -errno;
+  const Descriptor made(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!made.valid()) return -errno;
+  if (::fchown(made.get(), 0, gid) != 0 || ::fchmod(made.get(), mode) != 0) return -errno;
+  return 0;
+}
+
+int MakeAllBelow(int root, const std::string& path, uint32_t mode, uint32_t gid) {
+  size_t start = 0;
+  while (start <= path.size()) {
+    const size_t end = std::min(path.find('/', start), path.size());
+    const Descriptor parent(start == 0 ? OpenBelow(root, ".") : OpenBelow(root, path.substr(0, start)));
+    if (!parent.valid()) return parent.get();
+    // Where the whole of it exists, as a link for instance, nothing is made.
+    const Descriptor there(OpenBelow(root, path.substr(0, end)));
+    if (!there.valid()) {
+      if (there.get() != -ENOENT) return there.get();
+      const int result = MakeBelow(parent.get(), path.substr(start, end - start), mode, gid);
+      if (result != 0) return result;
+    }
+    start = end + 1;
+  }
+  return 0;
+}
+
+// An empty file or directory to mount on.
+int MakeTarget(const std::string& target, bool directory) noexcept {
+  if (directory) return ::mkdir(target.c_str(), 0755) != 0 && errno != EEXIST ? -errno : 0;
+  const Descriptor file(::open(target.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  return file.valid() ? 0 : -errno;
+}
+
 }  // namespace
+
+int BindInRoot(const std::string& root, const std::string& path, const std::string& target, uint32_t mode,
+               uint32_t gid) noexcept {
+  const Descriptor base(root, O_PATH | O_DIRECTORY);
+  if (!base.valid()) return -errno;
+  if (mode != 0) {
+    const int made = MakeAllBelow(base.get(), path, mode, gid);
+    if (made != 0) return made;
+  }
+  const Descriptor found(OpenBelow(base.get(), path));
+  if (!found.valid()) return found.get();
+  struct stat status {};
+  if (::fstat(found.get(), &status) != 0) return -errno;
+  if (!S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)) return -EINVAL;
+  const int made = MakeTarget(target, S_ISDIR(status.st_mode));
+  if (made != 0) return made;
+  // By the descriptor: the path may lead elsewhere by now.
+  return Mount("/proc/self/fd/" + std::to_string(found.get()), target, "", MS_BIND, "");
+}
 
 int Mount(const std::string& source, const std::string& target, const std::string& type, uint64_t flags,
           const std::string& data) noexcept {
@@ -165,6 +232,25 @@ int CreateEncrypted(const std::string& name, const std::string& device) noexcept
   length += std::snprintf(parameters.data() + length, parameters.size() - static_cast<size_t>(length),
                           " 0 %s 0 3 allow_discards no_read_workqueue no_write_workqueue", device.c_str());
   const auto sectors = static_cast<uint64_t>(bytes) / kSectorBytes;
+  return Create(name, "crypt", parameters.data(), static_cast<size_t>(length), sectors, false);
+}
+
+int CreateCrypt(const std::string& name, const std::string& device, std::vector<uint8_t> key, uint64_t offset,
+                uint64_t sectors, uint32_t sector_bytes) noexcept {
+  if (key.size() != kXtsKeyBytes) {
+    ::explicit_bzero(key.data(), key.size());
+    return -EINVAL;
+  }
+  WipedBytes parameters(2 * kXtsKeyBytes + device.size() + 128);
+  int length = std::snprintf(parameters.data(), parameters.size(), "aes-xts-plain64 ");
+  for (const uint8_t byte : key) {
+    length += std::snprintf(parameters.data() + length, parameters.size() - static_cast<size_t>(length), "%02x", byte);
+  }
+  ::explicit_bzero(key.data(), key.size());
+  const char* large = sector_bytes == 4096 ? " sector_size:4096" : "";
+  length += std::snprintf(parameters.data() + length, parameters.size() - static_cast<size_t>(length),
+                          " 0 %s %llu %d no_read_workqueue no_write_workqueue%s", device.c_str(),
+                          static_cast<unsigned long long>(offset), sector_bytes == 4096 ? 3 : 2, large);
   return Create(name, "crypt", parameters.data(), static_cast<size_t>(length), sectors, false);
 }
 

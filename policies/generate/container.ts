@@ -5,13 +5,14 @@ import { environmentOf } from './environment.ts'
 import {
   type KubeObject,
   type KubernetesObjects,
+  listOf,
   objectOf,
   objectsOf,
   type PodTemplate,
   text,
   textsOf,
 } from './kubernetes-objects.ts'
-import { volumesOf } from './volumes.ts'
+import { devicesOf, groupOf, type PodVolumesContext, volumesOf } from './volumes.ts'
 
 /** What the registry says of an image. */
 export interface ImageFacts {
@@ -29,6 +30,7 @@ export interface ContainerContext {
   readonly requires: readonly string[]
   /** Runs to its end before the others. */
   readonly init: boolean
+  readonly volumes: PodVolumesContext
   /** Let the host read the output. */
   readonly logs: boolean
 }
@@ -43,7 +45,7 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
   const security = objectOf(container.securityContext) ?? {}
   const podSecurity = objectOf(context.pod.spec.securityContext) ?? {}
   const environment = environmentOf(container, context.pod, context.objects)
-  const volumes = volumesOf(container, context.pod.spec)
+  const volumes = volumesOf(container, context.volumes)
   const rule = compact({
     name,
     image: context.image?.pinned ?? pinnedReference(container) ?? openImage(container),
@@ -53,8 +55,10 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
     env: Object.fromEntries(environment.rules),
     serviceEnv: true,
     user: userOf(security, podSecurity),
+    groups: groupsOf(context.pod.spec),
     workingDir: text(container.workingDir),
     mounts: volumes.mounts,
+    devices: devicesOf(container, context.volumes),
     readOnlyRoot: security.readOnlyRootFilesystem === true ? true : undefined,
     capabilities: capabilitiesOf(security),
     terminal: container.tty === true ? true : undefined,
@@ -101,6 +105,13 @@ function userOf(security: KubeObject, podSecurity: KubeObject): string | undefin
   const group = text(security.runAsGroup) ?? text(podSecurity.runAsGroup)
   if (user === undefined) return undefined
   return group === undefined ? user : `${user}:${group}`
+}
+
+/** fsGroup and supplementalGroups. */
+function groupsOf(spec: KubeObject): readonly number[] {
+  const supplemental = listOf(objectOf(spec.securityContext)?.supplementalGroups)
+  const given = [groupOf(spec), ...supplemental].filter((group) => typeof group === 'number')
+  return [...new Set(given)].filter((group) => Number.isInteger(group) && group >= 0 && group < 0xffffffff)
 }
 
 /** Undefined: the default. */

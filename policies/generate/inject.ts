@@ -32,11 +32,18 @@ function removeSecretVariables(document: Document, path: readonly string[]): voi
   const containers = document.getIn(path)
   if (!isSeq(containers)) return
   for (const container of containers.items) {
-    const env = isMap(container) ? container.get('env') : undefined
-    if (!isSeq(env)) continue
-    env.items = env.items.filter((entry) => !isMap(entry) || entry.getIn(['valueFrom', 'secretKeyRef']) === undefined)
-    if (env.items.length === 0 && isMap(container)) container.delete('env')
+    if (!isMap(container)) continue
+    removeEntries(container, 'env', ['valueFrom', 'secretKeyRef'])
+    removeEntries(container, 'envFrom', ['secretRef'])
   }
+}
+
+/** Entries of a list that have this member; the list as well when none is left. */
+function removeEntries(container: YAMLMap, name: string, member: readonly string[]): void {
+  const list = container.get(name)
+  if (!isSeq(list)) return
+  list.items = list.items.filter((entry) => !isMap(entry) || entry.getIn(member) === undefined)
+  if (list.items.length === 0) container.delete(name)
 }
 
 function checkSize(document: Document, path: readonly string[]): void {

@@ -2,7 +2,7 @@
  * A pod template as a workload policy: containers in the order that Kubernetes keeps, each with what the YAML states and
  * nothing else. Deterministic: equal files and images give equal text.
  */
-
+import type { VolumeFile } from '#protocol/volume-content'
 import { IPC_SYSCTLS, NETWORK_SYSCTLS } from '../pod-rule.ts'
 import { draftContainer, type ImageFacts } from './container.ts'
 import { compact, type DraftMap, type Refusal } from './draft.ts'
@@ -16,6 +16,7 @@ import {
   textsOf,
 } from './kubernetes-objects.ts'
 import { type RenderedPolicy, renderPolicy } from './render.ts'
+import { type PodVolumesContext, podVolumes } from './volumes.ts'
 
 export interface GeneratedPolicy extends RenderedPolicy {
   readonly owner: string
@@ -30,6 +31,8 @@ export interface GenerateOptions {
   /** Asked once for each image; undefined where the registry is not to be asked. */
   readonly image: (reference: string) => ImageFacts | undefined
   readonly logs: boolean
+  /** `volumeDigest`, for what ConfigMaps hold; without it their digests stay choices. */
+  readonly digest?: (files: readonly VolumeFile[]) => string
 }
 
 /** References of all images of a pod, each once. */
@@ -45,6 +48,7 @@ export function generatePolicy(
   const rules: DraftMap[] = []
   const refusals: Refusal[] = [...podRefusals(pod.spec)]
   const first: string[] = []
+  const volumes: PodVolumesContext = { spec: pod.spec, objects, digest: options.digest }
   for (const { container, stage } of containersOf(pod)) {
     const draft = draftContainer(container, {
       pod,
@@ -52,14 +56,25 @@ export function generatePolicy(
       image: options.image(text(container.image) ?? ''),
       requires: [...first],
       init: stage === 'init',
+      volumes,
       logs: options.logs,
     })
     rules.push(draft.rule)
     refusals.push(...draft.refusals)
     if (stage !== 'main') first.push(text(container.name) ?? '')
   }
+  const declared = podVolumes(
+    volumes,
+    containersOf(pod).map(({ container }) => container),
+  )
   const rendered = renderPolicy(
-    { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', ...podRule(pod.spec), containers: rules },
+    {
+      apiVersion: 'caisson/v1',
+      kind: 'WorkloadPolicy',
+      ...podRule(pod.spec),
+      ...(declared.length === 0 ? {} : { volumes: declared }),
+      containers: rules,
+    },
     `What may run in the guests of ${pod.owner}, and what may leave them. Whatever is absent is denied.`,
   )
   return { ...rendered, owner: pod.owner, name: pod.name, refusals, notes: notesOf(pod.spec) }
@@ -125,15 +140,11 @@ function podRefusals(spec: KubeObject): Refusal[] {
 }
 
 function notesOf(spec: KubeObject): string[] {
-  const security = objectOf(spec.securityContext) ?? {}
   const notes: string[] = []
   if (spec.automountServiceAccountToken !== false) {
     notes.push(
-      'The pod does not say `automountServiceAccountToken: false`: Kubernetes adds a volume with a token, which comes from the host and is denied.',
+      'The pod does not say `automountServiceAccountToken: false`: Kubernetes adds a volume with a token, which comes from the host and is denied. A pod that needs it declares { name: kube-api-access, kind: projected, mutable: true } and mounts it on /var/run/secrets/kubernetes.io/serviceaccount.',
     )
-  }
-  if (security.fsGroup !== undefined || security.supplementalGroups !== undefined) {
-    notes.push('fsGroup and supplementalGroups are not applied: volumes of the guest are writable to every user in it.')
   }
   if (spec.runtimeClassName !== 'caisson') {
     notes.push('The pod does not say `runtimeClassName: caisson`: without it, it runs outside of any guest.')

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKcAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFEhMKC3JldHJ5X2luX21zGA0gASgNIvABChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5EhAKCHNlYXJjaGVzGAUgAygJEhgKEHJlc29sdmVyX29wdGlvbnMYBiADKAkSKQoHc3lzY3RscxgHIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuU3lzY3RsIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqQBCglJbnRlcmZhY2USCwoDbWFjGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIQCghnYXRld2F5cxgDIAMoCRILCgNtdHUYBCABKA0SJwoGcm91dGVzGAUgAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Sb3V0ZRIvCgpuZWlnaGJvdXJzGAYgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5OZWlnaGJvdXIiLQoFUm91dGUSEwoLZGVzdGluYXRpb24YASABKAkSDwoHZ2F0ZXdheRgCIAEoCSIpCglOZWlnaGJvdXISDwoHYWRkcmVzcxgBIAEoCRILCgNtYWMYAiABKAkiKgoJSG9zdEVudHJ5EgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIWChRTdGFydFNhbmRib3hSZXNwb25zZSK7AgoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIqCgRhcmdzGAQgASgLMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJpbmdMaXN0EgsKA2VudhgFIAMoCRIMCgR1c2VyGAYgASgJEhMKC3dvcmtpbmdfZGlyGAcgASgJEicKBm1vdW50cxgIIAMoCzIXLmNhaXNzb24uYWdlbnQudjEuTW91bnQSEAoIdGVybWluYWwYCSABKAgSDQoFc3RkaW4YCiABKAgSLgoJcmVzb3VyY2VzGAsgASgLMhsuY2Fpc3Nvbi5hZ2VudC52MS5SZXNvdXJjZXMSGAoQc2hhcmVzX3Byb2Nlc3NlcxgMIAEoCCIcCgpTdHJpbmdMaXN0Eg4KBnZhbHVlcxgBIAMoCSJXCgVNb3VudBIMCgRraW5kGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEhEKCXJlYWRfb25seRgDIAEoCBIYChBzaXplX2xpbWl0X2J5dGVzGAQgASgEInwKCVJlc291cmNlcxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYASABKAQSFAoMY3B1X3F1b3RhX3VzGAIgASgEEhUKDWNwdV9wZXJpb2RfdXMYAyABKAQSEgoKY3B1X3NoYXJlcxgEIAEoBBISCgpwaWRzX2xpbWl0GAUgASgEIi8KF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEhQKDGltYWdlX2RpZ2VzdBgBIAEoCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIisKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIpoBChJFeGVjUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDAoEYXJncxgDIAMoCRILCgNlbnYYBCADKAkSDAoEdXNlchgFIAEoCRITCgt3b3JraW5nX2RpchgGIAEoCRIQCgh0ZXJtaW5hbBgHIAEoCBINCgVzdGRpbhgIIAEoCCIoChNFeGVjUHJvY2Vzc1Jlc3BvbnNlEhEKCWd1ZXN0X3BpZBgBIAEoDSJaChRTaWduYWxQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIOCgZzaWduYWwYAyABKA0SCwoDYWxsGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSI7ChJXYWl0UHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiUgoTV2FpdFByb2Nlc3NSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSFAoMZXhpdGVkX2F0X21zGAIgASgEEhIKCm9vbV9raWxsZWQYAyABKAgiXQoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg8KB2NvbHVtbnMYAyABKA0SDAoEcm93cxgEIAEoDSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIj8KFkRlbGV0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiQgoXRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEhQKDGV4aXRlZF9hdF9tcxgCIAEoBCIXChVMaXN0Q29udGFpbmVyc1JlcXVlc3QiTQoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIzCgpjb250YWluZXJzGAEgAygLMh8uY2Fpc3Nvbi5hZ2VudC52MS5Db250YWluZXJJbmZvIsYBCg1Db250YWluZXJJbmZvEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDGltYWdlX2RpZ2VzdBgDIAEoCRIvCgVzdGF0ZRgEIAEoDjIgLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVyU3RhdGUSEQoJZ3Vlc3RfcGlkGAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIVCg1zdGFydGVkX2F0X21zGAcgASgEEg0KBXBvcnRzGAggAygNIicKD0dldFN0YXRzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkilAEKEEdldFN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSFAoMbWVtb3J5X2J5dGVzGAQgASgEEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgFIAEoBBIMCgRwaWRzGAYgASgEIl4KFlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEi4KCXJlc291cmNlcxgCIAEoCzIbLmNhaXNzb24uYWdlbnQudjEuUmVzb3VyY2VzIhkKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlIj0KFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGcGF1c2VkGAIgASgIIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UihAEKEU9wZW5TdHJlYW1SZXF1ZXN0EioKBGtpbmQYASABKA4yHC5jYWlzc29uLmFnZW50LnYxLlN0cmVhbUtpbmQSFAoMY29udGFpbmVyX2lkGAIgASgJEg8KB2V4ZWNfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIOCgZmb2xsb3cYBSABKAgiJAoST3BlblN0cmVhbVJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCSIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSqRAQoFU3RhZ2USFQoRU1RBR0VfVU5TUEVDSUZJRUQQABIPCgtTVEFHRV9SRUFEWRABEhEKDVNUQUdFX05FVFdPUksQAhITCg9TVEFHRV9BVFRFU1RJTkcQAxISCg5TVEFHRV9BVFRFU1RFRBAEEhAKDFNUQUdFX0ZBSUxFRBAFEhIKDlNUQUdFX1NUT1BQSU5HEAYqogMKCUV2ZW50S2luZBIaChZFVkVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYRVZFTlRfS0lORF9TVEFHRV9ORVRXT1JLEAESHgoaRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RJTkcQAhIdChlFVkVOVF9LSU5EX1NUQUdFX0FUVEVTVEVEEAMSHAoYRVZFTlRfS0lORF9QVUxMX01BTklGRVNUEAQSHQoZRVZFTlRfS0lORF9QVUxMX1NJR05BVFVSRRAFEhkKFUVWRU5UX0tJTkRfUFVMTF9MQVlFUhAGEhgKFEVWRU5UX0tJTkRfUFVMTF9ET05FEAcSFwoTRVZFTlRfS0lORF9NRUFTVVJFRBAIEhYKEkVWRU5UX0tJTkRfQ1JFQVRFRBAJEhYKEkVWRU5UX0tJTkRfU1RBUlRFRBAKEhUKEUVWRU5UX0tJTkRfRVhJVEVEEAsSFgoSRVZFTlRfS0lORF9SRUZVU0VEEAwSFQoRRVZFTlRfS0lORF9GQUlMRUQQDRIbChdFVkVOVF9LSU5EX1BVTExfVFJPVUJMRRAOKocBCg5Db250YWluZXJTdGF0ZRIfChtDT05UQUlORVJfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfU1RBVEVfQ1JFQVRFRBABEhsKF0NPTlRBSU5FUl9TVEFURV9SVU5OSU5HEAISGgoWQ09OVEFJTkVSX1NUQVRFX0VYSVRFRBADKrYBCgpTdHJlYW1LaW5kEhsKF1NUUkVBTV9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRU1RSRUFNX0tJTkRfU1RESU4QARIWChJTVFJFQU1fS0lORF9TVERPVVQQAhIWChJTVFJFQU1fS0lORF9TVERFUlIQAxIYChRTVFJFQU1fS0lORF9URVJNSU5BTBAEEhQKEFNUUkVBTV9LSU5EX1BPUlQQBRIUChBTVFJFQU1fS0lORF9MT0dTEAYyygwKBUFnZW50ElQKCUdldFN0YXR1cxIiLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVxdWVzdBojLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHVzUmVzcG9uc2USVwoKR2V0UmVhc29ucxIjLmNhaXNzb24uYWdlbnQudjEuR2V0UmVhc29uc1JlcXVlc3QaJC5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXNwb25zZRJOCgtXYXRjaEV2ZW50cxIkLmNhaXNzb24uYWdlbnQudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GhcuY2Fpc3Nvbi5hZ2VudC52MS5FdmVudDABEl0KDFN0YXJ0U2FuZGJveBIlLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVxdWVzdBomLmNhaXNzb24uYWdlbnQudjEuU3RhcnRTYW5kYm94UmVzcG9uc2USZgoPQ3JlYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJjCg5TdGFydENvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEloKC0V4ZWNQcm9jZXNzEiQuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1JlcXVlc3QaJS5jYWlzc29uLmFnZW50LnYxLkV4ZWNQcm9jZXNzUmVzcG9uc2USYAoNU2lnbmFsUHJvY2VzcxImLmNhaXNzb24uYWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaJy5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJaCgtXYWl0UHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5XYWl0UHJvY2Vzc1Jlc3BvbnNlEmMKDlJlc2l6ZVRlcm1pbmFsEicuY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaKC5jYWlzc29uLmFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2USZgoPRGVsZXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5EZWxldGVDb250YWluZXJSZXNwb25zZRJjCg5MaXN0Q29udGFpbmVycxInLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElEKCEdldFN0YXRzEiEuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1JlcXVlc3QaIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXRzUmVzcG9uc2USZgoPVXBkYXRlQ29udGFpbmVyEiguY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GikuY2Fpc3Nvbi5hZ2VudC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJjCg5QYXVzZUNvbnRhaW5lchInLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElcKCk9wZW5TdHJlYW0SIy5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5PcGVuU3RyZWFtUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jYWlzc29uLmFnZW50LnYxLlNodXRkb3duUmVxdWVzdBoiLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
+  fileDesc("CgthZ2VudC5wcm90bxIQY2Fpc3Nvbi5hZ2VudC52MSISChBHZXRTdGF0dXNSZXF1ZXN0ItIBChFHZXRTdGF0dXNSZXNwb25zZRImCgVzdGFnZRgBIAEoDjIXLmNhaXNzb24uYWdlbnQudjEuU3RhZ2USEgoKZXJyb3JfY29kZRgCIAEoCRIWCg5jb3JyZWxhdGlvbl9pZBgDIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAQgASgJEh0KFWFnZW50X2Fub255bW91c19ieXRlcxgFIAEoBBIcChRhZ2VudF9yZXNpZGVudF9ieXRlcxgGIAEoBBIVCg1zZWFsZWRfcmVhc29uGAcgASgMIiIKEUdldFJlYXNvbnNSZXF1ZXN0Eg0KBWFmdGVyGAEgASgEIkUKEkdldFJlYXNvbnNSZXNwb25zZRIvCgdyZWFzb25zGAEgAygLMh4uY2Fpc3Nvbi5hZ2VudC52MS5TZWFsZWRSZWFzb24iVgoMU2VhbGVkUmVhc29uEhAKCHNlcXVlbmNlGAEgASgEEhYKDmNvcnJlbGF0aW9uX2lkGAIgASgJEgwKBGNvZGUYAyABKAkSDgoGc2VhbGVkGAQgASgMIiMKEldhdGNoRXZlbnRzUmVxdWVzdBINCgVhZnRlchgBIAEoBCKcAgoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDQoFYXRfbXMYAiABKAQSKQoEa2luZBgDIAEoDjIbLmNhaXNzb24uYWdlbnQudjEuRXZlbnRLaW5kEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRINCgVsYXllchgFIAEoDRIOCgZsYXllcnMYBiABKA0SEgoKZG9uZV9ieXRlcxgHIAEoBBITCgt0b3RhbF9ieXRlcxgIIAEoBBISCgplcnJvcl9jb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhUKDXNlYWxlZF9yZWFzb24YDCABKAwSEQoJZXhpdF9jb2RlGAsgASgFEhMKC3JldHJ5X2luX21zGA0gASgNIvABChNTdGFydFNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEi8KCmludGVyZmFjZXMYAiADKAsyGy5jYWlzc29uLmFnZW50LnYxLkludGVyZmFjZRITCgtuYW1lc2VydmVycxgDIAMoCRIqCgVob3N0cxgEIAMoCzIbLmNhaXNzb24uYWdlbnQudjEuSG9zdEVudHJ5EhAKCHNlYXJjaGVzGAUgAygJEhgKEHJlc29sdmVyX29wdGlvbnMYBiADKAkSKQoHc3lzY3RscxgHIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuU3lzY3RsIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqQBCglJbnRlcmZhY2USCwoDbWFjGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoCRIQCghnYXRld2F5cxgDIAMoCRILCgNtdHUYBCABKA0SJwoGcm91dGVzGAUgAygLMhcuY2Fpc3Nvbi5hZ2VudC52MS5Sb3V0ZRIvCgpuZWlnaGJvdXJzGAYgAygLMhsuY2Fpc3Nvbi5hZ2VudC52MS5OZWlnaGJvdXIiLQoFUm91dGUSEwoLZGVzdGluYXRpb24YASABKAkSDwoHZ2F0ZXdheRgCIAEoCSIpCglOZWlnaGJvdXISDwoHYWRkcmVzcxgBIAEoCRILCgNtYWMYAiABKAkiKgoJSG9zdEVudHJ5EgwKBG5hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIWChRTdGFydFNhbmRib3hSZXNwb25zZSL2AgoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIqCgRhcmdzGAQgASgLMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJpbmdMaXN0EgsKA2VudhgFIAMoCRIMCgR1c2VyGAYgASgJEhMKC3dvcmtpbmdfZGlyGAcgASgJEicKBm1vdW50cxgIIAMoCzIXLmNhaXNzb24uYWdlbnQudjEuTW91bnQSEAoIdGVybWluYWwYCSABKAgSDQoFc3RkaW4YCiABKAgSLgoJcmVzb3VyY2VzGAsgASgLMhsuY2Fpc3Nvbi5hZ2VudC52MS5SZXNvdXJjZXMSGAoQc2hhcmVzX3Byb2Nlc3NlcxgMIAEoCBIOCgZncm91cHMYDiADKA0SKQoHZGV2aWNlcxgPIAMoCzIYLmNhaXNzb24uYWdlbnQudjEuRGV2aWNlIiQKBkRldmljZRIMCgRwYXRoGAEgASgJEgwKBGRpc2sYAiABKAkiHAoKU3RyaW5nTGlzdBIOCgZ2YWx1ZXMYASADKAkiZwoFTW91bnQSDAoEa2luZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIRCglyZWFkX29ubHkYAyABKAgSGAoQc2l6ZV9saW1pdF9ieXRlcxgEIAEoBBIOCgZ2b2x1bWUYBSABKAkifAoJUmVzb3VyY2VzEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgBIAEoBBIUCgxjcHVfcXVvdGFfdXMYAiABKAQSFQoNY3B1X3BlcmlvZF91cxgDIAEoBBISCgpjcHVfc2hhcmVzGAQgASgEEhIKCnBpZHNfbGltaXQYBSABKAQiLwoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USFAoMaW1hZ2VfZGlnZXN0GAEgASgJIi0KFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiKwoWU3RhcnRDb250YWluZXJSZXNwb25zZRIRCglndWVzdF9waWQYASABKA0imgEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIMCgRhcmdzGAMgAygJEgsKA2VudhgEIAMoCRIMCgR1c2VyGAUgASgJEhMKC3dvcmtpbmdfZGlyGAYgASgJEhAKCHRlcm1pbmFsGAcgASgIEg0KBXN0ZGluGAggASgIIigKE0V4ZWNQcm9jZXNzUmVzcG9uc2USEQoJZ3Vlc3RfcGlkGAEgASgNIloKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEg4KBnNpZ25hbBgDIAEoDRILCgNhbGwYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJvChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQSEgoKb29tX2tpbGxlZBgDIAEoCBIbChN0ZXJtaW5hdGlvbl9tZXNzYWdlGAQgASgMIl0KFVJlc2l6ZVRlcm1pbmFsUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIPCgdjb2x1bW5zGAMgASgNEgwKBHJvd3MYBCABKA0iGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSI/ChZEZWxldGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJIkIKF0RlbGV0ZUNvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRIUCgxleGl0ZWRfYXRfbXMYAiABKAQiFwoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0Ik0KFkxpc3RDb250YWluZXJzUmVzcG9uc2USMwoKY29udGFpbmVycxgBIAMoCzIfLmNhaXNzb24uYWdlbnQudjEuQ29udGFpbmVySW5mbyLGAQoNQ29udGFpbmVySW5mbxIUCgxjb250YWluZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxpbWFnZV9kaWdlc3QYAyABKAkSLwoFc3RhdGUYBCABKA4yIC5jYWlzc29uLmFnZW50LnYxLkNvbnRhaW5lclN0YXRlEhEKCWd1ZXN0X3BpZBgFIAEoDRIRCglleGl0X2NvZGUYBiABKAUSFQoNc3RhcnRlZF9hdF9tcxgHIAEoBBINCgVwb3J0cxgIIAMoDSInCg9HZXRTdGF0c1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIpQBChBHZXRTdGF0c1Jlc3BvbnNlEhQKDGNwdV91c2FnZV91cxgBIAEoBBITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBSABKAQSDAoEcGlkcxgGIAEoBCJeChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIuCglyZXNvdXJjZXMYAiABKAsyGy5jYWlzc29uLmFnZW50LnYxLlJlc291cmNlcyIZChdVcGRhdGVDb250YWluZXJSZXNwb25zZSI9ChVQYXVzZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCCIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlInkKEFNldFZvbHVtZVJlcXVlc3QSKgoEa2luZBgBIAEoDjIcLmNhaXNzb24uYWdlbnQudjEuVm9sdW1lS2luZBIMCgRuYW1lGAIgASgJEisKBWZpbGVzGAMgAygLMhwuY2Fpc3Nvbi5hZ2VudC52MS5Wb2x1bWVGaWxlIisKClZvbHVtZUZpbGUSDAoEcGF0aBgBIAEoCRIPCgdjb250ZW50GAIgASgMIhMKEVNldFZvbHVtZVJlc3BvbnNlIoQBChFPcGVuU3RyZWFtUmVxdWVzdBIqCgRraW5kGAEgASgOMhwuY2Fpc3Nvbi5hZ2VudC52MS5TdHJlYW1LaW5kEhQKDGNvbnRhaW5lcl9pZBgCIAEoCRIPCgdleGVjX2lkGAMgASgJEgwKBHBvcnQYBCABKA0SDgoGZm9sbG93GAUgASgIIiQKEk9wZW5TdHJlYW1SZXNwb25zZRIOCgZ0aWNrZXQYASABKAkiEQoPU2h1dGRvd25SZXF1ZXN0IhIKEFNodXRkb3duUmVzcG9uc2UqkQEKBVN0YWdlEhUKEVNUQUdFX1VOU1BFQ0lGSUVEEAASDwoLU1RBR0VfUkVBRFkQARIRCg1TVEFHRV9ORVRXT1JLEAISEwoPU1RBR0VfQVRURVNUSU5HEAMSEgoOU1RBR0VfQVRURVNURUQQBBIQCgxTVEFHRV9GQUlMRUQQBRISCg5TVEFHRV9TVE9QUElORxAGKqIDCglFdmVudEtpbmQSGgoWRVZFTlRfS0lORF9VTlNQRUNJRklFRBAAEhwKGEVWRU5UX0tJTkRfU1RBR0VfTkVUV09SSxABEh4KGkVWRU5UX0tJTkRfU1RBR0VfQVRURVNUSU5HEAISHQoZRVZFTlRfS0lORF9TVEFHRV9BVFRFU1RFRBADEhwKGEVWRU5UX0tJTkRfUFVMTF9NQU5JRkVTVBAEEh0KGUVWRU5UX0tJTkRfUFVMTF9TSUdOQVRVUkUQBRIZChVFVkVOVF9LSU5EX1BVTExfTEFZRVIQBhIYChRFVkVOVF9LSU5EX1BVTExfRE9ORRAHEhcKE0VWRU5UX0tJTkRfTUVBU1VSRUQQCBIWChJFVkVOVF9LSU5EX0NSRUFURUQQCRIWChJFVkVOVF9LSU5EX1NUQVJURUQQChIVChFFVkVOVF9LSU5EX0VYSVRFRBALEhYKEkVWRU5UX0tJTkRfUkVGVVNFRBAMEhUKEUVWRU5UX0tJTkRfRkFJTEVEEA0SGwoXRVZFTlRfS0lORF9QVUxMX1RST1VCTEUQDiqHAQoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX0NSRUFURUQQARIbChdDT05UQUlORVJfU1RBVEVfUlVOTklORxACEhoKFkNPTlRBSU5FUl9TVEFURV9FWElURUQQAyqWAQoKVm9sdW1lS2luZBIbChdWT0xVTUVfS0lORF9VTlNQRUNJRklFRBAAEhoKFlZPTFVNRV9LSU5EX0NPTkZJR19NQVAQARIWChJWT0xVTUVfS0lORF9TRUNSRVQQAhIZChVWT0xVTUVfS0lORF9QUk9KRUNURUQQAxIcChhWT0xVTUVfS0lORF9ET1dOV0FSRF9BUEkQBCq2AQoKU3RyZWFtS2luZBIbChdTVFJFQU1fS0lORF9VTlNQRUNJRklFRBAAEhUKEVNUUkVBTV9LSU5EX1NURElOEAESFgoSU1RSRUFNX0tJTkRfU1RET1VUEAISFgoSU1RSRUFNX0tJTkRfU1RERVJSEAMSGAoUU1RSRUFNX0tJTkRfVEVSTUlOQUwQBBIUChBTVFJFQU1fS0lORF9QT1JUEAUSFAoQU1RSRUFNX0tJTkRfTE9HUxAGMqINCgVBZ2VudBJUCglHZXRTdGF0dXMSIi5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1JlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLkdldFN0YXR1c1Jlc3BvbnNlElcKCkdldFJlYXNvbnMSIy5jYWlzc29uLmFnZW50LnYxLkdldFJlYXNvbnNSZXF1ZXN0GiQuY2Fpc3Nvbi5hZ2VudC52MS5HZXRSZWFzb25zUmVzcG9uc2USTgoLV2F0Y2hFdmVudHMSJC5jYWlzc29uLmFnZW50LnYxLldhdGNoRXZlbnRzUmVxdWVzdBoXLmNhaXNzb24uYWdlbnQudjEuRXZlbnQwARJdCgxTdGFydFNhbmRib3gSJS5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlcXVlc3QaJi5jYWlzc29uLmFnZW50LnYxLlN0YXJ0U2FuZGJveFJlc3BvbnNlEmYKD0NyZWF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOU3RhcnRDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJaCgtFeGVjUHJvY2VzcxIkLmNhaXNzb24uYWdlbnQudjEuRXhlY1Byb2Nlc3NSZXF1ZXN0GiUuY2Fpc3Nvbi5hZ2VudC52MS5FeGVjUHJvY2Vzc1Jlc3BvbnNlEmAKDVNpZ25hbFByb2Nlc3MSJi5jYWlzc29uLmFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GicuY2Fpc3Nvbi5hZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USWgoLV2FpdFByb2Nlc3MSJC5jYWlzc29uLmFnZW50LnYxLldhaXRQcm9jZXNzUmVxdWVzdBolLmNhaXNzb24uYWdlbnQudjEuV2FpdFByb2Nlc3NSZXNwb25zZRJjCg5SZXNpemVUZXJtaW5hbBInLmNhaXNzb24uYWdlbnQudjEuUmVzaXplVGVybWluYWxSZXF1ZXN0GiguY2Fpc3Nvbi5hZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEmYKD0RlbGV0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuRGVsZXRlQ29udGFpbmVyUmVzcG9uc2USYwoOTGlzdENvbnRhaW5lcnMSJy5jYWlzc29uLmFnZW50LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJRCghHZXRTdGF0cxIhLmNhaXNzb24uYWdlbnQudjEuR2V0U3RhdHNSZXF1ZXN0GiIuY2Fpc3Nvbi5hZ2VudC52MS5HZXRTdGF0c1Jlc3BvbnNlEmYKD1VwZGF0ZUNvbnRhaW5lchIoLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBopLmNhaXNzb24uYWdlbnQudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USYwoOUGF1c2VDb250YWluZXISJy5jYWlzc29uLmFnZW50LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBooLmNhaXNzb24uYWdlbnQudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJWCglTZXRWb2x1bWUSIi5jYWlzc29uLmFnZW50LnYxLlNldFZvbHVtZVJlcXVlc3QaIy5jYWlzc29uLmFnZW50LnYxLlNldFZvbHVtZVJlc3BvbnNlKAESVwoKT3BlblN0cmVhbRIjLmNhaXNzb24uYWdlbnQudjEuT3BlblN0cmVhbVJlcXVlc3QaJC5jYWlzc29uLmFnZW50LnYxLk9wZW5TdHJlYW1SZXNwb25zZRJRCghTaHV0ZG93bhIhLmNhaXNzb24uYWdlbnQudjEuU2h1dGRvd25SZXF1ZXN0GiIuY2Fpc3Nvbi5hZ2VudC52MS5TaHV0ZG93blJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message caisson.agent.v1.GetStatusRequest
@@ -534,6 +534,18 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
    * @generated from field: bool shares_processes = 12;
    */
   sharesProcesses: boolean;
+
+  /**
+   * Supplementary groups beside the image's own.
+   *
+   * @generated from field: repeated uint32 groups = 14;
+   */
+  groups: number[];
+
+  /**
+   * @generated from field: repeated caisson.agent.v1.Device devices = 15;
+   */
+  devices: Device[];
 };
 
 /**
@@ -542,6 +554,34 @@ export type CreateContainerRequest = Message<"caisson.agent.v1.CreateContainerRe
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest> = /*@__PURE__*/
   messageDesc(file_agent, 14);
+
+/**
+ * A block device of the host.
+ *
+ * @generated from message caisson.agent.v1.Device
+ */
+export type Device = Message<"caisson.agent.v1.Device"> & {
+  /**
+   * Where the container asks for it.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Serial number of the disk, "block-0".
+   *
+   * @generated from field: string disk = 2;
+   */
+  disk: string;
+};
+
+/**
+ * Describes the message caisson.agent.v1.Device.
+ * Use `create(DeviceSchema)` to create a new message.
+ */
+export const DeviceSchema: GenMessage<Device> = /*@__PURE__*/
+  messageDesc(file_agent, 15);
 
 /**
  * @generated from message caisson.agent.v1.StringList
@@ -558,14 +598,15 @@ export type StringList = Message<"caisson.agent.v1.StringList"> & {
  * Use `create(StringListSchema)` to create a new message.
  */
 export const StringListSchema: GenMessage<StringList> = /*@__PURE__*/
-  messageDesc(file_agent, 15);
+  messageDesc(file_agent, 16);
 
 /**
  * @generated from message caisson.agent.v1.Mount
  */
 export type Mount = Message<"caisson.agent.v1.Mount"> & {
   /**
-   * "scratch" (emptyDir), "tmpfs". Secrets are mounted by the policy, never by request.
+   * "scratch", "tmpfs" (emptyDir), "config-map", "secret", "projected", "downward-api". Resources of the verifier are
+   * mounted by the policy, never by request.
    *
    * @generated from field: string kind = 1;
    */
@@ -585,6 +626,13 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
    * @generated from field: uint64 size_limit_bytes = 4;
    */
   sizeLimitBytes: bigint;
+
+  /**
+   * Name of the pod's volume; empty: the policy's. Which part of it is mounted is for the policy to say.
+   *
+   * @generated from field: string volume = 5;
+   */
+  volume: string;
 };
 
 /**
@@ -592,7 +640,7 @@ export type Mount = Message<"caisson.agent.v1.Mount"> & {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
-  messageDesc(file_agent, 16);
+  messageDesc(file_agent, 17);
 
 /**
  * @generated from message caisson.agent.v1.Resources
@@ -629,7 +677,7 @@ export type Resources = Message<"caisson.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_agent, 17);
+  messageDesc(file_agent, 18);
 
 /**
  * @generated from message caisson.agent.v1.CreateContainerResponse
@@ -648,7 +696,7 @@ export type CreateContainerResponse = Message<"caisson.agent.v1.CreateContainerR
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 18);
+  messageDesc(file_agent, 19);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerRequest
@@ -665,7 +713,7 @@ export type StartContainerRequest = Message<"caisson.agent.v1.StartContainerRequ
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 19);
+  messageDesc(file_agent, 20);
 
 /**
  * @generated from message caisson.agent.v1.StartContainerResponse
@@ -682,7 +730,7 @@ export type StartContainerResponse = Message<"caisson.agent.v1.StartContainerRes
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 21);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessRequest
@@ -734,7 +782,7 @@ export type ExecProcessRequest = Message<"caisson.agent.v1.ExecProcessRequest"> 
  * Use `create(ExecProcessRequestSchema)` to create a new message.
  */
 export const ExecProcessRequestSchema: GenMessage<ExecProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 22);
 
 /**
  * @generated from message caisson.agent.v1.ExecProcessResponse
@@ -751,7 +799,7 @@ export type ExecProcessResponse = Message<"caisson.agent.v1.ExecProcessResponse"
  * Use `create(ExecProcessResponseSchema)` to create a new message.
  */
 export const ExecProcessResponseSchema: GenMessage<ExecProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 23);
 
 /**
  * exec_id empty: the container's first process.
@@ -785,7 +833,7 @@ export type SignalProcessRequest = Message<"caisson.agent.v1.SignalProcessReques
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 24);
 
 /**
  * @generated from message caisson.agent.v1.SignalProcessResponse
@@ -798,7 +846,7 @@ export type SignalProcessResponse = Message<"caisson.agent.v1.SignalProcessRespo
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 25);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessRequest
@@ -820,7 +868,7 @@ export type WaitProcessRequest = Message<"caisson.agent.v1.WaitProcessRequest"> 
  * Use `create(WaitProcessRequestSchema)` to create a new message.
  */
 export const WaitProcessRequestSchema: GenMessage<WaitProcessRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 26);
 
 /**
  * @generated from message caisson.agent.v1.WaitProcessResponse
@@ -842,6 +890,14 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
    * @generated from field: bool oom_killed = 3;
    */
   oomKilled: boolean;
+
+  /**
+   * The end of what the first process wrote to its termination message file, at most 4096 bytes; empty unless the policy
+   * lets it out.
+   *
+   * @generated from field: bytes termination_message = 4;
+   */
+  terminationMessage: Uint8Array;
 };
 
 /**
@@ -849,7 +905,7 @@ export type WaitProcessResponse = Message<"caisson.agent.v1.WaitProcessResponse"
  * Use `create(WaitProcessResponseSchema)` to create a new message.
  */
 export const WaitProcessResponseSchema: GenMessage<WaitProcessResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 27);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalRequest
@@ -881,7 +937,7 @@ export type ResizeTerminalRequest = Message<"caisson.agent.v1.ResizeTerminalRequ
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 28);
 
 /**
  * @generated from message caisson.agent.v1.ResizeTerminalResponse
@@ -894,7 +950,7 @@ export type ResizeTerminalResponse = Message<"caisson.agent.v1.ResizeTerminalRes
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerRequest
@@ -916,7 +972,7 @@ export type DeleteContainerRequest = Message<"caisson.agent.v1.DeleteContainerRe
  * Use `create(DeleteContainerRequestSchema)` to create a new message.
  */
 export const DeleteContainerRequestSchema: GenMessage<DeleteContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message caisson.agent.v1.DeleteContainerResponse
@@ -938,7 +994,7 @@ export type DeleteContainerResponse = Message<"caisson.agent.v1.DeleteContainerR
  * Use `create(DeleteContainerResponseSchema)` to create a new message.
  */
 export const DeleteContainerResponseSchema: GenMessage<DeleteContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersRequest
@@ -951,7 +1007,7 @@ export type ListContainersRequest = Message<"caisson.agent.v1.ListContainersRequ
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message caisson.agent.v1.ListContainersResponse
@@ -968,7 +1024,7 @@ export type ListContainersResponse = Message<"caisson.agent.v1.ListContainersRes
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 33);
 
 /**
  * @generated from message caisson.agent.v1.ContainerInfo
@@ -1022,7 +1078,7 @@ export type ContainerInfo = Message<"caisson.agent.v1.ContainerInfo"> & {
  * Use `create(ContainerInfoSchema)` to create a new message.
  */
 export const ContainerInfoSchema: GenMessage<ContainerInfo> = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsRequest
@@ -1039,7 +1095,7 @@ export type GetStatsRequest = Message<"caisson.agent.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 34);
+  messageDesc(file_agent, 35);
 
 /**
  * @generated from message caisson.agent.v1.GetStatsResponse
@@ -1081,7 +1137,7 @@ export type GetStatsResponse = Message<"caisson.agent.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 35);
+  messageDesc(file_agent, 36);
 
 /**
  * Limits that are 0 stay as they are.
@@ -1105,7 +1161,7 @@ export type UpdateContainerRequest = Message<"caisson.agent.v1.UpdateContainerRe
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 36);
+  messageDesc(file_agent, 37);
 
 /**
  * @generated from message caisson.agent.v1.UpdateContainerResponse
@@ -1118,7 +1174,7 @@ export type UpdateContainerResponse = Message<"caisson.agent.v1.UpdateContainerR
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 38);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerRequest
@@ -1140,7 +1196,7 @@ export type PauseContainerRequest = Message<"caisson.agent.v1.PauseContainerRequ
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 39);
 
 /**
  * @generated from message caisson.agent.v1.PauseContainerResponse
@@ -1153,7 +1209,73 @@ export type PauseContainerResponse = Message<"caisson.agent.v1.PauseContainerRes
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 40);
+
+/**
+ * @generated from message caisson.agent.v1.SetVolumeRequest
+ */
+export type SetVolumeRequest = Message<"caisson.agent.v1.SetVolumeRequest"> & {
+  /**
+   * Kind and name are read from the first message and absent from others.
+   *
+   * @generated from field: caisson.agent.v1.VolumeKind kind = 1;
+   */
+  kind: VolumeKind;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: repeated caisson.agent.v1.VolumeFile files = 3;
+   */
+  files: VolumeFile[];
+};
+
+/**
+ * Describes the message caisson.agent.v1.SetVolumeRequest.
+ * Use `create(SetVolumeRequestSchema)` to create a new message.
+ */
+export const SetVolumeRequestSchema: GenMessage<SetVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_agent, 41);
+
+/**
+ * @generated from message caisson.agent.v1.VolumeFile
+ */
+export type VolumeFile = Message<"caisson.agent.v1.VolumeFile"> & {
+  /**
+   * Relative, "a/b". Empty: the content continues the file before.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: bytes content = 2;
+   */
+  content: Uint8Array;
+};
+
+/**
+ * Describes the message caisson.agent.v1.VolumeFile.
+ * Use `create(VolumeFileSchema)` to create a new message.
+ */
+export const VolumeFileSchema: GenMessage<VolumeFile> = /*@__PURE__*/
+  messageDesc(file_agent, 42);
+
+/**
+ * @generated from message caisson.agent.v1.SetVolumeResponse
+ */
+export type SetVolumeResponse = Message<"caisson.agent.v1.SetVolumeResponse"> & {
+};
+
+/**
+ * Describes the message caisson.agent.v1.SetVolumeResponse.
+ * Use `create(SetVolumeResponseSchema)` to create a new message.
+ */
+export const SetVolumeResponseSchema: GenMessage<SetVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_agent, 43);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamRequest
@@ -1194,7 +1316,7 @@ export type OpenStreamRequest = Message<"caisson.agent.v1.OpenStreamRequest"> & 
  * Use `create(OpenStreamRequestSchema)` to create a new message.
  */
 export const OpenStreamRequestSchema: GenMessage<OpenStreamRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 40);
+  messageDesc(file_agent, 44);
 
 /**
  * @generated from message caisson.agent.v1.OpenStreamResponse
@@ -1213,7 +1335,7 @@ export type OpenStreamResponse = Message<"caisson.agent.v1.OpenStreamResponse"> 
  * Use `create(OpenStreamResponseSchema)` to create a new message.
  */
 export const OpenStreamResponseSchema: GenMessage<OpenStreamResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 41);
+  messageDesc(file_agent, 45);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownRequest
@@ -1226,7 +1348,7 @@ export type ShutdownRequest = Message<"caisson.agent.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 42);
+  messageDesc(file_agent, 46);
 
 /**
  * @generated from message caisson.agent.v1.ShutdownResponse
@@ -1239,7 +1361,7 @@ export type ShutdownResponse = Message<"caisson.agent.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 43);
+  messageDesc(file_agent, 47);
 
 /**
  * @generated from enum caisson.agent.v1.Stage
@@ -1430,6 +1552,47 @@ export const ContainerStateSchema: GenEnum<ContainerState> = /*@__PURE__*/
   enumDesc(file_agent, 2);
 
 /**
+ * @generated from enum caisson.agent.v1.VolumeKind
+ */
+export const VolumeKind = {
+  /**
+   * @generated from enum value: VOLUME_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_CONFIG_MAP = 1;
+   */
+  CONFIG_MAP: 1,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_SECRET = 2;
+   */
+  SECRET: 2,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_PROJECTED = 3;
+   */
+  PROJECTED: 3,
+
+  /**
+   * @generated from enum value: VOLUME_KIND_DOWNWARD_API = 4;
+   */
+  DOWNWARD_API: 4,
+} as const;
+
+/**
+ * @generated from enum caisson.agent.v1.VolumeKind
+ */
+export type VolumeKind = (typeof VolumeKind)[keyof typeof VolumeKind] | UnknownEnum;
+
+/**
+ * Describes the enum caisson.agent.v1.VolumeKind.
+ */
+export const VolumeKindSchema: GenEnum<VolumeKind> = /*@__PURE__*/
+  enumDesc(file_agent, 3);
+
+/**
  * @generated from enum caisson.agent.v1.StreamKind
  */
 export const StreamKind = {
@@ -1484,7 +1647,7 @@ export type StreamKind = (typeof StreamKind)[keyof typeof StreamKind] | UnknownE
  * Describes the enum caisson.agent.v1.StreamKind.
  */
 export const StreamKindSchema: GenEnum<StreamKind> = /*@__PURE__*/
-  enumDesc(file_agent, 3);
+  enumDesc(file_agent, 4);
 
 /**
  * @generated from service caisson.agent.v1.Agent
@@ -1624,6 +1787,17 @@ export const Agent: GenService<{
     methodKind: "unary";
     input: typeof PauseContainerRequestSchema;
     output: typeof PauseContainerResponseSchema;
+  },
+  /**
+   * The content of a volume that the kubelet filled. The first message names it, files follow, large ones in several
+   * messages; it appears as a whole or not at all, and only where the policy declares it.
+   *
+   * @generated from rpc caisson.agent.v1.Agent.SetVolume
+   */
+  setVolume: {
+    methodKind: "client_streaming";
+    input: typeof SetVolumeRequestSchema;
+    output: typeof SetVolumeResponseSchema;
   },
   /**
    * A one-time ticket for a raw stream of a process, or to a port of the sandbox.

@@ -37,6 +37,8 @@ interface OpenCall {
   readonly abort: AbortController
   /** Present while the client may still send. */
   readonly incoming: MessageQueue<Uint8Array> | undefined
+  /** The client said that nothing more comes. */
+  closed: boolean
   /** Set when the last frame of the stream was sent; the handler may still be running. */
   answered: boolean
 }
@@ -133,7 +135,8 @@ export class ServerConnection {
     { cost, incoming }: { cost: number; incoming: MessageQueue<Uint8Array> | undefined },
   ): void {
     this.#inFlightBytes += cost
-    const call: OpenCall = { id, abort: new AbortController(), incoming, answered: false }
+    const closed = incoming === undefined || incoming.ended
+    const call: OpenCall = { id, abort: new AbortController(), incoming, closed, answered: false }
     this.#calls.set(id, call)
     void this.#run(call, endpoint, request).finally(() => {
       this.#inFlightBytes -= cost
@@ -158,7 +161,7 @@ export class ServerConnection {
 
   #takeData(frame: Frame, call: OpenCall): Status | undefined {
     if (call.answered) return undefined
-    if (call.incoming === undefined || call.incoming.ended) {
+    if (call.incoming === undefined || call.closed) {
       return status('invalidArgument', 'the client closed this stream before')
     }
     if (frame.oversize !== undefined) return this.#tooLarge(frame.oversize)
@@ -167,9 +170,13 @@ export class ServerConnection {
       if (this.#inFlightBytes + cost > this.#limits.maxInFlightBytes) {
         return status('resourceExhausted', 'too many unread messages')
       }
+      // A handler that has stopped reading is about to answer: what still comes is thrown away.
       this.#enqueue(call.incoming, frame.data)
     }
-    if ((frame.flags & FLAG_REMOTE_CLOSED) !== 0) call.incoming.end()
+    if ((frame.flags & FLAG_REMOTE_CLOSED) !== 0) {
+      call.closed = true
+      call.incoming.end()
+    }
     return undefined
   }
 

@@ -1,20 +1,87 @@
-/** An attested pod through containerd: platform tpm, initdata from the pod's annotation, the tenant's own verifier. */
+/** An attested pod through containerd: platform tpm, a policy that `caisson policy generate` made of its YAML, the tenant's own verifier. */
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
-import test from 'ava'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { create } from '@bufbuild/protobuf'
+import test, { type ExecutionContext } from 'ava'
+import { parse } from 'yaml'
 import { PLACEHOLDER_IMAGE } from '#host-shim/containerd/placeholder'
+import { parseInitdata } from '#protocol/initdata'
 import { writeImageLayout } from '#tools/nginx-image/layout'
 import { shellLayers } from '../component/guest/shell-image.ts'
+import { KeyValueSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
 import { startNetwork } from '../fixtures/kubernetes/network.ts'
+import { PodFolder } from '../fixtures/kubernetes/volume-folder.ts'
 import { filesWith, processesWith } from './fixtures/node-search.ts'
 import { formsOf, Search } from './fixtures/search.ts'
-import { Tenant, VCPUS } from './fixtures/tenant.ts'
+import { IMAGE_POLICY, REGISTRY_NAME, Tenant, VCPUS, VERIFIER_NAME } from './fixtures/tenant.ts'
 
+const DEPLOYMENT = (repository: string): string => `# The shop.
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: shop }
+spec:
+  selector: { matchLabels: { app: shop } }
+  template:
+    metadata: { labels: { app: shop } }
+    spec:
+      automountServiceAccountToken: false
+      runtimeClassName: caisson
+      containers:
+        - name: web
+          image: ${repository}/web:1
+          env: [{ name: MODE, value: production }]
+          readinessProbe: { exec: { command: [/bin/sh, -c, exit 0] } }
+        - name: unsigned
+          image: ${repository}/unsigned:1
+`
+
+/** Beside what the YAML says: a container with an encrypted volume. */
+const KEEPER = (image: string): string => `
+  - name: keeper
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(KEEP)}]
+    logs: allow
+    devices: [{ volume: db, path: /dev/db }]
+    mounts: [{ volume: db, path: /db }]
+volumes:
+  - { name: db, kind: luks, key: default/keys/db, format: empty, gid: 2000 }
+`
+
+/** What a tenant does before the pod is applied. The initdata that the YAML then carries holds this policy. */
+async function generated(t: ExecutionContext, tenant: Tenant, yaml: string): Promise<string> {
+  writeFileSync(tenant.path('shop.yaml'), yaml)
+  const port = new URL(tenant.verifier.url).port
+  const ca = tenant.path('ca.pem')
+  const words = ['policy', 'generate', '-f', tenant.path('shop.yaml'), '--logs', '-o', tenant.path('policy.yaml')]
+  const registry = ['--ca', ca, '--add-host', `${REGISTRY_NAME}:127.0.0.1`]
+  const verifier = ['--verifier-url', `https://${VERIFIER_NAME}:${port}`, '--verifier-ca', ca]
+  const more = ['--registry-ca', ca, '--image-policy', IMAGE_POLICY, '--inject', tenant.path('injected.yaml')]
+  await promisify(execFile)(process.execPath, [MAIN, ...words, ...registry, ...verifier, ...more])
+  const injected = parse(readFileSync(tenant.path('injected.yaml'), 'utf8')) as Injected
+  const annotation = injected.spec.template.metadata.annotations['caisson.dev/initdata'] ?? ''
+  const policy = readFileSync(tenant.path('policy.yaml'), 'utf8')
+  t.is(parseInitdata(gunzipSync(Buffer.from(annotation, 'base64'))).policyYaml, policy)
+  return policy
+}
+
+interface Injected {
+  readonly spec: {
+    readonly template: { readonly metadata: { readonly annotations: Readonly<Record<string, string>> } }
+  }
+}
+
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 const SEALED_REFERENCE = 'default/images/one'
 const tag = `canary${randomBytes(12).toString('hex')}`
 const SERVE = 'echo served; while :; do sleep 1; done'
+const PLAINTEXT = 'what the disk of the host never shows'
+const KEEP = `ls -A /db; cat /db/kept 2>/dev/null; echo '${PLAINTEXT}' > /db/kept; stat -c '%a %g' /db; echo kept`
 
 test.serial(
   'a pod of platform tpm attests, what it was not registered for is refused, and an image with a sealed reference is unknown to its node',
@@ -31,23 +98,13 @@ test.serial(
     await tenant.admin.putResource(SEALED_REFERENCE, Buffer.from(`${sealed}\n`))
     const unsigned = await tenant.push(layout('unsigned'), 'team/unsigned', undefined)
     const pause = await tenant.push(layout('pause'), 'pause', undefined)
-    const policy = `
-apiVersion: caisson/v1
-kind: WorkloadPolicy
-containers:
-  - name: web
-    image: ${image}
-    logs: allow
-  - name: one
-    sealedImage: ${SEALED_REFERENCE}
-    logs: allow
-  - name: unsigned
-    image: ${unsigned}
-`
+    writeFileSync(tenant.path('ca.pem'), tenant.ca.certificatePem)
+    const yaml = await generated(t, tenant, DEPLOYMENT(tenant.repository('team')))
+    const policy = `${yaml}  - { name: one, sealedImage: ${SEALED_REFERENCE}, logs: allow }${KEEPER(image)}`
     const initdata = tenant.initdata(policy)
     await tenant.expect(initdata)
+    await tenant.admin.putResource('default/keys/db', randomBytes(64))
     const ports = [tenant.registryHost, new URL(tenant.verifier.url).host].map((host) => Number(host.split(':').at(-1)))
-    writeFileSync(tenant.path('ca.pem'), tenant.ca.certificatePem)
     const { namespace } = await startNetwork(t, { folder: tenant.directory, ports })
     const containerd = await TestContainerd.start(t, {
       folder: tenant.path('c'),
@@ -65,9 +122,24 @@ containers:
       cpuPeriod: 100_000n,
       memoryLimitInBytes: 512n * 1024n * 1024n,
     }
+    const file = tenant.path('disk')
+    const disk = new PodFolder(containerd.path('kubelet'), 'uid-attested').disk(t, 'pv', file, 64 * 1024 * 1024)
+    new PodFolder(containerd.path('kubelet'), 'uid-again').attach('pv', disk)
+    const device = {
+      $typeName: 'runtime.v1.Device' as const,
+      containerPath: '/dev/db',
+      hostPath: disk,
+      permissions: 'rwm',
+    }
+    const keep = { command: ['/bin/sh', '-c', KEEP], devices: [device] }
     const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
-    const web = await pod.run('web', image)
+    const envs = (value: string) => [create(KeyValueSchema, { key: 'MODE', value })]
+    const code = /ERR_POLICY_DENIED.*[0-9a-f]{16}/
+    await t.throwsAsync(pod.run('web', image, { args: ['sh'] }), { message: code }, 'what the YAML does not say')
+    await t.throwsAsync(pod.run('web', image, { attempt: 1, envs: envs('debug') }), { message: code })
+    const web = await pod.run('web', image, { attempt: 2, envs: envs('production') })
     await web.logged(/served/)
+    t.is((await web.exec(['/bin/sh', '-c', 'exit 0'])).exitCode, 0, 'its probe')
     await t.throwsAsync(pod.run('unsigned', unsigned), { message: /ERR_IMAGE_UNSIGNED/ })
 
     const one = await pod.run('one', PLACEHOLDER_IMAGE)
@@ -78,7 +150,20 @@ containers:
       const search = new Search(formsOf(secret))
       t.deepEqual([...filesWith(search, containerd.folder, secret), ...processesWith(search, containerd)], [])
     }
+    const keeper = await pod.run('keeper', image, keep)
+    t.is((await keeper.exited()).exitCode, 0)
+    t.deepEqual(keeper.log(), ['stdout F 2777 2000', 'stdout F kept'])
     await pod.remove()
+
+    // Another guest with the same key finds what was kept; the host has the disk, and never saw it.
+    const again = await kubelet.runPod({ name: 'again', initdata, linux: { resources } })
+    const reader = await again.run('keeper', image, keep)
+    t.is((await reader.exited()).exitCode, 0)
+    t.deepEqual(reader.log().slice(0, 2), ['stdout F kept', `stdout F ${PLAINTEXT}`])
+    await again.remove()
+    const bytes = readFileSync(disk)
+    t.is(bytes.subarray(0, 6).toString('hex'), '4c554b53babe')
+    t.false(bytes.includes(PLAINTEXT))
 
     const other = tenant.initdata(policy.replace('logs: allow', 'logs: none'))
     await t.throwsAsync(kubelet.runPod({ name: 'other', initdata: other, linux: { resources } }), {

@@ -10,6 +10,7 @@ import { CAISSON_POD } from '#native/host/index'
 import { StreamKind } from '#protocol/gen/agent_pb'
 import { type LayerSource, writeImageLayout } from '#tools/nginx-image/layout'
 import type { TarEntry } from '#tools/nginx-image/tar'
+import { USER_NETWORK } from '#vmm/qemu/command-line'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { attest, honestPlan, refusalOf } from './fixtures/host.ts'
 import { Tenant } from './fixtures/tenant.ts'
@@ -21,6 +22,13 @@ const PORT = 8006
 const HEAD = `Host: 127.0.0.1:${PORT}\\r\\n\\r\\n`
 /** Asks the endpoint for a path and prints the whole answer. */
 const GET = `#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/${PORT}\nprintf 'GET %s HTTP/1.1\\r\\n${HEAD}' "$1" >&3\ncat <&3\n`
+/** Says whether the kernel let a socket through; nobody need listen there. */
+const TRY = `#!/bin/bash
+( exec 3<>"/dev/$1" ) 2>/tmp/why
+if [[ $(</tmp/why) == *"not permitted"* ]]; then echo "held back"; else echo "let through"; fi
+`
+const [GATEWAY] = USER_NETWORK.gateways
+const PLACES = [`udp/${GATEWAY}/53`, 'udp/10.0.2.3/53', `tcp/127.0.0.1/${PORT}`]
 const PATHS = [
   `/cdh/resource/${ONE}`,
   `/cdh/resource/${TWO}`,
@@ -52,6 +60,8 @@ interface Context {
   tenant: Tenant
   pod: Pod
   image: string
+  /** Where containers try to connect to, as bash names it. */
+  places: readonly string[]
 }
 
 const test = anyTest as TestFn<Context>
@@ -69,12 +79,13 @@ function bashLayer(): LayerSource {
       ),
       file('bin/bash', readFileSync(bash)),
       file('bin/get', new TextEncoder().encode(GET)),
+      file('bin/try', new TextEncoder().encode(TRY)),
       ...libraries.map((library) => file(library.slice(1), readFileSync(realpathSync(library)))),
     ],
   }
 }
 
-function policy(image: string): string {
+function policy(image: string, places: readonly string[]): string {
   const exec = `exec: ${JSON.stringify([...PATHS.map((path) => ['/bin/get', path]), ['/bin/env'], ['/bin/cat', '/run/sealed']])}`
   const rule = (name: string, more: readonly string[]): string =>
     [`- name: ${name}`, ...[`image: ${image}`, ...more].map((line) => `  ${line}`)]
@@ -82,12 +93,20 @@ function policy(image: string): string {
       .join('')
   return `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n${[
     rule('one', [exec, `api: { resources: [${ONE}], token: true }`]),
-    rule('two', [exec, `api: { resources: [${TWO}], evidence: true }`, `ports: [${PORT}]`]),
+    rule('two', [
+      `${exec.slice(0, -1)},${JSON.stringify(['/bin/try', places[1]])}]`,
+      `api: { resources: [${TWO}], evidence: true }`,
+      `ports: [${PORT}]`,
+    ]),
     rule('none', [
       exec,
       `env: { PASSWORD: { sealed: ${SEALING_KEY} }, MODE: { glob: "*" } }`,
       `secrets: [{ sealed: "${sealed(TWO)}", key: ${SEALING_KEY}, path: /run/sealed }]`,
       `conditions: [{ name: mode, require: 'request.env.MODE in ["a", "b"]', remedy: Set MODE to a or b. }]`,
+    ]),
+    rule('confined', [
+      `exec: ${JSON.stringify(places.map((place) => ['/bin/try', place]))}`,
+      `egress: [{ to: ${GATEWAY}, ports: [${places[0]?.split('/').at(-1)}, 53] }]`,
     ]),
   ].join('')}`
 }
@@ -99,7 +118,15 @@ test.before(async (t) => {
   writeImageLayout(layout, { layers: [...shellLayers(), bashLayer()], config: { Cmd: ['/bin/sleep', '100000'] } })
   const image = await tenant.push(layout, 'shell', tenant.signingKey.privatePem)
   t.context.image = image
-  const initdata = tenant.initdata(policy(image))
+  const [verifier, registry] = [new URL(tenant.verifier.url).port, tenant.registryHost.split(':').at(-1)]
+  const places = [
+    `tcp/${GATEWAY}/${verifier}`,
+    `tcp/${GATEWAY}/${registry}`,
+    ...PLACES,
+    `tcp/::ffff:${GATEWAY}/${registry}`,
+  ]
+  t.context.places = places
+  const initdata = tenant.initdata(policy(image, places))
   await tenant.expect(initdata)
   await tenant.admin.putResource(ONE, Buffer.from('content one'))
   await tenant.admin.putResource(TWO, Buffer.from('content two'))
@@ -110,7 +137,7 @@ test.before(async (t) => {
     podProgram: CAISSON_POD,
   })
   await attest(t.context.pod)
-  for (const name of ['one', 'two']) {
+  for (const name of ['one', 'two', 'confined']) {
     await t.context.pod.agent.createContainer({ containerId: name, name, image })
     await t.context.pod.agent.startContainer(name)
   }
@@ -201,3 +228,22 @@ test.serial(
 test.serial('a container without access reaches nothing of the endpoint', async (t) => {
   for (const path of PATHS) t.is((await get(t.context.pod, 'none', path))[0], 403, path)
 })
+
+test.serial(
+  'a container connects to whom its egress names, and to nobody else; others are not held to it',
+  async (t) => {
+    const { pod, places } = t.context
+    const verdicts: Record<string, string> = {}
+    for (const place of places) verdicts[place] = (await run(pod, 'confined', '/bin/try', place)).trim()
+    const [verifier = '', registry = '', dns = '', otherDns = '', loopback = '', mapped = ''] = places
+    t.deepEqual(verdicts, {
+      [verifier]: 'let through',
+      [registry]: 'held back',
+      [dns]: 'let through',
+      [otherDns]: 'held back',
+      [loopback]: 'let through',
+      [mapped]: 'held back',
+    })
+    t.is((await run(pod, 'two', '/bin/try', registry)).trim(), 'let through')
+  },
+)

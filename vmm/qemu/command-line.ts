@@ -76,8 +76,13 @@ function diskArguments(disk: DiskPlan, index: number): string[] {
     'read-only': disk.readOnly,
     discard: disk.readOnly ? 'ignore' : 'unmap',
     // The scratch disk dies with the VM: its flushes need not reach the platter.
-    cache: { direct: false, 'no-flush': !disk.readOnly },
-    file: { driver: 'file', filename: disk.path, 'read-only': disk.readOnly, locking: 'off' },
+    cache: { direct: false, 'no-flush': !disk.readOnly && disk.device !== true },
+    file: {
+      driver: disk.device === true ? 'host_device' : 'file',
+      filename: disk.path,
+      'read-only': disk.readOnly,
+      locking: 'off',
+    },
   }
   // A fixed slot: /dev/vda is the first disk whatever else the machine has.
   const slot = `0x${(index + 4).toString(16)}`

@@ -2,6 +2,7 @@
 import { equalBytes } from '#protocol/encoding'
 import { CaissonError, type MalformedError } from '#protocol/errors'
 import type { ParsedCertificate } from '../../x509/certificate.ts'
+import { fingerprint } from '../../x509/fingerprint.ts'
 import type { SnpReport } from '../parse/report.ts'
 import { hasVekExtensions, parseVekExtensions, type VekExtensions } from '../parse/vek-extensions.ts'
 import { verifyReportSignature } from './report-signature.ts'
@@ -38,12 +39,24 @@ export function findEndorsementKey(
     .map((candidate) => ({ ...candidate, fit: fitOf(report, candidate) + validity(candidate.certificate, at) }))
     .toSorted((a, b) => b.fit - a.fit)
   for (const { fit: _fit, ...candidate } of candidates.slice(0, MAX_SIGNATURES)) {
-    if (verifyReportSignature(report, candidate.certificate.publicKey)) return { ...candidate, signed: true }
+    if (isSignedBy(report, candidate.certificate)) return { ...candidate, signed: true }
   }
   const [best] = candidates
   if (best === undefined) return undefined
   const { fit: _fit, ...candidate } = best
   return { ...candidate, signed: false }
+}
+
+/** One report is judged several times, with more collateral and by each policy: whose signature it has does not change. */
+const signers = new WeakMap<SnpReport, Map<string, boolean>>()
+
+function isSignedBy(report: SnpReport, certificate: ParsedCertificate): boolean {
+  const known = signers.get(report) ?? new Map<string, boolean>()
+  signers.set(report, known)
+  const name = fingerprint(certificate)
+  const signed = known.get(name) ?? verifyReportSignature(report, certificate.publicKey)
+  known.set(name, signed)
+  return signed
 }
 
 function kindOf(report: SnpReport): VekKind {

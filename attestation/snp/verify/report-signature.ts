@@ -1,5 +1,6 @@
 /** Was the report signed by this key? (AMD 56860 section 7.3 and chapter 10: ECDSA P-384 over SHA-384.) */
 import { type KeyObject, verify } from 'node:crypto'
+import { derSignature } from '../../x509/ecdsa-value.ts'
 import { SIGNED_BYTES, type SnpReport } from '../parse/report.ts'
 
 export const ECDSA_P384_SHA384 = 1
@@ -14,7 +15,7 @@ export function verifyReportSignature(report: SnpReport, key: KeyObject): boolea
   if (report.signatureAlgorithm !== ECDSA_P384_SHA384 || !isP384(key)) return false
   const signature = readEcdsaSignature(report.signature)
   if (signature === undefined) return false
-  return verify('sha384', report.bytes.subarray(0, SIGNED_BYTES), { key, dsaEncoding: 'ieee-p1363' }, signature)
+  return verify('sha384', report.bytes.subarray(0, SIGNED_BYTES), key, derSignature(signature))
 }
 
 /**

@@ -2,8 +2,7 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 import { concatBytes, equalBytes } from '#protocol/encoding'
 import type { ParsedCertificate } from '../../x509/certificate.ts'
-
-const COORDINATE_BYTES = 32
+import { derSignature } from '../../x509/ecdsa-value.ts'
 
 /** SubjectPublicKeyInfo of a P-256 key up to its coordinates: id-ecPublicKey, prime256v1, an uncompressed point. */
 const P256_PREFIX: Uint8Array = Buffer.from('3059301306072a8648ce3d020106082a8648ce3d03010703420004', 'hex')
@@ -31,20 +30,4 @@ export function verifyByCertificate(
 export function verifyP256(key: KeyObject, signed: Uint8Array | string, signature: Uint8Array): boolean {
   const data = typeof signed === 'string' ? Buffer.from(signed, 'utf8') : signed
   return verify('sha256', data, key, derSignature(signature))
-}
-
-/** Ecdsa-Sig-Value. OpenSSL reads this form; leaving the conversion to it costs a third of the verification. */
-function derSignature(signature: Uint8Array): Uint8Array {
-  const [r, s] = [derInteger(signature.subarray(0, COORDINATE_BYTES)), derInteger(signature.subarray(COORDINATE_BYTES))]
-  return concatBytes(Uint8Array.of(0x30, r.length + s.length), r, s)
-}
-
-function derInteger(number: Uint8Array): Uint8Array {
-  let start = 0
-  while (start < number.length - 1 && number[start] === 0) start++
-  const sign = (number[start] ?? 0) >= 0x80 ? 1 : 0
-  const encoded = new Uint8Array(2 + sign + number.length - start)
-  encoded.set([0x02, encoded.length - 2])
-  encoded.set(number.subarray(start), 2 + sign)
-  return encoded
 }

@@ -2,15 +2,22 @@
 import { createHash } from 'node:crypto'
 import { equalBytes } from '#protocol/encoding'
 import type { ParsedCertificate } from '../../x509/certificate.ts'
+import { fingerprint } from '../../x509/fingerprint.ts'
 import type { Quote } from '../parse/quote.ts'
 import { p256Key, verifyByCertificate, verifyP256 } from './ecdsa.ts'
 
 const DIGEST_BYTES = 32
 
+/** One quote is judged several times, with more collateral and by each policy: its signatures do not change. */
+const known = new WeakMap<Quote, Map<string, boolean>>()
+const BY_ATTESTATION_KEY = 'attestation key'
+
 /** Header and body are signed by the attestation key that the quote carries. */
 export function verifyQuoteSignature(quote: Quote): boolean {
-  const key = p256Key(quote.attestationKey)
-  return key !== undefined && verifyP256(key, quote.signed, quote.signature)
+  return once(quote, BY_ATTESTATION_KEY, () => {
+    const key = p256Key(quote.attestationKey)
+    return key !== undefined && verifyP256(key, quote.signed, quote.signature)
+  })
 }
 
 /** The quoting enclave vouches for the attestation key: its report data is SHA-256(key ‖ authentication data), then zeros. */
@@ -25,5 +32,14 @@ export function bindsAttestationKey({ attestationKey, qeAuthData, qeReport }: Qu
 
 /** The report was made on the platform of this provisioning certificate. */
 export function verifyQeReport(quote: Quote, pck: ParsedCertificate): boolean {
-  return verifyByCertificate(pck, quote.qeReportBytes, quote.qeReportSignature)
+  return once(quote, fingerprint(pck), () => verifyByCertificate(pck, quote.qeReportBytes, quote.qeReportSignature))
+}
+
+/** @param link fingerprint of the certificate, or which key it is */
+function once(quote: Quote, link: string, verify: () => boolean): boolean {
+  const links = known.get(quote) ?? new Map<string, boolean>()
+  known.set(quote, links)
+  const holds = links.get(link) ?? verify()
+  links.set(link, holds)
+  return holds
 }

@@ -48,6 +48,9 @@ export interface VerifiedEk {
   readonly anchor: string
   /** What the certificate says of the TPM: whether it is a program. Undefined when it does not say. */
   readonly emulated: boolean | undefined
+  /** When all certificates of the path are valid, these moments included. */
+  readonly validFrom: Date
+  readonly validTo: Date
 }
 
 export interface EkChainInput {
@@ -82,6 +85,8 @@ export function verifyEkChain(input: EkChainInput): VerifiedEk {
     subject: leaf.x509.subject,
     anchor: fingerprint(chain.at(-1) ?? leaf),
     emulated: isEmulated(leaf),
+    validFrom: new Date(Math.max(...chain.map(({ x509 }) => x509.validFromDate.getTime()))),
+    validTo: new Date(Math.min(...chain.map(({ x509 }) => x509.validToDate.getTime()))),
   } as VerifiedEk
 }
 

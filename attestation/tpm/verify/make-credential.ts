@@ -7,17 +7,23 @@ import {
   createECDH,
   createHash,
   createHmac,
+  createPrivateKey,
+  createPublicKey,
+  createSecretKey,
+  diffieHellman,
+  generateKeyPairSync,
+  type KeyObject,
   constants as openssl,
   publicEncrypt,
   randomBytes,
 } from 'node:crypto'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
-import { concatBytes } from '#protocol/encoding'
+import { concatBytes, toBase64Url } from '#protocol/encoding'
 import { COORDINATE_BYTES, HASH_BYTES } from '../parse/algorithms.ts'
 import { sized, u32 } from '../parse/marshal.ts'
 import type { EccPublicArea } from '../parse/public-area.ts'
 import type { VerifiedEk } from './ek-chain.ts'
-import { pad } from './public-key.ts'
+import { pad, publicKeyOf } from './public-key.ts'
 
 const IDENTITY = 'IDENTITY'
 const OPENSSL_CURVES = { 'P-256': 'prime256v1', 'P-384': 'secp384r1', 'P-521': 'secp521r1' } as const
@@ -39,7 +45,7 @@ export function makeCredential(input: {
   const hash = template.nameAlgorithm
   const seedAndSecret =
     publicArea.type === 'ecc'
-      ? eccSeed(publicArea, createEphemeral(publicArea))
+      ? seedWith(publicArea, publicKey, generateKeyPairSync('ec', { namedCurve: OPENSSL_CURVES[publicArea.curve] }))
       : rsaSeed(randomBytes(HASH_BYTES[hash]), (seed) =>
           publicEncrypt(
             {
@@ -72,22 +78,39 @@ function rsaSeed(seed: Uint8Array, encrypt: (seed: Uint8Array) => Uint8Array): S
   return { seed, encryptedSecret: new Uint8Array(encrypt(seed)) }
 }
 
-function createEphemeral(ek: EccPublicArea): Uint8Array {
-  const ecdh = createECDH(OPENSSL_CURVES[ek.curve])
-  ecdh.generateKeys()
-  return new Uint8Array(ecdh.getPrivateKey())
-}
-
-/** @param ephemeralPrivate used once; given from outside only by tests of known answers */
+/** With a key pair that is known: for answers that are known. */
 export function eccSeed(ek: EccPublicArea, ephemeralPrivate: Uint8Array): Seed {
   const field = COORDINATE_BYTES[ek.curve]
   const ecdh = createECDH(OPENSSL_CURVES[ek.curve])
   ecdh.setPrivateKey(ephemeralPrivate)
   const point = new Uint8Array(ecdh.getPublicKey())
-  const x = point.slice(1, 1 + field)
-  const y = point.slice(1 + field)
+  const jwk = {
+    kty: 'EC',
+    crv: ek.curve,
+    x: toBase64Url(point.slice(1, 1 + field)),
+    y: toBase64Url(point.slice(1 + field)),
+    d: toBase64Url(pad(ephemeralPrivate, field)),
+  }
+  const privateKey = createPrivateKey({ key: jwk, format: 'jwk' })
+  return seedWith(ek, publicKeyOf(ek), { privateKey, publicKey: createPublicKey(privateKey) })
+}
+
+/**
+ * @param ekKey the same key as `ek`
+ * @param ephemeral used once. Key objects agree on a secret in half the time that `ECDH` takes.
+ */
+function seedWith(
+  ek: EccPublicArea,
+  ekKey: KeyObject,
+  ephemeral: { readonly privateKey: KeyObject; readonly publicKey: KeyObject },
+): Seed {
+  const field = COORDINATE_BYTES[ek.curve]
+  // An uncompressed point ends SubjectPublicKeyInfo (RFC 5480 section 2.2).
+  const point = new Uint8Array(ephemeral.publicKey.export({ format: 'der', type: 'spki' })).slice(-2 * field)
+  const x = point.slice(0, field)
+  const y = point.slice(field)
   const ekX = pad(ek.x, field)
-  const shared = ecdh.computeSecret(concatBytes(Uint8Array.of(4), ekX, pad(ek.y, field)))
+  const shared = diffieHellman({ privateKey: ephemeral.privateKey, publicKey: ekKey })
   const seed = kdfE(ek.nameAlgorithm, pad(shared, field), { label: IDENTITY, partyU: x, partyV: ekX })
   return { seed, encryptedSecret: concatBytes(sized(x), sized(y)) }
 }
@@ -119,8 +142,9 @@ export function kdfA(
 ): Uint8Array {
   const blocks: Uint8Array[] = []
   const bytes = options.bits / 8
+  const secret = createSecretKey(key) // given as bytes it costs twice as much
   for (let counter = 1; (counter - 1) * HASH_BYTES[hash] < bytes; counter++) {
-    const hmac = createHmac(hash, key).update(u32(counter)).update(`${options.label}\0`)
+    const hmac = createHmac(hash, secret).update(u32(counter)).update(`${options.label}\0`)
     blocks.push(hmac.update(options.contextU).update(u32(options.bits)).digest())
   }
   return concatBytes(...blocks).slice(0, bytes)

@@ -1,5 +1,5 @@
-/** TPM public areas as SubjectPublicKeyInfo, which is what signature checks take. */
-import { createPublicKey, type JsonWebKey } from 'node:crypto'
+/** TPM public areas as keys, which is what signature checks take, and as SubjectPublicKeyInfo. */
+import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
 import { toBase64Url } from '#protocol/encoding'
 import { MalformedError } from '#protocol/errors'
 import { COORDINATE_BYTES } from '../parse/algorithms.ts'
@@ -7,11 +7,15 @@ import type { PublicArea } from '../parse/public-area.ts'
 
 const DEFAULT_EXPONENT = 65537
 
-/** DER. Throws `MalformedError` ERR_TPM_PUBLIC when the numbers are no key, for example a point off the curve. */
+/** DER. Throws as `publicKeyOf`. */
 export function subjectPublicKeyInfo(area: PublicArea): Uint8Array {
+  return new Uint8Array(publicKeyOf(area).export({ format: 'der', type: 'spki' }))
+}
+
+/** Throws `MalformedError` ERR_TPM_PUBLIC when the numbers are no key, for example a point off the curve. */
+export function publicKeyOf(area: PublicArea): KeyObject {
   try {
-    const key = createPublicKey({ key: toJwk(area), format: 'jwk' })
-    return new Uint8Array(key.export({ format: 'der', type: 'spki' }))
+    return createPublicKey({ key: toJwk(area), format: 'jwk' })
   } catch (cause) {
     throw new MalformedError('ERR_TPM_PUBLIC', `TPMT_PUBLIC: not a valid ${area.type.toUpperCase()} key`, { cause })
   }

@@ -2,6 +2,7 @@
 import { type KeyObject, constants as openssl, verify } from 'node:crypto'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { concatBytes } from '#protocol/encoding'
+import { derSignature } from '../../x509/ecdsa-value.ts'
 import { HASH_BYTES, TPM_ALG } from '../parse/algorithms.ts'
 import type { QuoteAttest } from '../parse/attest.ts'
 import type { KeyScheme } from '../parse/public-area.ts'
@@ -71,7 +72,7 @@ function holds(
 ): boolean {
   const { scheme, hash, bytes, encoding } = how
   if (key.asymmetricKeyType !== (scheme === 'ecdsa' ? 'ec' : 'rsa')) return false
-  if (scheme === 'ecdsa') return verify(hash, message, { key, dsaEncoding: encoding }, bytes)
+  if (scheme === 'ecdsa') return verify(hash, message, key, encoding === 'der' ? bytes : derSignature(bytes))
   const padding = scheme === 'rsassa' ? openssl.RSA_PKCS1_PADDING : openssl.RSA_PKCS1_PSS_PADDING
   // TPM 2.0 part 1, B.7: the salt is as long as fits, or as the digest where FIPS 186 is followed.
   return verify(hash, message, { key, padding, saltLength: openssl.RSA_PSS_SALTLEN_AUTO }, bytes)

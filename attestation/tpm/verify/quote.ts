@@ -2,7 +2,6 @@
  * Is this quote genuine, fresh, and about exactly the PCRs that were asked for? What the PCRs say is judged elsewhere
  * (`../appraise.ts`).
  */
-import { createPublicKey } from 'node:crypto'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { equalBytes, toHex } from '#protocol/encoding'
 import { UnverifiedError } from '#protocol/errors'
@@ -12,7 +11,7 @@ import type { BankSelection } from '../parse/pcr-selection.ts'
 import { objectName, type PublicArea, primaryQualifiedName } from '../parse/public-area.ts'
 import { parseTpmSignature, type TpmSignature } from '../parse/signature.ts'
 import type { AttestationKey } from './attestation-key.ts'
-import { subjectPublicKeyInfo } from './public-key.ts'
+import { publicKeyOf } from './public-key.ts'
 import { tpmSignatureHolds } from './quote-signature.ts'
 import { quotedPcrs } from './quoted-pcrs.ts'
 
@@ -65,8 +64,7 @@ export function verifyQuote(input: QuoteInput): VerifiedQuote {
 /** The signature over TPMS_ATTEST by a key of any kind that TPMs sign quotes with. Throws as `verifyQuote`. */
 export function verifyQuoteSignature(area: PublicArea, message: Uint8Array, signature: Uint8Array): TpmSignature {
   const parsed = parseTpmSignature(signature)
-  const key = createPublicKey({ key: Buffer.from(subjectPublicKeyInfo(area)), format: 'der', type: 'spki' })
-  if (tpmSignatureHolds({ key, area }, message, parsed)) return parsed
+  if (tpmSignatureHolds({ key: publicKeyOf(area), area }, message, parsed)) return parsed
   throw new UnverifiedError('ERR_QUOTE_SIGNATURE', 'the quote’s signature does not verify under its key')
 }
 

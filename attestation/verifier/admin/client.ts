@@ -71,6 +71,8 @@ export class VerifierAdminClient {
   ): Promise<void> {
     const query = new URLSearchParams({ release: release.kind })
     for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    for (const reference of release.references ?? []) query.append('reference', reference)
+    if (release.require !== undefined) query.set('require', release.require)
     if (terms.maxHolders !== undefined) query.set('max-holders', String(terms.maxHolders))
     if (terms.notBefore !== undefined) query.set('not-before', terms.notBefore.toISOString())
     if (terms.notAfter !== undefined) query.set('not-after', terms.notAfter.toISOString())

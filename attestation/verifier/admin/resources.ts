@@ -5,7 +5,7 @@ import { MAX_RESOURCE_BYTES, parseResourcePath, type ReleaseTerms } from '../../
 import type { HttpExchange, HttpReply } from '../http-listener.ts'
 import { type AdminContext, notFound, queryNumber, queryTime, READERS, WRITERS } from './context.ts'
 
-/** POST /resource/R/T/T?release=attested|images&image=sha256:…&max-holders=N&not-before=TIME&not-after=TIME */
+/** POST /resource/R/T/T?release=attested|images&image=sha256:…&reference=ID&require=CEL&max-holders=N&not-before=TIME&not-after=TIME */
 export async function putResource(
   context: AdminContext,
   exchange: HttpExchange,
@@ -59,7 +59,11 @@ export async function listResources(context: AdminContext, exchange: HttpExchang
 
 function termsOf(exchange: HttpExchange): ReleaseTerms {
   const { query } = exchange
-  const condition = parseReleaseCondition(query.get('release') ?? 'attested', query.getAll('image'))
+  const require = query.get('require')
+  const condition = parseReleaseCondition(query.get('release') ?? 'attested', query.getAll('image'), {
+    references: query.getAll('reference'),
+    ...(require === null ? {} : { require }),
+  })
   const maxHolders = query.has('max-holders') ? queryNumber(exchange, 'max-holders') : undefined
   if (maxHolders !== undefined && (maxHolders < 1 || maxHolders > 1_000_000)) {
     throw new UsageError('ERR_QUERY', 'max-holders must be 1 to 1000000')

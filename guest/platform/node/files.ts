@@ -1,6 +1,18 @@
 /** `Files` on Node. */
 import { constants } from 'node:fs'
-import { chmod, chown, type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import {
+  chmod,
+  chown,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+} from 'node:fs/promises'
 import { readInRoot, SyscallError } from '#native/guest/index'
 import { UnavailableError } from '#protocol/errors'
 import type { Files } from '../platform.ts'
@@ -16,6 +28,19 @@ export const nodeFiles: Files = {
       return await nodeFiles.read(path, maxBytes)
     } catch (error) {
       if (isMissing(error)) return undefined
+      throw error
+    }
+  },
+
+  readEnd: async (path, maxBytes) => {
+    try {
+      await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW)
+      const { size } = await file.stat()
+      const length = Math.min(size, maxBytes)
+      const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, size - length)
+      return buffer.subarray(0, bytesRead)
+    } catch (error) {
+      if (isMissing(error)) return new Uint8Array()
       throw error
     }
   },
@@ -36,10 +61,24 @@ export const nodeFiles: Files = {
     await file.write(text)
   },
 
-  mkdir: async (path, mode) => {
+  mkdir: async (path, mode, owner) => {
     const made = await mkdir(path, { recursive: true, mode })
+    if (made === undefined) return
+    if (owner !== undefined) await chown(path, owner.uid, owner.gid)
     // The file mode creation mask, 022 from PID 1 on, took bits away: users of a container could not write to a volume.
-    if (made !== undefined) await chmod(path, mode)
+    await chmod(path, mode)
+  },
+
+  own: async (path, mode, { uid, gid }) => {
+    await chown(path, uid, gid)
+    await chmod(path, mode)
+  },
+
+  link: async (path, target) => {
+    const fresh = `${path}.new`
+    await rm(fresh, { force: true })
+    await symlink(target, fresh)
+    await rename(fresh, path)
   },
 
   copyAttributes: async (from, to) => {

@@ -5,6 +5,7 @@ import {
   addGateway,
   addNeighbour,
   addRoute,
+  attachCgroupProgram,
   linkByMac,
   linkUp,
   SyscallError,
@@ -59,6 +60,22 @@ export const nodeNetwork: Network = {
   serveLocal: async (port, handle) => (await import('./local-server.ts')).serveLocal(port, handle),
 
   localPeer: async (port, clientPort) => (await import('./local-peer.ts')).localPeer(port, clientPort),
+
+  confine: async (cgroupPath, { to4, to6, socket }) => {
+    const cgroup = `/sys/fs/cgroup${cgroupPath}`
+    try {
+      await attachCgroupProgram(cgroup, 'connect4', to4)
+      await attachCgroupProgram(cgroup, 'connect6', to6)
+      await attachCgroupProgram(cgroup, 'sendmsg4', to4)
+      await attachCgroupProgram(cgroup, 'sendmsg6', to6)
+      await attachCgroupProgram(cgroup, 'socket', socket)
+    } catch (cause) {
+      throw new UnavailableError('ERR_EGRESS', `the container cannot be held to its egress: ${errorText(cause)}`, {
+        hint: 'The guest’s kernel must have CONFIG_CGROUP_BPF.',
+        cause,
+      })
+    }
+  },
 
   // Loaded when first used: the agent answers before it needs HTTP.
   http: async (caPem, hosts = {}, proxy) => {

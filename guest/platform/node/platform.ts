@@ -4,6 +4,7 @@ import { FdStream, listenVsock, powerOff } from '#native/guest/index'
 import { nodeCrypto } from '#protocol/node/crypto'
 import type { AgentMemory, Platform, VsockListener } from '../platform.ts'
 import { NodeClock } from './clock.ts'
+import { nodeDiskCrypto } from './disk-crypto.ts'
 import { nodeFiles } from './files.ts'
 import { nodeNetwork } from './network.ts'
 import { Crun } from './oci-runtime.ts'
@@ -25,6 +26,7 @@ export function nodePlatform(options: { readonly tpm: boolean }): Platform {
     tpm: options.tpm ? new NodeTpm() : undefined,
     clock: new NodeClock(),
     crypto: nodeCrypto,
+    diskCrypto: nodeDiskCrypto,
     listenVsock: nodeListenVsock,
     memory: agentMemory,
     consoleCode,

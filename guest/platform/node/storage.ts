@@ -1,15 +1,20 @@
 /** `Storage` on Node and the guest addon. There is no udev: devtmpfs makes the nodes the kernel announces. */
-import { statfs } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open, statfs } from 'node:fs/promises'
 import {
   attachLoop,
+  bindInRoot,
   blockDeviceSize,
+  createCrypt,
   createEncrypted,
   createMapped,
   detachLoop,
   mount,
   removeMapped,
+  SyscallError,
   unmount,
 } from '#native/guest/index'
+import { UnavailableError } from '#protocol/errors'
 import type { Files, Storage } from '../platform.ts'
 
 const SECTOR_BYTES = 512
@@ -20,8 +25,20 @@ export function nodeStorage(files: Files): Storage {
   return {
     mount: ({ source, target, type, flags, data }) => mount(source, target, { type, flags, data }),
     unmount: (target) => unmount(target, true),
-    // Buffered: what was just pulled is still in the page cache when it is mounted.
-    attachLoop: (file, { readOnly }) => attachLoop(file, { readOnly, directIo: false }),
+    bindInRoot: async ({ root, path, target, make }) => {
+      try {
+        await bindInRoot(root, path, target, make)
+      } catch (cause) {
+        if (!(cause instanceof SyscallError)) throw cause
+        throw new UnavailableError('ERR_VOLUME_PATH', `${path} cannot be mounted out of its volume: ${cause.errno}`, {
+          hint: 'Only files and directories inside the volume can be mounted; in volumes that the host fills they must exist.',
+          cause,
+        })
+      }
+    },
+    // Buffered where a layer is read: what was just pulled is still in the page cache. A volume's own file system has a
+    // page cache, and need not be kept twice.
+    attachLoop: (file, { readOnly }) => attachLoop(file, { readOnly, directIo: !readOnly }),
     detachLoop,
     openVerity: (name, device) => {
       const { data, hash, dataBlockSize, hashBlockSize, dataBlocks, hashOffset, rootHash, salt } = device
@@ -32,6 +49,22 @@ export function nodeStorage(files: Files): Storage {
       return createMapped(name, 'verity', parameters, { sectors, readOnly: true })
     },
     openScratch: (name, device) => createEncrypted(name, device),
+    openCrypt: (name, { device, key, offset, sectors, sectorBytes }) =>
+      createCrypt(name, device, { key, offsetSectors: offset / SECTOR_BYTES, sectors, sectorBytes }),
+    readDevice: async (path, offset, length) => {
+      await using device = await open(path, constants.O_RDONLY)
+      const bytes = new Uint8Array(length)
+      const { bytesRead } = await device.read(bytes, 0, length, offset)
+      if (bytesRead === length) return bytes
+      throw new UnavailableError('ERR_VOLUME_DISK', `a disk ends before byte ${offset + length}`, {
+        hint: 'Give the disk that the volume was made on.',
+      })
+    },
+    writeDevice: async (path, offset, bytes) => {
+      await using device = await open(path, constants.O_WRONLY)
+      await device.write(bytes, 0, bytes.byteLength, offset)
+      await device.sync()
+    },
     closeMapped: removeMapped,
     freeBytes: async (path) => {
       const { bavail, bsize } = await statfs(path)

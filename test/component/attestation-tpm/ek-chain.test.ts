@@ -3,6 +3,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import test from 'ava'
 import forge from 'node-forge'
 import { verifyEkChain } from '#attestation/tpm/verify/ek-chain'
+import { EkChainCache } from '#attestation/tpm/verify/ek-chain-cache'
 
 const AT = new Date('2026-06-01T00:00:00Z')
 const EK_USAGE = '2.23.133.8.1'
@@ -63,8 +64,12 @@ const intermediate = (extensions: readonly object[] = CA) =>
 const leaf = (extensions: readonly object[] = EK, change: Partial<Wanted> = {}) =>
   certificate({ subject: 'leaf', issuer: 'root', extensions, ...change })
 
+function der(pem: string): Uint8Array {
+  return new Uint8Array(Buffer.from(pem.replace(/-----[^-]+-----|\s/g, ''), 'base64'))
+}
+
 function verify(chain: { leaf: string; roots: string[]; intermediates?: string[] }) {
-  const certificate = new Uint8Array(Buffer.from(chain.leaf.replace(/-----[^-]+-----|\s/g, ''), 'base64'))
+  const certificate = der(chain.leaf)
   return verifyEkChain({ certificate, roots: chain.roots, intermediates: chain.intermediates ?? [], at: AT })
 }
 
@@ -125,4 +130,30 @@ test('a certificate signed over SHA-1, by another key, or of an expired CA is re
   t.throws(() => verify({ leaf: leaf(), roots: [root(CA, { until: '2026-02-01T00:00:00Z' })] }), {
     code: 'ERR_EK_EXPIRED',
   })
+})
+
+test('an endorsement key that was verified is known again, for the same roots and while its path is valid only', (t) => {
+  const cache = new EkChainCache(2)
+  const below = { certificate: der(leaf(EK, { issuer: 'intermediate', until: '2027-01-01T00:00:00Z' })), at: AT }
+  const trusted = { ...below, roots: [root()], intermediates: [intermediate()] }
+  const first = cache.verify(trusted)
+  t.is(cache.verify(trusted), first)
+  t.is(cache.verify({ ...trusted, at: new Date('2027-01-01T00:00:00Z') }), first)
+  for (const year of ['2025', '2028']) {
+    const at = new Date(`${year}-06-01T00:00:00Z`)
+    t.throws(() => cache.verify({ ...trusted, at }), { code: 'ERR_EK_EXPIRED' }, year)
+  }
+  for (const other of [{ roots: [] }, { roots: [intermediate([])] }, { intermediates: [] }]) {
+    t.throws(() => cache.verify({ ...trusted, ...other }), { code: 'ERR_EK_UNTRUSTED' })
+  }
+  const changed = Uint8Array.from(trusted.certificate, (byte, index) => (index === 200 ? byte ^ 1 : byte))
+  t.throws(() => cache.verify({ ...trusted, certificate: changed }))
+  t.is(cache.size, 0, 'refusals are not kept, and what they were about is forgotten')
+  for (const serial of ['a', 'b', 'c']) {
+    cache.verify({
+      ...trusted,
+      roots: [root(), root(CA, { until: `203${serial.charCodeAt(0) - 96}-01-01T00:00:00Z` })],
+    })
+  }
+  t.is(cache.size, 2)
 })

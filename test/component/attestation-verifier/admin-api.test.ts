@@ -96,25 +96,18 @@ test('health, published keys and signed time are open; everything else is not th
   const keys = (await get('/.well-known/jwks.json')).json
   const { time } = (await get('/kbs/v0/time?nonce=abc')).json
   const input = { token: time, keys, issuer: 'caisson-verifier', now: new Date() }
-  const claims = await verifyToken({ ...input, type: 'time+jwt' })
+  const claims = verifyToken({ ...input, type: 'time+jwt' })
   t.is(claims.nonce, 'abc')
   t.true(Math.abs((claims.iat ?? 0) * 1000 - Date.now()) < 5_000)
-  await t.throwsAsync(verifyToken(input), { code: 'ERR_TOKEN_CLAIMS' }, 'the time is no attestation token')
+  t.throws(() => verifyToken(input), { code: 'ERR_TOKEN_CLAIMS' }, 'the time is no attestation token')
   t.is((await get('/kbs/v0/time?nonce=%22')).status, 400)
-  for (const path of [
-    '/',
-    '/kbs/v0',
-    '/kbs/v1/auth',
-    '/kbs/v0/auth',
-    '/kbs/v0/nebula-ca/x',
-    '/kbs/v0/resource/a/b',
-    '/kbs/v0/auth/',
-  ]) {
+  for (const path of ['/', '/kbs/v0', '/kbs/v1/auth', '/kbs/v0/auth', '/kbs/v0/resource/a/b', '/kbs/v0/auth/']) {
     const { status, json } = await get(path)
     t.is(status, 404, path)
     t.is(json.code, 'ERR_NO_SUCH_PATH')
     t.regex(json.type, /\/InvalidRequestPath$/)
   }
+  t.regex((await get('/kbs/v0/nebula-ca/x')).json.type, /\/PluginNotFound$/)
 })
 
 test('keys are rotated without invalidating what is out, and a second process knows them', async (t) => {

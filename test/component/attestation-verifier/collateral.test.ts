@@ -5,12 +5,13 @@ import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { encodePem } from '#attestation/x509/pem'
-import { revocationList } from '../../fixtures/tdx/intel-pki.ts'
+import { certifyPlatform, revocationList } from '../../fixtures/tdx/intel-pki.ts'
 import {
   amd,
   attesterOf,
   INITDATA,
   intel,
+  platformKey,
   policyWith,
   snpReference,
   snpSource,
@@ -25,6 +26,7 @@ const ROOTS = [amd.ark.der, amd.ask.der, intel.root.der].map((bytes) => encodePe
 const POLICY = policyWith([amd.ark.der, intel.root.der])
 /** Questions are counted here, and one that took too long would be asked again. */
 const COLLATERAL_TIMEOUT_MS = 120_000
+const DAY_MS = 24 * 60 * 60 * 1000
 
 async function served(
   t: ExecutionContext,
@@ -103,6 +105,22 @@ test.serial('many guests at once ask each question once', async (t) => {
   t.is(vendors.asked.length, 4)
 })
 
+test.serial('addresses that evidence names are never asked', async (t) => {
+  const vendors = await startVendors(t)
+  const elsewhere = await startVendors(t)
+  const site = await served(t, vendors)
+  const { intelPcs: origin } = elsewhere.endpoints
+  const pck = certifyPlatform({
+    issuer: intel.platformCa,
+    platformInstance: true,
+    addresses: { list: `${origin}/list.crl`, issuer: `${origin}/issuer.cer` },
+  })
+  await t.notThrowsAsync(attest(site, tdxSource({ pck })))
+  t.is(vendors.asked.length, 4)
+  t.deepEqual(elsewhere.asked, [])
+  t.false((await site.admin.listCollateral()).some(({ url }) => url.startsWith(origin)))
+})
+
 test.serial('evidence that is disproven makes the verifier ask nobody', async (t) => {
   const vendors = await startVendors(t)
   const site = await served(t, vendors)
@@ -161,6 +179,50 @@ test.serial(
     t.false(kept.some((url) => /IntelSGXRootCA|tcb\?/.test(url)))
   },
 )
+
+test.serial('a service that goes back in time brings nothing back: what is older than known is refused', async (t) => {
+  const vendors = await startVendors(t)
+  const problems: string[] = []
+  let aheadMs = 0
+  const site = await served(t, vendors, {
+    now: () => new Date(Date.now() + aheadMs),
+    onCollateralProblem: (url, error) => problems.push(`${new URL(url).pathname} ${String(error)}`),
+  })
+  const outcome = () =>
+    attest(site, tdxSource()).then(
+      () => 'accepted',
+      (error: unknown) => (error instanceof VerifierRefusal ? error.refusal.code : String(error)),
+    )
+  const day = (days: number): Date => new Date(Math.floor((Date.now() + days * DAY_MS) / 1000) * 1000)
+  const text = (date: Date): string => date.toISOString().replace('.000', '')
+  const list = '/sgx/certification/v4/pckcrl?ca=platform&encoding=der'
+  const crl = (issued: number, revoked: readonly bigint[]): Uint8Array =>
+    revocationList({ issuer: intel.platformCa, thisUpdate: day(issued), nextUpdate: day(20), revoked })
+
+  vendors.tcb = { issueDate: text(day(-1)), levels: [{ status: 'OutOfDate' }] }
+  t.is(await outcome(), 'ERR_EVIDENCE_REFUSED')
+  aheadMs = 1.5 * DAY_MS // time to ask again
+  vendors.tcb = { issueDate: text(day(-9)), levels: [{ status: 'UpToDate' }] }
+  const asked = vendors.asked.length
+  t.is(await outcome(), 'ERR_EVIDENCE_REFUSED')
+  t.true(vendors.asked.length > asked, 'Intel was asked')
+  t.true(problems.some((problem) => /\/tcb .*older than what is known/.test(problem)))
+  const again = vendors.asked.length
+  t.is(await outcome(), 'ERR_EVIDENCE_REFUSED')
+  t.is(vendors.asked.length, again, 'and is not asked again by every guest')
+
+  aheadMs = 3 * DAY_MS
+  vendors.tcb = { issueDate: text(day(0)), levels: [{ status: 'UpToDate' }] }
+  t.is(await outcome(), 'accepted')
+
+  aheadMs = 4.5 * DAY_MS
+  vendors.bodies.set(list, crl(0, [platformKey.serial]))
+  t.is(await outcome(), 'ERR_EVIDENCE_UNVERIFIED')
+  aheadMs = 6 * DAY_MS
+  vendors.bodies.set(list, crl(-5, []))
+  t.is(await outcome(), 'ERR_EVIDENCE_UNVERIFIED')
+  t.true(problems.some((problem) => /pckcrl .*older than what is known/.test(problem)))
+})
 
 test.serial(
   'a platform that Intel calls out of date is refused by default, and accepted where the policy says so',

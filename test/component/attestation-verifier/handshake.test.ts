@@ -132,7 +132,7 @@ test('a guest with a real TPM attests and gets its resource', async (t) => {
 
   const published = await served.http.request({ method: 'GET', url: `${served.verifier.url}/.well-known/jwks.json` })
   const keys = (await json(published.body)) as JSONWebKeySet
-  const claims = await verifyToken({ token: result.token, keys, issuer: 'caisson-verifier', now: new Date() })
+  const claims = verifyToken({ token: result.token, keys, issuer: 'caisson-verifier', now: new Date() })
   t.like(claims, {
     submods: {
       cpu0: {
@@ -440,4 +440,24 @@ test('evidence for a workload is a quote over its data by a key that nobody acti
   }
   const keyOf = (evidence: unknown) => (evidence as { ak_public: string }).ak_public
   t.not(keyOf(first), keyOf(second))
+})
+
+test('a TPM that is a program needs a policy that names its CA and permits emulated ones', async (t) => {
+  const served = await startSite(t)
+  await served.admin.putReference(referenceFor('guest-1', { initdata: INITDATA }))
+  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
+  const attempt = () => attesterOf(served, tpm).attest({ initdataToml: INITDATA })
+  await refused(t, served, attempt(), 'ERR_TPM_NO_TRUSTED_CA')
+  const policy = (more: string, ...pems: string[]) => {
+    const anchors = pems.map((pem) => `  - |\n${pem.trim().replace(/^/gm, '    ')}`).join('\n')
+    return `apiVersion: caisson/v1\nkind: AppraisalPolicy\nanchors:\n${anchors}\n${more}`
+  }
+  await served.admin.putPolicy('foreign', policy('emulated: true\n', foreign.rootPem, foreign.intermediatePem))
+  await refused(t, served, attempt(), 'ERR_EK_UNTRUSTED')
+  await served.admin.putPolicy('ours', policy('', trusted.rootPem, trusted.intermediatePem))
+  const record = await refused(t, served, attempt(), 'ERR_EVIDENCE_REFUSED')
+  t.true(record?.checks.some(({ claim, ok }) => claim.startsWith('emulated') && !ok))
+  await served.admin.putPolicy('ours', policy('emulated: true\n', trusted.rootPem, trusted.intermediatePem))
+  const { token } = await attempt()
+  t.is(decodeJwt(token)['caisson.policy'], 'ours')
 })

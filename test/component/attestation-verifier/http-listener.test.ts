@@ -154,6 +154,53 @@ test('with a certificate only TLS is spoken, 1.2 at least, and a client checks t
   t.false((await received(plain)).includes('200'))
 })
 
+test('a TLS profile decides which versions and ciphers are spoken', async (t) => {
+  const ca = createCa()
+  const tls = issueServerCertificate({ ca, names: ['verifier.test'], ips: ['127.0.0.1'] })
+  const answer = async () => ({ status: 200 })
+  const modern = await serve(t, answer, { tls, tlsProfile: 'modern' })
+  const intermediate = await serve(t, answer, { tls, tlsProfile: 'intermediate' })
+  const spoken = async (port: number, client: object): Promise<string> => {
+    const socket = connectTls({ host: '127.0.0.1', port, ca: ca.certificatePem, ...client })
+    try {
+      await once(socket, 'secureConnect')
+      return `${socket.getProtocol()} ${socket.getCipher().name}`
+    } catch {
+      return 'refused'
+    } finally {
+      socket.destroy()
+    }
+  }
+  const old = { maxVersion: 'TLSv1.2' }
+  const gcm = 'ECDHE-ECDSA-AES256-GCM-SHA384'
+  const cbc = 'ECDHE-ECDSA-AES256-SHA384'
+  t.regex(await spoken(modern.port, {}), /^TLSv1\.3 TLS_/)
+  t.is(await spoken(modern.port, old), 'refused')
+  t.regex(await spoken(intermediate.port, {}), /^TLSv1\.3 TLS_/)
+  t.is(await spoken(intermediate.port, { ...old, ciphers: gcm }), `TLSv1.2 ${gcm}`)
+  t.is(await spoken(intermediate.port, { ...old, ciphers: cbc }), 'refused')
+})
+
+test('more connections than are allowed are closed, and there is room again when one ends', async (t) => {
+  const { url, port } = await serve(t, async () => ({ status: 200 }), { maxConnections: 2 })
+  const held = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')]
+  for (const socket of held) {
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    await once(socket, 'data')
+  }
+  await t.throwsAsync(fetch(url))
+  for (const socket of held) socket.end()
+  await Promise.all(held.map((socket) => once(socket, 'close')))
+  for (;;) {
+    const status = await fetch(url).then(
+      (reply) => reply.status,
+      () => undefined, // the server has not heard yet that they are gone
+    )
+    if (status === 200) break
+  }
+  t.pass()
+})
+
 test('closing lets a running request end and takes no new one', async (t) => {
   const started = Promise.withResolvers<void>()
   const release = Promise.withResolvers<void>()

@@ -20,6 +20,8 @@ export interface Site {
   readonly http: UndiciTransport
   readonly admin: VerifierAdminClient
   readonly adminKey: AdminKey
+  /** Of the CA of the verifier's certificate. */
+  readonly caPem: string
   /** URL of a second verifier on the same store, in a process of its own. */
   readonly startSecond: () => Promise<string>
 }
@@ -37,7 +39,15 @@ export async function startSite(t: ExecutionContext, config: Partial<VerifierCon
   const http = new UndiciTransport({ caPem: [ca.certificatePem] })
   t.teardown(() => http.close())
   const admin = new VerifierAdminClient({ http, url: verifier.url, adminKey: adminKey.privateJwk })
-  return { verifier, storePath, http, admin, adminKey, startSecond: () => startProcess(t, settings) }
+  return {
+    verifier,
+    storePath,
+    http,
+    admin,
+    adminKey,
+    caPem: ca.certificatePem,
+    startSecond: () => startProcess(t, settings),
+  }
 }
 
 async function startProcess(t: ExecutionContext, settings: VerifierConfig): Promise<string> {

@@ -70,8 +70,8 @@ test("a tenant's administrators, guests, tokens, sessions and names reach nothin
   t.notDeepEqual(shopKeys, bankKeys)
   const token = await timeOf(shop.url)
   const input = { token, issuer: 'caisson-verifier/t/shop', now: new Date(), type: 'time+jwt' } as const
-  await t.notThrowsAsync(verifyToken({ ...input, keys: { keys: shopKeys.keys as [] } }))
-  await t.throwsAsync(verifyToken({ ...input, keys: { keys: bankKeys.keys as [] } }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+  t.notThrows(() => verifyToken({ ...input, keys: { keys: shopKeys.keys as [] } }))
+  t.throws(() => verifyToken({ ...input, keys: { keys: bankKeys.keys as [] } }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
 
   const unknown = await ask(site, `${site.verifier.url}/t/nobody/kbs/v0/time`)
   t.deepEqual([unknown.status, unknown.json.code], [404, 'ERR_TENANT_NOT_FOUND'])

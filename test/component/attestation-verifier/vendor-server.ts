@@ -28,7 +28,7 @@ export interface VendorServer {
   tcb: TcbInfoRequest
 }
 
-export async function startVendors(t: ExecutionContext): Promise<VendorServer> {
+export async function startVendors(t: Pick<ExecutionContext, 'teardown'>): Promise<VendorServer> {
   const server = createServer((request, response) => serve(vendors, request, response))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => {
@@ -73,9 +73,10 @@ function serve(vendors: VendorServer, request: IncomingMessage, response: Server
 }
 
 function reply(vendors: VendorServer, path: string, response: ServerResponse): void {
-  const found = vendors.bodies.has(path) ? { body: vendors.bodies.get(path) } : answerAt(vendors, path)
-  if (found?.body === undefined) response.writeHead(404).end()
-  else response.writeHead(200, 'headers' in found ? found.headers : {}).end(found.body)
+  const usual = answerAt(vendors, path)
+  const body = vendors.bodies.get(path) ?? usual?.body
+  if (body === undefined) response.writeHead(404).end()
+  else response.writeHead(200, usual?.headers ?? {}).end(body)
 }
 
 function answerAt(

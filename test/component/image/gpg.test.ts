@@ -65,33 +65,57 @@ async function sign(
   await gpg(...more, '--local-user', key, '--output', to, '--sign', join(folder, 'payload'))
 }
 
-/** Both verdicts, which must agree. */
-async function verdict(t: ExecutionContext, { folder }: Signer, path: string, keyring: string): Promise<boolean> {
+async function policyFile({ folder }: Signer, keyring: string): Promise<string> {
   const signedIdentity = { type: 'exactReference', dockerReference: REFERENCE }
   const policy = { default: [{ type: 'signedBy', keyType: 'GPGKeys', keyPath: keyring, signedIdentity }] }
   await writeFile(join(folder, 'policy.json'), JSON.stringify(policy))
-  const ours = await verifyFolder({
+  return join(folder, 'policy.json')
+}
+
+async function ourVerdict(path: string, policy: string): Promise<void> {
+  await verifyFolder({
     folder: path,
     reference: undefined,
-    policy: parseSignaturePolicy(JSON.stringify(policy)),
+    policy: parseSignaturePolicy(await readFile(policy, 'utf8')),
     resolveKey: async (file) => new Uint8Array(await readFile(file)),
-  }).then(
+  })
+}
+
+function theirVerdict({ folder }: Signer, path: string, policy: string): Promise<boolean> {
+  const copy = ['--policy', policy, 'copy', '--remove-signatures', `dir:${path}`, `dir:${join(folder, 'copied')}`]
+  return run('skopeo', copy).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Both verdicts, which must agree. */
+async function verdict(t: ExecutionContext, here: Signer, path: string, keyring: string): Promise<boolean> {
+  const policy = await policyFile(here, keyring)
+  const ours = await ourVerdict(path, policy).then(
     () => true,
     (error: unknown) => {
       if (error instanceof CaissonError && error.code.startsWith('ERR_IMAGE_')) return false
       throw error
     },
   )
-  const copy = ['--policy', join(folder, 'policy.json'), 'copy', '--remove-signatures', `dir:${path}`]
-  const theirs = await run('skopeo', [...copy, `dir:${join(folder, 'copied')}`]).then(
-    () => true,
-    () => false,
-  )
+  const theirs = await theirVerdict(here, path, policy)
   t.is(ours, theirs, `we say ${ours}, skopeo says ${theirs}`)
   return ours
 }
 
-const ALGORITHMS = ['rsa2048', 'rsa3072', 'nistp256', 'nistp384', 'nistp521', 'ed25519']
+const ALGORITHMS = [
+  'rsa2048',
+  'rsa3072',
+  'nistp256',
+  'nistp384',
+  'nistp521',
+  'ed25519',
+  'brainpoolP256r1',
+  'brainpoolP384r1',
+  'brainpoolP512r1',
+  'secp256k1',
+]
 
 test('keys of every algorithm sign, armored and binary keyrings serve, and another key does not', async (t) => {
   const here = await signer(t)
@@ -108,6 +132,18 @@ test('keys of every algorithm sign, armored and binary keyrings serve, and anoth
     t.true(await verdict(t, here, path, join(here.folder, 'key.gpg')), algorithm)
     t.false(await verdict(t, here, path, join(here.folder, 'other.asc')), algorithm)
   }
+})
+
+test('a DSA key signs for skopeo and not for us, and the refusal names DSA', async (t) => {
+  const here = await signer(t)
+  const { path, digest } = await image(here)
+  const keyring = join(here.folder, 'key.gpg')
+  await here.gpg('--quick-generate-key', 'dsa@example.com', 'dsa2048', 'sign', 'never')
+  await here.gpg('--output', keyring, '--export', 'dsa@example.com')
+  await sign(here, { digest, key: 'dsa@example.com', to: join(path, 'signature-1') })
+  t.is(await theirVerdict(here, path, await policyFile(here, keyring)), true)
+  const ours = ourVerdict(path, await policyFile(here, keyring))
+  await t.throwsAsync(ours, { code: 'ERR_IMAGE_SIGNATURE', message: /dsa keys are considered too weak/i })
 })
 
 test('a revoked key and an expired key sign no more, whatever they signed before', async (t) => {

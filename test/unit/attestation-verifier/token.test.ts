@@ -8,6 +8,7 @@ import { earClaims } from '#attestation/token/ear'
 import { statusOf, type TrustTier, tierOf, tpmTrustVector } from '#attestation/token/trust-vector'
 import { verifyToken } from '#attestation/token/verify-token'
 import { TokenIssuer } from '#attestation/verifier/token-issuer'
+import { CaissonError } from '#protocol/errors'
 
 const MINUTE = 60_000
 const ISSUER = 'caisson-verifier'
@@ -34,8 +35,8 @@ test('a token verifies with the published keys until it expires', async (t) => {
   const tokens = await issuerAt(t, clock)
   const token = await tokens.sign(claims(clock), 'JWT')
   const input = { token, keys: await tokens.publishedKeys(), issuer: ISSUER }
-  t.is((await verifyToken({ ...input, now: new Date(clock.now) })).sub, 'x')
-  await t.throwsAsync(verifyToken({ ...input, now: new Date(clock.now + 5 * MINUTE) }), { code: 'ERR_TOKEN_EXPIRED' })
+  t.is(verifyToken({ ...input, now: new Date(clock.now) }).sub, 'x')
+  t.throws(() => verifyToken({ ...input, now: new Date(clock.now + 5 * MINUTE) }), { code: 'ERR_TOKEN_EXPIRED' })
 })
 
 test('the header names the key and carries its public half alone', async (t) => {
@@ -55,9 +56,8 @@ test('old keys are published until the last token they signed has expired', asyn
   const token = await tokens.sign(claims(clock), 'JWT')
   clock.now += 4 * MINUTE
   t.is((await tokens.publishedKeys()).keys.length, 2)
-  await t.notThrowsAsync(
-    verifyToken({ token, keys: await tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }),
-  )
+  const both = await tokens.publishedKeys()
+  t.notThrows(() => verifyToken({ token, keys: both, issuer: ISSUER, now: new Date(clock.now) }))
   clock.now += 3 * MINUTE
   t.is((await tokens.publishedKeys()).keys.length, 1)
 })
@@ -69,7 +69,7 @@ test('rotating at once does not invalidate tokens that are out', async (t) => {
   await tokens.rotate()
   const keys = await tokens.publishedKeys()
   t.is(keys.keys.length, 2)
-  await t.notThrowsAsync(verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }))
+  t.notThrows(() => verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }))
   t.not(decodeProtectedHeader(await tokens.sign(claims(clock), 'JWT')).kid, decodeProtectedHeader(token).kid)
 })
 
@@ -84,12 +84,12 @@ test('a token of another key is refused, also when its header carries that key',
       .setProtectedHeader({ alg: 'ES256', typ: 'JWT', jwk, ...header })
       .sign(attacker.privateKey)
   const input = { keys: await tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }
-  await t.throwsAsync(verifyToken({ ...input, token: await sign({ kid: 'theirs' }) }), {
-    code: 'ERR_TOKEN_UNKNOWN_KEY',
-  })
-  await t.throwsAsync(verifyToken({ ...input, token: await sign({ kid: known?.kid }) }), {
-    code: 'ERR_TOKEN_SIGNATURE',
-  })
+  const theirs = await sign({ kid: 'theirs' })
+  t.throws(() => verifyToken({ ...input, token: theirs }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+  const nameless = await sign({})
+  t.throws(() => verifyToken({ ...input, token: nameless }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+  const forged = await sign({ kid: known?.kid })
+  t.throws(() => verifyToken({ ...input, token: forged }), { code: 'ERR_TOKEN_SIGNATURE' })
 })
 
 test('the algorithm cannot be confused: none, HS256 with the public key, other types and issuers are refused', async (t) => {
@@ -98,20 +98,82 @@ test('the algorithm cannot be confused: none, HS256 with the public key, other t
   const keys = await tokens.publishedKeys()
   const input = { keys, issuer: ISSUER, now: new Date(clock.now) }
   const none = new UnsecuredJWT(claims(clock)).encode()
-  await t.throwsAsync(verifyToken({ ...input, token: none }), { code: 'ERR_TOKEN_SIGNATURE' })
+  t.throws(() => verifyToken({ ...input, token: none }), { code: 'ERR_TOKEN_SIGNATURE' })
   const secret = Buffer.from(JSON.stringify(keys.keys[0]))
   const hs256 = await new SignJWT(claims(clock)).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(secret)
-  await t.throwsAsync(verifyToken({ ...input, token: hs256 }), { code: 'ERR_TOKEN_SIGNATURE' })
+  t.throws(() => verifyToken({ ...input, token: hs256 }), { code: 'ERR_TOKEN_SIGNATURE' })
   const time = await tokens.sign(claims(clock), 'time+jwt')
-  await t.throwsAsync(verifyToken({ ...input, token: time }), { code: 'ERR_TOKEN_CLAIMS' })
-  await t.notThrowsAsync(verifyToken({ ...input, token: time, type: 'time+jwt' }))
+  t.throws(() => verifyToken({ ...input, token: time }), { code: 'ERR_TOKEN_CLAIMS' })
+  t.notThrows(() => verifyToken({ ...input, token: time, type: 'time+jwt' }))
   const other = await tokens.sign({ ...claims(clock), iss: 'another' }, 'JWT')
-  await t.throwsAsync(verifyToken({ ...input, token: other }), { code: 'ERR_TOKEN_CLAIMS' })
+  t.throws(() => verifyToken({ ...input, token: other }), { code: 'ERR_TOKEN_CLAIMS' })
   const audience = { ...input, token: await tokens.sign(claims(clock), 'JWT'), audience: 'me' }
-  await t.throwsAsync(verifyToken(audience), { code: 'ERR_TOKEN_CLAIMS' })
+  t.throws(() => verifyToken(audience), { code: 'ERR_TOKEN_CLAIMS' })
   for (const token of ['', 'a.b.c', '..', 'x'.repeat(100_000)]) {
-    await t.throwsAsync(verifyToken({ ...input, token }), { code: 'ERR_TOKEN_MALFORMED' })
+    t.throws(() => verifyToken({ ...input, token }), { code: 'ERR_TOKEN_MALFORMED' })
   }
+})
+
+test('whatever is changed in a token, it does not hold any more', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = await issuerAt(t, clock)
+  const token = await tokens.sign(claims(clock), 'JWT')
+  const input = { keys: await tokens.publishedKeys(), issuer: ISSUER, now: new Date(clock.now) }
+  t.is(verifyToken({ ...input, token }).sub, 'x')
+  for (let at = 0; at < token.length; at++) {
+    const other = token[at] === 'A' ? 'Q' : 'A'
+    const changed = `${token.slice(0, at)}${other}${token.slice(at + 1)}`
+    t.throws(() => verifyToken({ ...input, token: changed }), { instanceOf: CaissonError }, `character ${at}`)
+  }
+  for (const changed of [`${token}=`, `${token}.`, ` ${token}`, token.slice(0, -4), `${token}AAAA`]) {
+    t.throws(() => verifyToken({ ...input, token: changed }), { instanceOf: CaissonError }, changed)
+  }
+})
+
+test('extensions of the header, and claims of the wrong kind or time, are refused', async (t) => {
+  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
+  const keys = { keys: [{ ...(await exportJWK(publicKey)), kid: 'k', alg: 'ES256', use: 'sig' }] }
+  const clock = { now: 1_000_000_000 }
+  const input = { keys, issuer: ISSUER, now: new Date(clock.now) }
+  const sign = (header: object, more: object) =>
+    new SignJWT({ ...claims(clock), ...more })
+      .setProtectedHeader({ alg: 'ES256', typ: 'JWT', kid: 'k', ...header })
+      .sign(privateKey, { crit: { x: false } })
+  const good = await sign({}, { nbf: 999_999, aud: ['you', 'me'] })
+  t.notThrows(() => verifyToken({ ...input, token: good, audience: 'me' }))
+  const extended = await sign({ crit: ['x'], x: 1 }, {})
+  t.throws(() => verifyToken({ ...input, token: extended }), { code: 'ERR_TOKEN_MALFORMED' })
+  for (const more of [
+    { nbf: 1_000_001 },
+    { exp: '2000000' },
+    { exp: undefined },
+    { iat: undefined },
+    { iss: undefined },
+  ]) {
+    const token = await sign({}, more)
+    t.throws(() => verifyToken({ ...input, token }), { code: 'ERR_TOKEN_CLAIMS' }, JSON.stringify(more))
+  }
+  const encryption = { keys: keys.keys.map((key) => ({ ...key, use: 'enc' })) }
+  t.throws(() => verifyToken({ ...input, keys: encryption, token: good }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+})
+
+test('keys that are withdrawn verify nothing any more, those that are new at once', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = await issuerAt(t, clock)
+  const before = await tokens.publishedKeys()
+  t.is(await tokens.publishedKeys(), before, 'the same keys are read once')
+  const old = await tokens.sign(claims(clock), 'JWT')
+  await tokens.rotate()
+  const at = { issuer: ISSUER, now: new Date(clock.now) }
+  const token = await tokens.sign(claims(clock), 'JWT')
+  t.throws(() => verifyToken({ ...at, token, keys: before }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+  const after = await tokens.publishedKeys()
+  t.notThrows(() => verifyToken({ ...at, token, keys: after }))
+  t.notThrows(() => verifyToken({ ...at, token: old, keys: after }))
+  clock.now += 70 * MINUTE
+  await tokens.rotate()
+  const later = await tokens.publishedKeys()
+  t.throws(() => verifyToken({ ...at, token: old, keys: later }), { code: 'ERR_TOKEN_UNKNOWN_KEY' })
 })
 
 test('tiers have the limits of AR4SI, negative values included', (t) => {

@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import { parseReferenceDocument } from '#attestation/measure/reference-document'
+import { vcpusBeyond } from '#attestation/measure/snp/reference-values'
 import { type CommandSpec, parseInvocation } from '#cli/command'
 import { measureIdBlock } from '#cli/commands/measure-id-block'
 import { measureSnp } from '#cli/commands/measure-snp'
@@ -76,6 +78,18 @@ test('a range of vCPUs gives a list of all of them, in JSON and in lines', async
   t.deepEqual((await snp('--vcpus', '4-4', '--vcpu-type', 'EPYC-v4')).measurements, [list[3]])
   const lines = await run(measureSnp, ['--ovmf', OVMF, '--vcpus', '1-2', '--vcpu-type', 'EPYC-v4'], false)
   t.is(lines, `1 ${list[0]?.measurement}\n2 ${list[1]?.measurement}\n`)
+})
+
+test('what measure snp prints is a document of reference values, and tells other numbers of vCPUs from other guests', async (t) => {
+  const words = ['--vcpu-type', 'EPYC-v4', '--id', 'web'] as const
+  const document = parseReferenceDocument(JSON.stringify(await snp('--vcpus', '1-2', ...words)))
+  t.like(document, { platform: 'snp', id: 'web', variants: [{ vcpus: 1 }, { vcpus: 2 }] })
+  if (document.platform !== 'snp') throw new Error('not SNP')
+  const four = await snp('--vcpus', '4', ...words)
+  t.is(vcpusBeyond(document, String(four.measurement)), 4)
+  const other = await snp('--vcpus', '4', '--vcpu-type', 'EPYC-Milan')
+  t.is(vcpusBeyond(document, String(other.measurement)), undefined)
+  t.like(parseReferenceDocument(JSON.stringify(four)), { variants: [{ vcpus: 4, measurement: four.measurement }] })
 })
 
 test('words that measure nothing are wrong usage', async (t) => {

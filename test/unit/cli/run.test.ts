@@ -37,6 +37,12 @@ test('what the policy will not admit is told before anything boots, with the rul
     const error = await t.throwsAsync(foresee(INITDATA, { ...WISH, ...changes }), { instanceOf: DeniedError })
     t.is(error?.field, field)
   }
+  const elsewhere = {
+    ...INITDATA,
+    policyYaml: INITDATA.policyYaml.replace('containers:', 'dns: [192.0.2.1]\ncontainers:'),
+  }
+  const error = await t.throwsAsync(foresee(elsewhere, WISH), { instanceOf: DeniedError })
+  t.is(error?.field, 'dns')
 })
 
 test('a published port listens on the loopback interface unless an address is given', (t) => {

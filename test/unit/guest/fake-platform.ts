@@ -1,4 +1,6 @@
 /** A machine in memory: the agent runs on it in milliseconds. It notes what was asked of it, in order. */
+
+import { nodeDiskCrypto } from '#guest/platform/node/disk-crypto'
 import type {
   AgentMemory,
   ByteStream,
@@ -96,6 +98,9 @@ export class FakePlatform implements Platform {
   readonly content: Map<string, Uint8Array> = new Map()
   readonly clock: FakeClock = new FakeClock()
   readonly crypto: Platform['crypto'] = nodeCrypto
+  readonly diskCrypto: Platform['diskCrypto'] = nodeDiskCrypto
+  /** What every disk has. */
+  readonly disk: Uint8Array = new Uint8Array(18 * 1024 * 1024)
   readonly tpm: undefined = undefined
   readonly processesById: Map<string, FakeProcess> = new Map()
   readonly execs: FakeProcess[] = []
@@ -120,12 +125,15 @@ export class FakePlatform implements Platform {
       return bytes
     },
     readIfExists: async (path) => this.content.get(path),
+    readEnd: async (path, maxBytes) => this.content.get(path)?.slice(-maxBytes) ?? new Uint8Array(),
     write: async (path, bytes) => {
       this.#step(`write ${path}`)
       this.content.set(path, bytes.slice())
     },
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
+    own: async (path, mode) => this.#step(`own ${path} ${mode.toString(8)}`),
+    link: async (path, target) => this.#step(`link ${path} ${target}`),
     copyAttributes: async (from, to) => this.#step(`attributes ${from} ${to}`),
     remove: async (path) => {
       this.log.push(`remove ${path}`)
@@ -165,6 +173,7 @@ export class FakePlatform implements Platform {
   readonly storage: Platform['storage'] = {
     mount: async ({ target, type }: MountRequest) => this.#step(`mount ${type} ${target}`),
     unmount: async (target) => this.#step(`unmount ${target}`),
+    bindInRoot: async ({ root, path, target }) => this.#step(`bind ${root}|${path} ${target}`),
     attachLoop: async (file) => {
       this.#step(`loop ${file}`)
       return `/dev/loop:${file}`
@@ -178,9 +187,15 @@ export class FakePlatform implements Platform {
       this.#step(`crypt ${name}`)
       return `/dev/mapper:${name}`
     },
+    openCrypt: async (name) => {
+      this.#step(`crypt ${name}`)
+      return `/dev/mapper:${name}`
+    },
+    readDevice: async (_path, offset, length) => this.disk.slice(offset, offset + length),
+    writeDevice: async (_path, offset, bytes) => this.disk.set(bytes, offset),
     closeMapped: async (name) => this.#step(`close ${name}`),
     freeBytes: async () => this.freeBytes,
-    deviceSize: async () => 1,
+    deviceSize: async () => this.disk.byteLength,
     findDisk: async (serial) => `/dev/${serial}`,
   }
 
@@ -197,6 +212,7 @@ export class FakePlatform implements Platform {
       this.served.set(port, handle)
       return { close: async () => undefined }
     },
+    confine: async (cgroupPath) => this.#step(`confine ${cgroupPath}`),
     localPeer: async (_port, clientPort) => this.peers.get(clientPort) ?? [],
     http: async () => ({
       request: async () => {

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -13,6 +13,18 @@ test('a directory has the mode it was given, whatever the file mode creation mas
   t.is(statSync(path).mode & 0o7777, 0o777)
   await nodeFiles.mkdir(path, 0o700)
   t.is(statSync(path).mode & 0o7777, 0o777, 'an existing directory stays as it is')
+})
+
+test('the end of a file is read, also where its size is only said, and nothing of a file that is not there', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'caisson-files-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const path = join(folder, 'message')
+  t.deepEqual(await nodeFiles.readEnd(path, 4), new Uint8Array())
+  writeFileSync(path, 'last words')
+  t.deepEqual(await nodeFiles.readEnd(path, 100), new TextEncoder().encode('last words'))
+  t.deepEqual(await nodeFiles.readEnd(path, 5), new TextEncoder().encode('words'))
+  truncateSync(path, 2 ** 40)
+  t.deepEqual(await nodeFiles.readEnd(path, 4), new Uint8Array(4))
 })
 
 test('a directory can be given mode and times of another, the sticky bit too', async (t) => {

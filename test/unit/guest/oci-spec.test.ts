@@ -8,6 +8,8 @@ import { admittedContainer, imageConfig } from './container-parts.ts'
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:34::/srv:\nnohome:x:40:40:::\n'
 const GROUP = 'root:x:0:\nweb:x:34:\nlogs:x:44:web,nohome\naudio:x:45:web\nbad:x:nan:web\n'
+/** A volume of the container's own. */
+const OWN = { volume: undefined, subPath: undefined }
 const NO_LIMITS = { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, cpuShares: 0, pids: 0 }
 
 function input(change: Partial<SpecInput> = {}): SpecInput {
@@ -21,6 +23,7 @@ function input(change: Partial<SpecInput> = {}): SpecInput {
     terminal: false,
     resources: NO_LIMITS,
     binds: [],
+    devices: [],
     sysctls: {},
     processes: undefined,
     ...change,
@@ -79,9 +82,17 @@ test('the specification shares the sandbox’s network and host name and nothing
   t.is(spec.linux.devices, undefined)
 })
 
+test('a block device is in the specification, with leave for it and no other', (t) => {
+  const node = { path: '/dev/db', major: 254, minor: 48, readOnly: true, uid: 1, gid: 2 }
+  const { linux } = JSON.parse(JSON.stringify(buildOciSpec(input({ devices: [node] }))))
+  t.deepEqual(linux.devices, [{ path: '/dev/db', type: 'b', major: 254, minor: 48, fileMode: 0o660, uid: 1, gid: 2 }])
+  const blocks = linux.resources.devices.filter(({ type }: { type: string }) => type === 'b')
+  t.deepEqual(blocks, [{ allow: true, type: 'b', major: 254, minor: 48, access: 'r' }])
+})
+
 test('limits, read-only root and mounts reach the specification', (t) => {
   const admitted = admittedContainer(
-    { mounts: [{ kind: 'tmpfs', path: '/cache', readOnly: false, maxBytes: 4096, required: true }] },
+    { mounts: [{ kind: 'tmpfs', path: '/cache', readOnly: false, maxBytes: 4096, required: true, ...OWN }] },
     { readOnlyRoot: true },
   )
   const resources = { memoryBytes: 1000, cpuQuotaUs: 5000, cpuPeriodUs: 0, cpuShares: 512, pids: 7 }

@@ -37,6 +37,20 @@ test('registry credentials are found by the name they are stored under, or refus
   t.deepEqual(source('registry.example', 'team/app'), { username: 'user', password: 'pass:word' })
 })
 
+test('a registry whose credentials only a credential helper has is refused by the helper’s name', (t) => {
+  const auth = Buffer.from('user:password').toString('base64')
+  const file = (more: object) => parseAuthFile(Buffer.from(JSON.stringify({ ...more })))
+  const asked = { code: 'ERR_REGISTRY_CREDENTIALS', message: /registry\.example .*helper "ecr-login"/ }
+  const helped = file({ credHelpers: { 'registry.example': 'ecr-login' }, auths: { 'other.example': { auth } } })
+  t.throws(() => helped('registry.example', 'app'), asked)
+  t.is(helped('other.example', 'app')?.username, 'user')
+  t.is(helped('public.example', 'app'), undefined)
+  const stored = file({ credsStore: 'ecr-login', auths: { 'other.example': { auth } } })
+  t.throws(() => stored('registry.example', 'app'), asked)
+  t.is(stored('other.example', 'app')?.username, 'user')
+  refusesOrKeeps(t, fc.jsonValue(), (credHelpers) => file({ credHelpers, auths: {} }))
+})
+
 test('an id of a process is a plain name, or empty for the first', (t) => {
   refusesOrKeeps(t, damaged('exec-1'), parseExecId, (value, input) => value === input && /^[\w.-]{0,128}$/.test(value))
 })

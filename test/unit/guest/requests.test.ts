@@ -86,6 +86,14 @@ test('a container request keeps its bounds', (t) => {
   t.throws(() => parse({ user: 'a\nb' }), malformed)
   t.throws(() => parse({ resources: { memoryLimitBytes: 2n ** 60n } }), malformed)
   t.throws(() => parse({ mounts: new Array(65).fill({ kind: 'tmpfs', destination: '/x' }) }), malformed)
+  t.throws(() => parse({ groups: new Array(65).fill(1) }), malformed)
+  t.deepEqual(parse({ devices: [{ path: '/dev/a', disk: 'block-3' }] }).request.devices, [
+    { path: '/dev/a', disk: 'block-3' },
+  ])
+  // The guest's own disks have other words.
+  for (const disk of ['scratch', 'root', 'initdata', '', 'block-', 'block-0/x', 'block-123']) {
+    t.throws(() => parse({ devices: [{ path: '/dev/a', disk }] }), malformed, disk)
+  }
   for (const containerId of ['', '.', '../x', 'a/b', 'a b', 'x'.repeat(129), 'ä']) {
     t.throws(() => parse({ containerId }), malformed, containerId)
   }

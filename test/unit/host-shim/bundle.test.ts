@@ -29,6 +29,7 @@ const CONFIG = JSON.stringify({
   annotations: { 'io.kubernetes.cri.container-type': 'sandbox' },
   linux: {
     resources: { memory: { limit: 1024 }, cpu: { quota: -1, period: 100_000, shares: 2 }, pids: { limit: 7 } },
+    devices: [{ path: '/dev/db', type: 'b', major: 7, minor: 3, fileMode: 432 }],
     namespaces: [{ type: 'pid' }, { type: 'network', path: '/run/netns/a' }],
   },
 })
@@ -36,6 +37,7 @@ const CONFIG = JSON.stringify({
 test('a bundle says what a guest is told: process, mounts, annotations, limits and network', (t) => {
   const bundle = parseBundle(CONFIG)
   t.like(bundle, { hostname: 'web', networkNamespace: '/run/netns/a' })
+  t.deepEqual(bundle.devices, [{ path: '/dev/db', type: 'b', number: '7:3' }])
   t.deepEqual(bundle.process, { ...PROCESS_READ })
   t.deepEqual(bundle.resources, { memoryBytes: 1024n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 2n, pids: 7n })
 })
@@ -45,7 +47,8 @@ test('a bundle that is damaged is refused or has its form', (t) => {
     t,
     damaged(CONFIG),
     parseBundle,
-    ({ process, annotations, mounts }) =>
+    ({ process, annotations, mounts, devices }) =>
+      devices.every(({ number }) => /^[0-9]+:[0-9]+$/.test(number)) &&
       process.args.every((word) => typeof word === 'string') &&
       Object.values(annotations).every((value) => typeof value === 'string') &&
       mounts.every(({ options }) => Array.isArray(options)),

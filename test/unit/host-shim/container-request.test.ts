@@ -3,7 +3,7 @@ import type { HostImageConfig } from '#host-shim/containerd/image-config'
 import type { Bundle } from '#host-shim/node/bundle'
 import { containerRequest, execRequest, UNRESOLVED_ID } from '#host-shim/node/container-request'
 import { readResolvConf } from '#host-shim/node/resolv-conf'
-import { askedSysctls, refuseUnsupported } from '#host-shim/node/unsupported'
+import { askedSysctls } from '#host-shim/node/sysctls'
 
 const IMAGE: HostImageConfig = {
   env: ['PATH=/bin', 'A=image'],
@@ -27,6 +27,7 @@ function bundle(changes: Partial<Bundle['process']> = {}, mounts: Bundle['mounts
       ...changes,
     },
     mounts,
+    devices: [],
     annotations: { 'io.kubernetes.cri.container-name': 'web', 'io.kubernetes.cri.image-name': 'registry.test/web:1' },
     resources: { memoryBytes: 5n, cpuQuotaUs: 0n, cpuPeriodUs: 100_000n, cpuShares: 0n, pids: 0n },
     networkNamespace: undefined,
@@ -43,54 +44,43 @@ const wish = (given: Bundle, image = IMAGE) =>
     hostname: 'pod',
     terminal: false,
     stdin: false,
-    isTmpfs: async (path) => path.endsWith('/memory'),
+    volumes: [],
+    disks: [{ serial: 'block-0', number: '7:3' }],
   })
 
-test('a container that is as its image says asks for nothing but its image', async (t) => {
-  const request = await wish(bundle())
+test('a container that is as its image says asks for nothing but its image', (t) => {
+  const request = wish(bundle())
   t.like(request, { name: 'web', image: 'registry.test/web:1', env: [], user: '', workingDir: '', mounts: [] })
   t.is(request.args, undefined)
   t.like(request.resources, { memoryLimitBytes: 5n, cpuPeriodUs: 0n })
 })
 
-test('what a pod’s author adds is asked for: command, environment, user and directory', async (t) => {
+test('what a pod’s author adds is asked for: command, environment, user and directory', (t) => {
   const given = bundle({ args: ['/bin/id'], env: ['PATH=/bin', 'A=other', 'B=1'], cwd: '/tmp', uid: 1000, gid: 2000 })
-  const request = await wish(given)
+  const request = wish(given)
   t.deepEqual(request.args, { values: ['/bin/id'] })
   t.deepEqual(request.env, ['A=other', 'B=1'])
   t.is(request.user, '1000:2000')
   t.is(request.workingDir, '/tmp')
 })
 
-test('a numeric user of the image is the image’s own, and runAsUser of a named one is not', async (t) => {
-  t.is((await wish(bundle({ uid: 33, gid: 0 }), { ...IMAGE, user: '33' })).user, '')
-  t.is((await wish(bundle({ uid: 33, gid: 0 }), IMAGE)).user, '33')
-  t.is((await wish(bundle({ uid: 0, gid: 0 }), { ...IMAGE, user: '' })).user, '')
-  t.is((await wish(bundle({ uid: 0, gid: 0 }), IMAGE)).user, '0')
+test('a numeric user of the image is the image’s own, and runAsUser of a named one is not', (t) => {
+  t.is(wish(bundle({ uid: 33, gid: 0 }), { ...IMAGE, user: '33' }).user, '')
+  t.is(wish(bundle({ uid: 33, gid: 0 }), IMAGE).user, '33')
+  t.is(wish(bundle({ uid: 0, gid: 0 }), { ...IMAGE, user: '' }).user, '')
+  t.is(wish(bundle({ uid: 0, gid: 0 }), IMAGE).user, '0')
 })
 
-test('an emptyDir becomes scratch or guest memory; kernel file systems, sandbox files and image volumes are the guest’s', async (t) => {
-  const mount = (destination: string, source: string, type = 'bind') => ({ destination, source, type, options: ['rw'] })
-  const pod = '/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir'
-  const { mounts } = await wish(
-    bundle({}, [
-      mount('/proc', 'proc', 'proc'),
-      mount('/etc/hosts', '/x/hosts'),
-      mount('/data', '/x/io.containerd.grpc.v1.cri/containers/0a/volumes/1'),
-      mount('/cache', `${pod}/cache`),
-      mount('/fast', `${pod}/memory`),
-    ]),
-  )
-  t.deepEqual(mounts, [
-    { kind: 'scratch', destination: '/cache', readOnly: false },
-    { kind: 'tmpfs', destination: '/fast', readOnly: false },
-  ])
+test('a block device of the pod is asked for by the disk that the VM has, and other devices are refused', (t) => {
+  const device = (type: string, number: string) => ({ ...bundle(), devices: [{ path: '/dev/db', type, number }] })
+  t.deepEqual(wish(device('b', '7:3')).devices, [{ path: '/dev/db', disk: 'block-0' }])
+  const refused = { code: 'ERR_MOUNT_UNSUPPORTED', message: /^\/dev\/db is a device of the host/ }
+  t.throws(() => wish(device('b', '7:4')), refused)
+  t.throws(() => wish(device('c', '7:3')), refused)
 })
 
-test('a file or directory of the host is refused by name', async (t) => {
-  const hostPath = [{ destination: '/host', source: '/etc', type: 'bind', options: [] }]
-  const error = await t.throwsAsync(wish(bundle({}, hostPath)), { code: 'ERR_MOUNT_UNSUPPORTED' })
-  t.regex(error?.message ?? '', /\/etc on \/host/)
+test('groups of the pod’s volumes and supplementary ones are asked for, and not the image’s own', (t) => {
+  t.deepEqual(wish(bundle({ gid: 5, additionalGids: [5, 2000, UNRESOLVED_ID, 2000] })).groups, [2000])
 })
 
 test('an exec asks for its arguments, and for more only when it differs from the first process', (t) => {
@@ -98,12 +88,6 @@ test('an exec asks for its arguments, and for more only when it differs from the
   const process = { ...bundle().process, args: ['/bin/id'], env: ['PATH=/bin', 'TERM=xterm'], terminal: true, uid: 33 }
   t.deepEqual(execRequest(process, first), { args: ['/bin/id'], env: [], user: '', workingDir: '' })
   t.like(execRequest({ ...process, uid: 0, env: ['X=1'] }, first), { env: ['X=1'], user: '0:0' })
-})
-
-test('what guests do not have is refused by name: supplementary groups', (t) => {
-  t.notThrows(() => refuseUnsupported(bundle({ gid: 5, additionalGids: [5] })))
-  const refused = (message: RegExp) => ({ code: 'ERR_POD_UNSUPPORTED', message })
-  t.throws(() => refuseUnsupported(bundle({ additionalGids: [0, 2000] })), refused(/2000/))
 })
 
 test('kernel settings are asked for, but for those that containerd gives to every pod', (t) => {
@@ -115,9 +99,9 @@ test('kernel settings are asked for, but for those that containerd gives to ever
   ])
 })
 
-test('a container that shares processes with others asks for it', async (t) => {
-  t.false((await wish(bundle())).sharesProcesses)
-  t.true((await wish({ ...bundle(), sharesProcesses: true })).sharesProcesses)
+test('a container that shares processes with others asks for it', (t) => {
+  t.false(wish(bundle()).sharesProcesses)
+  t.true(wish({ ...bundle(), sharesProcesses: true }).sharesProcesses)
 })
 
 test('name servers, search domains and options of a pod are told; what resolvers skip is left out', (t) => {

@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 import test from 'ava'
 import { ANNOTATION } from '#host-shim/node/annotations'
 import { parseBundle } from '#host-shim/node/bundle'
-import { containerRequest } from '#host-shim/node/container-request'
-import { askedSysctls, refuseUnsupported } from '#host-shim/node/unsupported'
+import { containerRequest, mountedVolumes } from '#host-shim/node/container-request'
+import { askedSysctls } from '#host-shim/node/sysctls'
 
 const RELEASES = ['1.6', '1.7', '2'] as const
 const FOLDER = new URL('../../fixtures/kubernetes/specs/', import.meta.url)
@@ -25,7 +25,6 @@ const bundleOf = (release: string, kind: 'sandbox' | 'container') =>
 
 async function requestOf(release: string) {
   const bundle = bundleOf(release, 'container')
-  refuseUnsupported(bundle)
   return containerRequest({
     containerId: 'web',
     bundle,
@@ -33,7 +32,8 @@ async function requestOf(release: string) {
     hostname: bundleOf(release, 'sandbox').hostname,
     terminal: false,
     stdin: false,
-    isTmpfs: async () => false,
+    volumes: await mountedVolumes(bundle.mounts, async () => false),
+    disks: [],
   })
 }
 
@@ -45,7 +45,7 @@ test('bundles that containerd 1.6, 1.7 and 2 wrote for one container are one and
     env: ['MODE=production'],
     user: '1000:2000',
     workingDir: '/tmp',
-    mounts: [{ kind: 'scratch', destination: '/data', readOnly: false }],
+    mounts: [{ kind: 'scratch', destination: '/data', readOnly: false, volume: 'data' }],
     sharesProcesses: false,
     resources: {
       memoryLimitBytes: 128n << 20n,

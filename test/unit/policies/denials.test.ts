@@ -8,9 +8,16 @@ import { parseWorkloadPolicy } from '#policies/workload'
 import { DeniedError } from '#protocol/errors'
 
 const DIGEST = `sha256:${'ab'.repeat(32)}`
+const OTHER = `sha256:${'cd'.repeat(32)}`
 const POLICY = parseWorkloadPolicy(`
 apiVersion: caisson/v1
 kind: WorkloadPolicy
+volumes:
+  - { name: cache, kind: scratch, maxBytes: 8192 }
+  - { name: settings, kind: config-map, digest: "${DIGEST}" }
+  - { name: once, kind: secret }
+  - { name: raw, kind: block }
+dns: [10.96.0.0/16, "fd00::10"]
 containers:
   - name: web
     image: r.test/web@${DIGEST}
@@ -23,6 +30,8 @@ containers:
     mounts:
       - { kind: scratch, path: /data, maxBytes: 8192, required: false }
       - { kind: tmpfs, path: /ro, readOnly: true, required: false }
+      - { volume: cache, path: /cache, required: false }
+    groups: [2000]
     api: { resources: [default/app/one] }
     ports: [8443]
     exec: [[nginx, -t]]
@@ -31,12 +40,14 @@ containers:
     conditions:
       - { name: debug-is-local, require: 'request.env.MODE != "debug" || request.env.POD_IP == "127.0.0.1"', remedy: Debug on one machine. }
   - { name: job, image: "r.test/job@${DIGEST}", args: [run, --once], user: "33", workingDir: /srv, requires: [web] }
+  - { name: disk, image: "r.test/disk@${DIGEST}", devices: [{ volume: raw, path: /dev/raw }] }
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
+  - { name: setup, image: "r.test/setup@${DIGEST}", role: init }
   - { name: debug, image: "r.test/debug@${DIGEST}", targetContainer: job }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
-const PLACES = 28
+const PLACES = 37
 const CONDITIONS = await loadConditions(POLICY)
 const REQUEST: ContainerRequest = {
   containerId: 'c1',
@@ -85,6 +96,11 @@ interface Denial {
 /** Of a request to create the first container. */
 const OF_THE_FIRST: readonly Denial[] = [
   {
+    title: 'another name server',
+    asked: (engine) => engine.admitNameServers(['10.96.0.10', 'fd00:0::10', '8.8.8.8']),
+    message: 'dns: the policy allows 10.96.0.0/16, fd00::10; asked: "8.8.8.8"',
+  },
+  {
     title: 'a kernel setting',
     asked: (engine) => engine.admitSysctl('kernel.msgmax', '1'),
     message: 'sysctls.kernel.msgmax: the policy allows no change; asked: "1"',
@@ -102,17 +118,17 @@ const OF_THE_FIRST: readonly Denial[] = [
   {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, twin, other-twin, debug; asked: "db"',
+    message: 'containers.name: the policy allows web, job, disk, twin, other-twin, setup, debug; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',
@@ -189,7 +205,7 @@ const OF_THE_FIRST: readonly Denial[] = [
   {
     title: 'a mount elsewhere',
     asked: create({ mounts: [{ kind: 'scratch', destination: '/etc', readOnly: false, sizeLimitBytes: 0 }] }),
-    message: 'containers.web.mounts: the policy allows scratch:/data, tmpfs:/ro; asked: "scratch:/etc"',
+    message: 'containers.web.mounts: the policy allows scratch:/data, tmpfs:/ro, scratch:/cache; asked: "scratch:/etc"',
   },
   {
     title: 'writing where only reading is allowed',
@@ -200,6 +216,49 @@ const OF_THE_FIRST: readonly Denial[] = [
     title: 'a larger mount',
     asked: create({ mounts: [{ kind: 'scratch', destination: '/data', readOnly: false, sizeLimitBytes: 8193 }] }),
     message: 'containers.web.mounts.maxBytes: the policy allows 8192; asked: "8193"',
+  },
+  {
+    title: 'another volume',
+    asked: create({
+      mounts: [{ kind: 'scratch', destination: '/cache', readOnly: false, sizeLimitBytes: 0, volume: 'other' }],
+    }),
+    message: 'containers.web.mounts.volume: the policy allows cache; asked: "other"',
+  },
+  {
+    title: 'a larger volume',
+    asked: create({ mounts: [{ kind: 'scratch', destination: '/cache', readOnly: false, sizeLimitBytes: 8193 }] }),
+    message: 'containers.web.mounts.maxBytes: the policy allows 8192; asked: "8193"',
+  },
+  {
+    title: 'another group',
+    asked: create({ groups: [2000, 4] }),
+    message: 'containers.web.groups: the policy allows 2000; asked: "4"',
+  },
+  {
+    title: 'another device',
+    asked: create({ devices: [{ path: '/dev/other', disk: 'block-0' }] }),
+    message: 'containers.web.devices: the policy allows nothing; asked: "/dev/other"',
+  },
+  {
+    title: 'a container without its device',
+    asked: create({ name: 'disk', image: 'r.test/disk', env: [] }),
+    message: 'containers.disk.devices: the policy allows it with /dev/raw; asked: "it without"',
+  },
+  {
+    title: 'content for a volume that is not declared',
+    asked: (engine) => engine.admitVolume({ kind: 'secret', name: 'settings' }),
+    message: 'volumes: the policy allows config-map:settings, secret:once; asked: "secret:settings"',
+  },
+  {
+    title: 'other content than the digest',
+    asked: (engine) =>
+      engine.admitContent(engine.admitVolume({ kind: 'config-map', name: 'settings' }), OTHER, undefined),
+    message: `volumes.settings.digest: the policy allows ${DIGEST}; asked: "${OTHER}"`,
+  },
+  {
+    title: 'other content than before',
+    asked: (engine) => engine.admitContent(engine.admitVolume({ kind: 'secret', name: 'once' }), OTHER, DIGEST),
+    message: `volumes.once.mutable: the policy allows the content that it has (${DIGEST}); asked: "${OTHER}"`,
   },
   {
     title: 'too much memory',
@@ -256,6 +315,25 @@ const WHILE_ONE_RUNS: readonly Denial[] = [
       return job({})(engine)
     },
     message: 'containers.job.requires: the policy allows it after web; asked: "it before web is there"',
+  },
+  {
+    title: 'an init container that has done its work',
+    asked: (engine) => {
+      const setup = create({ containerId: 'setup', name: 'setup', image: 'r.test/setup', env: [] })
+      setup(engine)
+      engine.ended('setup', 1)
+      engine.release('setup')
+      setup(engine)
+      engine.ended('setup', 0)
+      engine.release('setup')
+      return setup(engine)
+    },
+    message: 'containers.setup.role: the policy allows an init container until it has ended with 0; asked: "it again"',
+  },
+  {
+    title: 'a change of limits beyond the range',
+    asked: (engine) => engine.admitLimits('web', { memoryBytes: 2 ** 27, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }),
+    message: 'containers.web.resources.memory: the policy allows at most 67108864 bytes; asked: "134217728 bytes"',
   },
   {
     title: 'another command',

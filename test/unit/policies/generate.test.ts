@@ -3,11 +3,13 @@ import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { PolicyEngine } from '#policies/engine'
 import { injectPod } from '#policies/generate/inject'
-import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
+import { type PodTemplate, parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { type GeneratedPolicy, generatePolicy } from '#policies/generate/pod'
 import type { ContainerRequest } from '#policies/requests'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { DeniedError } from '#protocol/errors'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { type VolumeFile, volumeDigest } from '#protocol/volume-content'
 import { refusesOrKeeps } from '../parser-property.ts'
 
 const DIGEST = `sha256:${'a'.repeat(64)}`
@@ -16,6 +18,8 @@ const image = (reference: string) => ({
   pinned: `${reference.replace(/:[^/]*$/, '')}@${DIGEST}`,
   entrypoint: ['/entry'],
 })
+
+const digest = (files: readonly VolumeFile[]) => volumeDigest(nodeCrypto, files)
 
 function generate(yaml: string, options: { logs?: boolean; offline?: boolean } = {}): GeneratedPolicy {
   const objects = parseKubernetesFiles([{ name: 'pod.yaml', text: yaml }])
@@ -136,14 +140,14 @@ test('what would share something with the host is refused with a reason and a re
     securityContext: { privileged: true },
     volumeMounts: [
       { name: 'host', mountPath: '/host' },
-      { name: 'secret', mountPath: '/secret' },
-      { name: 'data', mountPath: '/data', subPath: 'x' },
+      { name: 'claim', mountPath: '/claim' },
+      { name: 'data', mountPath: '/data', subPathExpr: '$(POD)' },
       { name: 'none', mountPath: '/none' },
     ],
   }
   const volumes = [
     { name: 'host', hostPath: { path: '/' } },
-    { name: 'secret', secret: { secretName: 's' } },
+    { name: 'claim', persistentVolumeClaim: { claimName: 'c' } },
     { name: 'data', emptyDir: {} },
   ]
   const { yaml, refusals } = generate(pod(container, { volumes, hostNetwork: true }))
@@ -152,7 +156,7 @@ test('what would share something with the host is refused with a reason and a re
     [
       'hostNetwork',
       'containers.web.volumeMounts[/host]',
-      'containers.web.volumeMounts[/secret]',
+      'containers.web.volumeMounts[/claim]',
       'containers.web.volumeMounts[/data]',
       'containers.web.volumeMounts[/none]',
       'containers.web.securityContext.privileged',
@@ -160,6 +164,62 @@ test('what would share something with the host is refused with a reason and a re
   )
   t.true(refusals.every(({ reason, remedy }) => reason.length > 10 && remedy.length > 5))
   t.deepEqual(parseWorkloadPolicy(yaml).containers[0]?.mounts, [])
+})
+
+test('volumes of the pod are declared once, by what they are and by what is known of their content', (t) => {
+  const container = {
+    volumeMounts: [
+      { name: 'cache', mountPath: '/cache/', subPath: 'web/' },
+      { name: 'conf', mountPath: '/etc/app' },
+      { name: 'some', mountPath: '/etc/some' },
+      { name: 'keys', mountPath: '/etc/keys' },
+      { name: 'all', mountPath: '/etc/all' },
+    ],
+  }
+  const spec = {
+    securityContext: { fsGroup: 2000, supplementalGroups: [3000] },
+    volumes: [
+      { name: 'cache', emptyDir: { sizeLimit: '8Mi' } },
+      { name: 'unused', emptyDir: {} },
+      { name: 'conf', configMap: { name: 'conf' } },
+      { name: 'some', configMap: { name: 'conf', items: [{ key: 'mode', path: 'a/b' }] } },
+      { name: 'keys', secret: { secretName: 's' } },
+      { name: 'all', projected: { sources: [] } },
+    ],
+  }
+  const objects = parseKubernetesFiles([
+    { name: 'pod', text: pod(container, spec) },
+    { name: 'x', text: 'kind: ConfigMap\nmetadata: { name: conf }\ndata: { mode: fast }\nbinaryData: { raw: AAE= }' },
+  ])
+  const { yaml, choices, refusals } = generatePolicy(objects.templates[0] as PodTemplate, objects, {
+    image,
+    logs: false,
+    digest,
+  })
+  t.deepEqual([choices, refusals], [[], []])
+  const { volumes, containers } = parseWorkloadPolicy(yaml)
+  const files = (...named: [string, number[]][]) =>
+    digest(named.map(([path, bytes]) => ({ path, content: new Uint8Array(bytes) })))
+  const fast = [...Buffer.from('fast')]
+  t.deepEqual([...volumes.keys()], ['cache', 'conf', 'some', 'keys', 'all'])
+  t.like(volumes.get('cache'), { kind: 'scratch', maxBytes: 8 * 2 ** 20, gid: 2000 })
+  t.like(volumes.get('conf'), { kind: 'config-map', digest: files(['mode', fast], ['raw', [0, 1]]), gid: 2000 })
+  t.like(volumes.get('some'), { digest: files(['a/b', fast]) })
+  t.like(volumes.get('keys'), { kind: 'secret', mutable: false, digest: undefined })
+  t.like(volumes.get('all'), { kind: 'projected', mutable: true })
+  t.deepEqual(containers[0]?.groups, [2000, 3000])
+  t.like(containers[0]?.mounts[0], { path: '/cache', subPath: 'web' })
+  const claim = { volumeDevices: [{ name: 'data', devicePath: '/dev/db' }] }
+  const claimed = generate(pod(claim, { volumes: [{ name: 'data', persistentVolumeClaim: { claimName: 'c' } }] }))
+  t.regex(claimed.choices.map(({ question }) => question).join(), /luks .* or block/)
+  t.regex(claimed.yaml, /devices:\n.*volume: data, path: \/dev\/db/)
+  // What is not in the files is asked for, and never guessed.
+  t.regex(
+    generate(pod(container, spec))
+      .choices.map(({ question }) => question)
+      .join(),
+    /digest of conf/,
+  )
 })
 
 test('init containers come one after the other, sidecars keep running, and main containers wait for all of them', (t) => {
@@ -214,6 +274,7 @@ spec:
             - { name: A, value: "1" }
             - name: PASSWORD
               valueFrom: { secretKeyRef: { name: db, key: password } }
+          envFrom: [{ configMapRef: { name: kept } }, { secretRef: { name: taken } }]
 ---
 kind: Service
 `
@@ -222,7 +283,8 @@ kind: Service
   const injection = { annotation: { name: 'caisson.dev/initdata', value: 'AAAA' }, runtimeClass: 'caisson' }
   const injected = injectPod(yaml, pod, injection)
   t.true(injected.startsWith('# the shop\n') && injected.includes('# the front') && injected.includes('kind: Service'))
-  t.false(injected.includes('PASSWORD'))
+  t.false(injected.includes('PASSWORD') || injected.includes('taken'))
+  t.true(injected.includes('kept'))
   const [again] = parseKubernetesFiles([{ name: 'x', text: injected }]).templates
   t.is(again?.annotations['caisson.dev/initdata'], 'AAAA')
   t.is(again?.spec.runtimeClassName, 'caisson')
@@ -250,6 +312,8 @@ const CONTAINER = fc.record(
     securityContext: fc.record({ runAsUser: fc.nat(1000), runAsGroup: fc.nat(1000) }),
     resources: fc.constantFrom({}, { limits: { memory: '64Mi', cpu: '250m' } }),
     volumeMounts: fc.constantFrom(...VOLUME_MOUNTS),
+    livenessProbe: fc.record({ exec: fc.record({ command: fc.array(WORD, { minLength: 1, maxLength: 3 }) }) }),
+    ports: fc.uniqueArray(fc.record({ containerPort: fc.integer({ min: 1, max: 60_000 }) }), { maxLength: 2 }),
   },
   { requiredKeys: ['env', 'resources', 'volumeMounts'] },
 )
@@ -316,15 +380,40 @@ test('a generated policy admits exactly what its pod asks for: widening any fiel
       if (choices.length + refusals.length > 0) return false
       const policy = parseWorkloadPolicy(yaml)
       const request = requestOf(container)
-      new PolicyEngine(policy).admitContainer(request)
-      return WIDENINGS.every((widen) =>
-        isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+      const engine = new PolicyEngine(policy)
+      engine.admitContainer(request)
+      return (
+        WIDENINGS.every((widen) =>
+          isDenied(t, () => new PolicyEngine(policy).admitContainer({ ...request, ...widen(request) })),
+        ) && onlyItsOwn(t, engine, container)
       )
     }),
     { numRuns: 200 },
   )
   t.pass()
 })
+
+/** Once it runs: its probe and its ports, no other command, port, signal, input or output. */
+function onlyItsOwn(t: ExecutionContext, engine: PolicyEngine, container: Container): boolean {
+  const exec = { containerId: 'c', env: [], user: '', workingDir: '', terminal: false, stdin: false }
+  const probe = container.livenessProbe?.exec.command
+  if (probe !== undefined) engine.admitExec({ ...exec, args: probe })
+  const open = (container.ports ?? []).map(({ containerPort }) => containerPort)
+  for (const port of open) engine.admitPort(port)
+  const denied: readonly (() => unknown)[] = [
+    () => engine.admitExec({ ...exec, args: [...(probe ?? []), 'more'] }),
+    () => engine.admitExec({ ...exec, args: probe?.slice(1) ?? ['sh'] }),
+    () => engine.admitPort(60_001),
+    () => engine.admitSignal('c', 10, 15),
+    () => engine.admitOutput('c', false),
+    () => engine.admitApi('c', { kind: 'token' }),
+    ...(container.stdin === true ? [] : [() => engine.admitStdin('c')]),
+    ...('limits' in container.resources
+      ? [() => engine.admitLimits('c', { memoryBytes: 2 ** 30, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 })]
+      : []),
+  ]
+  return denied.every((action) => isDenied(t, action))
+}
 
 function isDenied(t: ExecutionContext, action: () => unknown): boolean {
   try {

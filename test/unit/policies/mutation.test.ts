@@ -18,6 +18,16 @@ const SEALED = `sealed.${part({ alg: 'ES256', kid: 'kbs:///a/b/key' })}.${part(V
 /** What the generator does not write, so that every key of the language is changed as well. */
 const BY_HAND = `apiVersion: caisson/v1
 kind: WorkloadPolicy
+volumes:
+  - { name: cache, kind: scratch, maxBytes: 8192, gid: 3 }
+  - { name: settings, kind: config-map, digest: "${DIGEST}", mode: "0440", uid: 1, gid: 2 }
+  - { name: raw, kind: block }
+  - { name: db, kind: luks, key: a/b/c, format: empty, gid: 3 }
+  - { name: podinfo, kind: downward-api, mutable: true }
+dns: [10.96.0.10]
+shareProcessNamespace: true
+sysctls: { net.core.somaxconn: "1024" }
+hostAliases: [{ address: 10.0.0.9, names: [db, cache] }]
 containers:
   - name: web
     image: registry.test:5000/shop/web@${DIGEST}
@@ -32,7 +42,13 @@ containers:
     serviceEnv: true
     user: "1:2"
     workingDir: /srv/x
-    mounts: [{ kind: scratch, path: /d, readOnly: true, maxBytes: 4096, required: false }]
+    groups: [4, 5]
+    devices: [{ volume: raw, path: /dev/raw, readOnly: true, uid: 1, gid: 2 }, { volume: db, path: /dev/db }]
+    terminationMessage: /dev/termination-log
+    mounts:
+      - { kind: scratch, path: /d, readOnly: true, maxBytes: 4096, required: false }
+      - { volume: cache, path: /c, subPath: a/b, readOnly: true }
+      - { volume: settings, path: /e, required: false }
     secrets:
       - { resource: a/b/c, path: /s, mode: "0400", uid: 1, gid: 2 }
       - { sealed: ${SEALED}, key: a/b/key, path: /t }
@@ -44,6 +60,7 @@ containers:
     logs: allow
     exec: [[x, y], [z]]
     ports: [80, 8080]
+    egress: [10.0.0.0/8, { to: "fd00::/8", ports: [443, 53] }]
     signals: [1]
     capabilities: [KILL, CHOWN]
     resources: { memory: { min: 1Mi, max: 2Gi }, cpu: { max: 500m }, pids: { max: 7 } }
@@ -98,17 +115,23 @@ function mutate(node: Node, kind: number, at: number): true | undefined {
 }
 
 /** What a policy decides: without lines and words for people; naming something twice allows nothing more. */
-function decisions({ containers, ...rest }: WorkloadPolicy): unknown {
+function decisions({ containers, volumes, dns, pod, ...rest }: WorkloadPolicy): unknown {
   return {
     ...rest,
+    volumes: each([...volumes.values()]),
+    pod: { ...pod, sysctls: each([...pod.sysctls]), hostAliases: each(pod.hostAliases) },
+    dns: dns === undefined ? 'any' : each(dns.map(({ text }) => text)),
     containers: containers.map((rule) => ({
       ...rule,
       env: each([...rule.env].map(([name, value]) => [name, 'values' in value ? each(value.values) : value])),
+      groups: each(rule.groups),
+      devices: each(rule.devices),
       mounts: each(rule.mounts),
       secrets: each(rule.secrets),
       api: rule.api === undefined ? undefined : { ...rule.api, resources: each(rule.api.resources) },
       exec: each(rule.exec),
       ports: each(rule.ports),
+      egress: rule.egress === undefined ? 'anywhere' : each(rule.egress.map(({ to, ports }) => [to, each(ports)])),
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
       requires: each(rule.requires),

@@ -22,8 +22,13 @@ const CONTAINER = {
   },
   serviceEnv: true,
   user: '1:2',
+  groups: [2000],
+  devices: [{ volume: 'raw', path: '/dev/raw', readOnly: true, uid: 1, gid: 2 }],
   workingDir: '/srv/x',
-  mounts: [{ kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false }],
+  mounts: [
+    { kind: 'scratch', path: '/d', readOnly: true, maxBytes: 4096, required: false },
+    { volume: 'cache', path: '/c', readOnly: true, subPath: 'a/b', required: false },
+  ],
   secrets: [
     { resource: 'a/b/c', path: '/s', mode: '0400', uid: 1, gid: 2 },
     { sealed: SEALED, key: 'a/b/key', path: '/t' },
@@ -34,8 +39,10 @@ const CONTAINER = {
   terminal: false,
   stdin: false,
   logs: 'allow',
+  terminationMessage: '/dev/termination-log',
   exec: [['x', 'y']],
   ports: [80],
+  egress: ['10.0.0.0/8', { to: 'fd00::/8', ports: [443] }],
   signals: [1],
   capabilities: ['KILL'],
   resources: { memory: { min: '1Mi', max: 1048576 }, cpu: { max: '500m' }, pids: { max: 7 } },
@@ -44,12 +51,21 @@ const CONTAINER = {
   requires: [],
   max: 2,
 }
+const VOLUMES = [
+  { name: 'cache', kind: 'scratch', maxBytes: 1_048_576, gid: 2000 },
+  { name: 'settings', kind: 'config-map', digest: `sha256:${'d'.repeat(64)}`, mode: '0440', uid: 1, gid: 2 },
+  { name: 'token', kind: 'projected', mutable: true },
+  { name: 'raw', kind: 'block' },
+  { name: 'db', kind: 'luks', key: 'a/b/c', format: 'empty', gid: 3 },
+]
 const POD = {
   shareProcessNamespace: true,
   sysctls: { 'net.core.somaxconn': '1024' },
   hostAliases: [{ address: '10.0.0.1', names: ['db', 'db.test'] }],
 }
-const policy = (container: unknown) => ({ apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', containers: [container] })
+const policy = (container: unknown, volumes: unknown = VOLUMES) => {
+  return { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', volumes, containers: [container] }
+}
 const parse = (document: unknown) => parseWorkloadPolicy(JSON.stringify(document))
 
 test('the published schema takes a policy with every key, as the parser does', (t) => {
@@ -70,6 +86,9 @@ const REFUSED: readonly [string, object][] = [
   ['a path with dots', { workingDir: '/a/../b' }],
   ['a path that is relative', { mounts: [{ kind: 'tmpfs', path: 'tmp' }] }],
   ['a mount of another kind', { mounts: [{ kind: 'hostPath', path: '/x' }] }],
+  ['a device without a path', { devices: [{ volume: 'raw' }] }],
+  ['a mount with two kinds', { mounts: [{ kind: 'tmpfs', volume: 'cache', path: '/x' }] }],
+  ['a mount of a part outside', { mounts: [{ volume: 'cache', path: '/x', subPath: 'a/../b' }] }],
   ['a secret without its path', { secrets: [{ resource: 'a/b/c' }] }],
   [
     'a secret that is sealed and named',
@@ -88,6 +107,9 @@ const REFUSED: readonly [string, object][] = [
   ['a range without bounds', { resources: { cpu: {} } }],
   ['an empty command', { exec: [[]] }],
   ['port 0', { ports: [0] }],
+  ['egress to a name', { egress: ['db.example'] }],
+  ['egress without a place', { egress: [{ ports: [443] }] }],
+  ['egress to no port', { egress: [{ to: '10.0.0.0/8', ports: [] }] }],
   ['another role', { role: 'sidecar' }],
 ]
 for (const [mistake, change] of REFUSED) {
@@ -104,6 +126,27 @@ test('what the parser takes, the published schema takes', (t) => {
     refusesOrKeeps(
       t,
       altered(part),
+      (value) => parse(whole(value)),
+      (_policy, value) => fitsSchema(whole(value), SCHEMA),
+    )
+  }
+})
+
+test('what the parser takes of volumes and mounts, the published schema takes', (t) => {
+  for (const [index, volume] of VOLUMES.entries()) {
+    const whole = (value: unknown) => policy({ ...CONTAINER, mounts: [] }, VOLUMES.with(index, value as typeof volume))
+    refusesOrKeeps(
+      t,
+      altered(volume),
+      (value) => parse(whole(value)),
+      (_policy, value) => fitsSchema(whole(value), SCHEMA),
+    )
+  }
+  for (const mount of CONTAINER.mounts) {
+    const whole = (value: unknown) => policy({ ...CONTAINER, mounts: [value] })
+    refusesOrKeeps(
+      t,
+      altered(mount),
       (value) => parse(whole(value)),
       (_policy, value) => fitsSchema(whole(value), SCHEMA),
     )

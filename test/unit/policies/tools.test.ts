@@ -211,6 +211,23 @@ test('a condition that goes is told as newly allowed, one that comes as newly de
   t.deepEqual(diffPolicies(conditional, without), { allowed: ['containers.web.conditions: none'], denied: [condition] })
 })
 
+test('what a wider rule includes is neither newly allowed nor newly denied', (t) => {
+  const policy = parseWorkloadPolicy(POLICY)
+  const wider = (from: string, to: string) => parseWorkloadPolicy(POLICY.replace(from, to))
+  const cases: readonly [string, string, string, string][] = [
+    ['max: 64Mi', 'max: 128Mi', 'resources.memory: any to 67108864 bytes', 'resources.memory: any to 134217728 bytes'],
+    ['ports:', 'max: 3\n    ports:', 'max: 1 at the same time', 'max: 3 at the same time'],
+    ['MODE: production', 'MODE: { glob: "p*" }', 'env.MODE: production', 'env.MODE: values like p*'],
+  ]
+  for (const [from, to, narrow, wide] of cases) {
+    const after = wider(from, to)
+    t.deepEqual(diffPolicies(policy, after), { allowed: [`containers.web.${wide}`], denied: [] }, narrow)
+    t.deepEqual(diffPolicies(after, policy), { allowed: [], denied: [`containers.web.${wide}`] }, narrow)
+  }
+  const confined = wider('ports:', 'egress: [10.0.0.0/8]\n    ports:')
+  t.deepEqual(diffPolicies(policy, confined), { allowed: [], denied: ['containers.web.egress: anywhere'] })
+})
+
 test('check warns of doors, wide rules, contradictions and rules that nothing can meet, each with a remedy', (t) => {
   const lint = (yaml: string) => lintPolicy(parseWorkloadPolicy(yaml)).map(({ kind, path }) => `${kind} ${path}`)
   t.deepEqual(lint(POLICY), [])

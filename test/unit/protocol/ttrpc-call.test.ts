@@ -420,6 +420,31 @@ test('a client stream is answered after its last message', async (t) => {
   t.is(sequence, 6n)
 })
 
+test('a handler that refuses the first message of a client stream is heard, whatever is still on its way', async (t) => {
+  const refused = rpcStatus('permissionDenied', 'no')
+  const { client } = connect(t, {
+    setVolume: async (messages) => {
+      try {
+        for await (const { name } of messages) if (name === 'secret') throw refused
+      } catch (error) {
+        // It has left the stream, and answers later: further messages come in between.
+        await new Promise(setImmediate)
+        throw error
+      }
+      return {}
+    },
+  })
+  const messages = [
+    { name: 'secret' },
+    ...Array.from({ length: 20 }, () => ({ files: [{ content: new Uint8Array(9) }] })),
+  ]
+  for (let round = 0; round < 20; round++) {
+    const error = await t.throwsAsync(client.clientStream(Agent.method.setVolume, messages), { instanceOf: RpcError })
+    t.deepEqual(error?.status, refused.status)
+  }
+  await client.clientStream(Agent.method.setVolume, [{ name: 'open' }, { name: '' }])
+})
+
 test('a bidirectional stream carries messages both ways until both sides end', async (t) => {
   const stream = connectStreams(t).bidi(echo)
   const iterator = stream[Symbol.asyncIterator]()

@@ -56,6 +56,21 @@ test('disks come in the order of the plan, in fixed slots, found by their serial
   t.like(scratch, { 'read-only': false, discard: 'unmap', file: { filename: '/s/scratch.img' } })
 })
 
+test('a block device of the host is opened as one, and what the guest flushes reaches it', (t) => {
+  const disk = { serial: 'block-0', path: '/dev/sdb', readOnly: false, device: true } as const
+  const [, scratch, block] = values(qemuCommandLine({ ...plan, disks: [...plan.disks, disk] }), '-blockdev').map(
+    (text) => {
+      return JSON.parse(text)
+    },
+  )
+  t.like(block, {
+    'node-name': 'block-0',
+    cache: { 'no-flush': false },
+    file: { driver: 'host_device', filename: '/dev/sdb' },
+  })
+  t.like(scratch, { cache: { 'no-flush': true }, file: { driver: 'file' } })
+})
+
 test('a path with a comma stays one value', (t) => {
   const argv = qemuCommandLine({ ...plan, vsockSocket: '/s,id=x/vhost.sock' })
   t.true(values(argv, '-chardev').includes('socket,id=vsock,path=/s,,id=x/vhost.sock'))

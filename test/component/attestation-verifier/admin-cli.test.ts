@@ -1,0 +1,196 @@
+/** `caisson verifier policy`, `collateral` and `reference-value`, as administrators type them, against a running verifier. */
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import type { VerifierConfig } from '#attestation/verifier/verifier'
+import { encodePem } from '#attestation/x509/pem'
+import { type CommandSpec, parseInvocation } from '#cli/command'
+import { measureRelease } from '#cli/commands/measure-release'
+import { verifierCollateral } from '#cli/commands/verifier-collateral'
+import { verifierPolicy } from '#cli/commands/verifier-policy'
+import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
+import { Output } from '#cli/output'
+import {
+  amd,
+  attesterOf,
+  INITDATA,
+  intel,
+  policyWith,
+  snpReference,
+  snpSource,
+  tdxReference,
+  tdxSource,
+} from './hardware-guests.ts'
+import { type Site, startSite } from './site.ts'
+import { startVendors } from './vendor-server.ts'
+
+const ROOTS = [amd.ark.der, amd.ask.der, intel.root.der].map((bytes) => encodePem({ label: 'CERTIFICATE', bytes }))
+const MEASURED = 'ab'.repeat(48)
+
+class Captured extends Output {
+  text = ''
+
+  override write(text: string | Uint8Array): void {
+    this.text += typeof text === 'string' ? text : Buffer.from(text).toString()
+  }
+}
+
+interface Desk {
+  readonly site: Site
+  /** A file of the administrator. */
+  readonly file: (name: string, content?: string) => string
+  /** What the command prints. @param words without those that name verifier and key */
+  readonly caisson: (spec: CommandSpec, ...words: readonly string[]) => Promise<string>
+  /** Its exit code, too. */
+  readonly exitOf: (spec: CommandSpec, ...words: readonly string[]) => Promise<{ code: number; text: string }>
+}
+
+async function deskAt(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Desk> {
+  const site = await startSite(t, config)
+  const directory = mkdtempSync(join(tmpdir(), 'caisson-desk-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const file = (name: string, content?: string): string => {
+    const path = join(directory, name)
+    if (content !== undefined) writeFileSync(path, content)
+    return path
+  }
+  const reach = ['--url', site.verifier.url, '--ca', file('ca.pem', site.caPem)]
+  const key = ['--admin-key', file('admin.key', JSON.stringify(site.adminKey.privateJwk))]
+  const exitOf = async (spec: CommandSpec, ...words: readonly string[]): Promise<{ code: number; text: string }> => {
+    const out = new Captured(words.includes('--json'))
+    const code = await spec.run(parseInvocation(spec, [...words, ...reach, ...key], out))
+    return { code, text: out.text }
+  }
+  const caisson = async (spec: CommandSpec, ...words: readonly string[]): Promise<string> => {
+    const { code, text } = await exitOf(spec, ...words)
+    t.is(code, 0)
+    return text
+  }
+  return { site, file, caisson, exitOf }
+}
+
+test('a policy is checked, put, listed, shown and removed, and decides from then on', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: MEASURED }]))
+  const attest = () => attesterOf(site, snpSource()).attest({ initdataToml: INITDATA })
+  await t.throwsAsync(attest())
+  t.regex(await caisson(verifierPolicy, 'list'), /the strict one counts/)
+
+  const document = policyWith([amd.ark.der])
+  const path = file('policy.yaml', document)
+  t.regex(await caisson(verifierPolicy, 'check', path), /is a policy that the verifier takes/)
+  t.regex(await caisson(verifierPolicy, 'list'), /the strict one counts/, 'checking keeps nothing')
+  t.regex(await caisson(verifierPolicy, 'put', 'production', path), /production counts/)
+  await t.notThrowsAsync(attest())
+  t.regex(await caisson(verifierPolicy, 'list'), /^production {2}\d{4}-/)
+  t.is((await caisson(verifierPolicy, 'show', 'production')).trim(), document.trim())
+  const [listed] = JSON.parse(await caisson(verifierPolicy, 'list', '--json')) as { id: string; document: string }[]
+  t.like(listed, { id: 'production', document })
+
+  t.regex(await caisson(verifierPolicy, 'remove', 'production'), /removed production/)
+  await t.throwsAsync(attest(), undefined, 'what was removed counts no more')
+})
+
+test('a policy that is wrong, absent, or handled in a way that there is not, is refused with a remedy', async (t) => {
+  const { file, caisson } = await deskAt(t)
+  const wrong = file('wrong.yaml', 'apiVersion: caisson/v1\nkind: AppraisalPolicy\nminimun: {}\n')
+  for (const words of [
+    ['check', wrong],
+    ['put', 'x', wrong],
+  ]) {
+    const error = await t.throwsAsync(caisson(verifierPolicy, ...words))
+    t.regex(String(error), /ERR_POLICY_MALFORMED|minimun/)
+  }
+  await t.throwsAsync(caisson(verifierPolicy, 'show', 'nothing'), { code: 'ERR_POLICY_NOT_FOUND' })
+  await t.throwsAsync(caisson(verifierPolicy, 'remove', 'nothing'))
+  await t.throwsAsync(caisson(verifierPolicy, 'put', 'x', file('absent.yaml')), { code: 'ERR_FILE_UNREADABLE' })
+  for (const words of [['put', 'x'], ['list', 'x'], ['show'], ['check'], ['explode']]) {
+    await t.throwsAsync(caisson(verifierPolicy, ...words), { code: 'ERR_USAGE' }, words.join(' '))
+  }
+})
+
+test('collateral is listed, exported to a file, and imported by a verifier that reaches nobody', async (t) => {
+  const vendors = await startVendors(t)
+  const online = await deskAt(t, {
+    collateralEndpoints: vendors.endpoints,
+    collateralTimeoutMs: 120_000,
+    trustedCollateralRoots: ROOTS,
+  })
+  await online.site.admin.putPolicy('ours', policyWith([intel.root.der]))
+  await t.throwsAsync(attesterOf(online.site, tdxSource()).attest({ initdataToml: INITDATA })) // no reference values
+  const list = await online.caisson(verifierCollateral, 'list')
+  t.is(list.trim().split('\n').length, 4)
+  t.regex(list, /^https:\/\/api\.trustedservices\.intel\.com\/\S+ {2}of \d{4}-.*, until \d{4}-/m)
+  const bundle = online.file('collateral.json')
+  t.regex(await online.caisson(verifierCollateral, 'export', bundle), /^wrote .*collateral\.json/)
+
+  const offline = await deskAt(t, { trustedCollateralRoots: ROOTS })
+  t.is((await offline.caisson(verifierCollateral, 'list')).trim(), '')
+  t.regex(await offline.caisson(verifierCollateral, 'import', bundle), /^4 answers of AMD and Intel imported/)
+  t.like(JSON.parse(await offline.caisson(verifierCollateral, 'import', bundle, '--json')), { imported: 4 })
+  t.is((await offline.caisson(verifierCollateral, 'list')).trim().split('\n').length, 4)
+
+  const cut = offline.file('cut.json', readFileSync(bundle, 'utf8').slice(0, -100))
+  await t.throwsAsync(offline.caisson(verifierCollateral, 'import', cut))
+  const strangers = await deskAt(t)
+  await t.throwsAsync(strangers.caisson(verifierCollateral, 'import', bundle), undefined, 'makers it does not trust')
+  t.is((await strangers.caisson(verifierCollateral, 'list')).trim(), '')
+  for (const words of [['export'], ['import'], ['list', 'x'], ['drop', 'x']]) {
+    await t.throwsAsync(offline.caisson(verifierCollateral, ...words), { code: 'ERR_USAGE' }, words.join(' '))
+  }
+})
+
+test('a signed release registers all of its documents, one that its maker did not sign none', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const pair = (name: string): { key: string; pub: string } => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    return {
+      key: file(`${name}.key`, privateKey.export({ format: 'pem', type: 'pkcs8' }).toString()),
+      pub: file(`${name}.pub`, publicKey.export({ format: 'pem', type: 'spki' }).toString()),
+    }
+  }
+  const [maker, stranger] = [pair('maker'), pair('stranger')]
+  const web = file('web.json', snpReference('web', [{ vcpus: 1, measurement: MEASURED }]))
+  const td = file('td.json', tdxReference('td', {}))
+  const manifest = file('release.json')
+  const out = new Captured(false)
+  const words = ['2.4.0', web, td, '--key', maker.key, '-o', manifest]
+  t.is(await measureRelease.run(parseInvocation(measureRelease, words, out)), 0)
+
+  const register = (pub: string) =>
+    caisson(verifierReferenceValue, 'register', manifest, '--release-key', pub, '--candidate')
+  await t.throwsAsync(register(stranger.pub), { code: 'ERR_RELEASE_SIGNATURE' })
+  await t.throwsAsync(caisson(verifierReferenceValue, 'register', web, '--release-key', maker.pub), {
+    code: 'ERR_RELEASE_MANIFEST',
+  })
+  await t.throwsAsync(register(web), { code: 'ERR_RELEASE_KEY' })
+  t.deepEqual(await site.admin.listReferences(), [])
+
+  t.regex(await register(maker.pub), /^web {2}candidate {2}\(release 2\.4\.0\)\ntd {2}candidate/)
+  const states = (await site.admin.listReferences()).map(({ id, state }) => `${id} ${state}`)
+  t.deepEqual(
+    states.toSorted((a, b) => a.localeCompare(b)),
+    ['td candidate', 'web candidate'],
+  )
+})
+
+test('what a file would change is told before it is registered', async (t) => {
+  const { site, file, caisson, exitOf } = await deskAt(t)
+  const document = (measurement: string): string => snpReference('web', [{ vcpus: 1, measurement }])
+  await site.admin.putReference(document(MEASURED))
+  t.regex(await caisson(verifierReferenceValue, 'diff', file('same.json', document(MEASURED))), /registered as it is/)
+  const other = file('other.json', document('cd'.repeat(48)))
+  const { code, text } = await exitOf(verifierReferenceValue, 'diff', other)
+  t.is(code, 1)
+  t.is(text.trim(), `measurements.0.measurement: "${MEASURED}" → "${'cd'.repeat(48)}"`)
+  const against = await exitOf(verifierReferenceValue, 'diff', file('td.json', tdxReference('td', {})), 'web')
+  t.is(against.code, 1)
+  t.regex(against.text, /^platform: "snp" → "tdx"$/m)
+  t.regex(against.text, /^rtmr1: nothing → /m)
+  await t.throwsAsync(caisson(verifierReferenceValue, 'diff', other, 'absent'), { code: 'ERR_REFERENCE_NOT_FOUND' })
+  for (const words of [['diff'], ['list', 'x', 'y'], ['promote', 'x', 'y']]) {
+    await t.throwsAsync(caisson(verifierReferenceValue, ...words), { code: 'ERR_USAGE' }, words.join(' '))
+  }
+})

@@ -1,0 +1,235 @@
+/** Volumes of Kubernetes pods: folders as the kubelet makes them on the host, and what containers in the guest see. */
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { create } from '@bufbuild/protobuf'
+import test from 'ava'
+import { nodeCrypto } from '#protocol/node/crypto'
+import { volumeDigest } from '#protocol/volume-content'
+import { Int64ValueSchema, LinuxContainerSecurityContextSchema } from '../fixtures/cri/gen/cri_pb.ts'
+import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
+import type { KubernetesContainer } from '../fixtures/kubernetes/kubelet.ts'
+import { PodFolder, writeVolume } from '../fixtures/kubernetes/volume-folder.ts'
+
+const SETTINGS = { 'app.yaml': 'mode: fixed\n', 'conf.d/extra': 'nested\n' }
+const DIGEST = volumeDigest(
+  nodeCrypto,
+  Object.entries(SETTINGS).map(([path, text]) => ({ path, content: new TextEncoder().encode(text) })),
+)
+
+const WRITE = [
+  'cat /etc/app/app.yaml /etc/app/conf.d/extra /etc/keys/password /etc/podinfo/labels',
+  'ls -a /etc/podinfo',
+  'echo x > /etc/app/app.yaml || echo read-only',
+  'stat -c "%a %g" /cache /fast',
+  'id',
+  'dd if=/dev/zero of=/cache/big bs=1M count=12 2>/dev/null || echo cache-full',
+  'dd if=/dev/zero of=/fast/big bs=1M count=12 2>/dev/null || echo fast-full',
+  'dd if=/dev/zero of=/dev/shm/big bs=1M count=70 2>/dev/null && echo shm-large',
+  'echo > /cache/big; echo > /fast/big; echo > /dev/shm/big',
+  'mkdir /cache/part; echo kept > /cache/part/file; stat -c %g /cache/part/file',
+  'echo shared > /dev/shm/name',
+  'echo "it went wrong" > /dev/termination-log',
+  'exit 3',
+].join('\n')
+const DISK = 'echo from the guest > /dev/raw; stat -c "%F" /dev/raw; cat /dev/vda 2>/dev/null || echo no other'
+const LOOP = "trap 'exit 0' TERM; while :; do sleep 1; done"
+
+const POLICY = (image: string): string => `
+  - name: writer
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(WRITE)}]
+    logs: allow
+    terminationMessage: /dev/termination-log
+    groups: [2000]
+    mounts:
+      - { volume: settings, path: /etc/app }
+      - { volume: keys, path: /etc/keys }
+      - { volume: podinfo, path: /etc/podinfo }
+      - { volume: cache, path: /cache }
+      - { volume: fast, path: /fast }
+      - { volume: shm, path: /dev/shm }
+  - name: reader
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
+    groups: [2000]
+    exec:
+      - [/bin/cat, /etc/podinfo/labels]
+      - [/bin/cat, /etc/app/app.yaml]
+      - [/bin/cat, /part/file, /dev/shm/name, /one]
+      - [/bin/ls, /etc/podinfo]
+    mounts:
+      - { volume: settings, path: /etc/app }
+      - { volume: settings, path: /one, subPath: conf.d/extra }
+      - { volume: podinfo, path: /etc/podinfo }
+      - { volume: cache, path: /part, subPath: part, readOnly: true }
+      - { volume: cache, path: /fresh, subPath: made/here }
+      - { volume: shm, path: /dev/shm }
+  - name: linker
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
+    mounts: [{ volume: cache, path: /cache }]
+    exec: [[/bin/ln, -s, /etc, /cache/link]]
+  - name: follower
+    image: ${image}
+    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
+    mounts: [{ volume: cache, path: /x, subPath: link/passwd }]
+  - name: disk
+    image: ${image}
+    user: "0"
+    args: [/bin/sh, -c, ${JSON.stringify(DISK)}]
+    logs: allow
+    devices: [{ volume: raw, path: /dev/raw }]
+  - { name: plain, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOP)}] }
+`
+const VOLUMES = `
+volumes:
+  - { name: raw, kind: block }
+  - { name: settings, kind: config-map, digest: "${DIGEST}" }
+  - { name: keys, kind: secret, mode: "0440", gid: 2000 }
+  - { name: podinfo, kind: downward-api, mutable: true }
+  - { name: cache, kind: scratch, maxBytes: 8388608, gid: 2000 }
+  - { name: fast, kind: tmpfs, maxBytes: 8388608 }
+  - { name: shm, kind: tmpfs, maxBytes: 83886080 }
+`
+
+test.serial(
+  'volumes of a pod are what Kubernetes promises, and no more of the host than the policy declares',
+  async (t) => {
+    const cluster = await startCluster(t, POLICY, { volumes: VOLUMES })
+    const { kubelet, containerd, folder, image: pushed, initdata } = cluster
+    const image = pushed.reference
+    await kubelet.pull(image)
+    const host = new PodFolder(containerd.path('kubelet'), 'uid-volumes')
+    const file = join(folder, 'disk')
+    const disk = host.disk(t, 'pv', file, 4 * 1024 * 1024)
+    const pod = await kubelet.runPod({ name: 'volumes', initdata })
+    const settings = host.volume('configmap', 'settings')
+    const podinfo = host.volume('downward-api', 'podinfo')
+    writeVolume(settings, 'v1', SETTINGS)
+    writeVolume(podinfo, 'v1', { labels: 'app="one"\n' })
+    const keys = host.volume('secret', 'keys')
+    writeVolume(keys, 'v1', { password: 'hunter2\n' })
+    const cache = host.volume('empty-dir', 'cache')
+    const [fast, shm] = [host.memory(t, 'fast'), host.memory(t, 'shm')]
+    const message = host.terminationLog('writer')
+    const command = (script: string) => ({ command: ['/bin/sh', '-c', script] })
+
+    const writer = await pod.run('writer', image, {
+      ...command(WRITE),
+      ...groups(2000n),
+      mounts: [
+        mount('/etc/app', settings, true),
+        mount('/etc/keys', keys, true),
+        mount('/etc/podinfo', podinfo, true),
+        mount('/cache', cache),
+        mount('/fast', fast),
+        mount('/dev/shm', shm),
+        mount('/dev/termination-log', message),
+      ],
+    })
+    t.is((await writer.exited()).exitCode, 3)
+    const lines = writer.log().map((line) => line.replace(/^stdout F /, ''))
+    for (const line of [
+      ...['mode: fixed', 'nested', 'hunter2', 'app="one"', '..data', 'labels', 'read-only'],
+      ...['2777 2000', '777 0', 'cache-full', 'shm-large', '2000'],
+    ]) {
+      t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
+    }
+    t.true(lines.includes('fast-full'), 'memory has a limit')
+    t.regex(lines.join('\n'), /groups=.*2000/)
+    // The kubelet reads it, and shows it as the container's message.
+    t.is(readFileSync(message, 'utf8'), 'it went wrong\n')
+
+    const reader = await pod.run('reader', image, {
+      ...command(LOOP),
+      ...groups(2000n),
+      mounts: [
+        mount('/etc/app', settings, true),
+        mount('/one', host.subPath('settings', 'reader', 1), true),
+        mount('/etc/podinfo', podinfo, true),
+        mount('/part', host.subPath('cache', 'reader', 3), true),
+        mount('/fresh', host.subPath('cache', 'reader', 4)),
+        mount('/dev/shm', shm),
+      ],
+    })
+    t.is(await output(reader, '/bin/cat', '/part/file', '/dev/shm/name', '/one'), 'kept\nshared\nnested\n')
+
+    writeVolume(podinfo, 'v2', { labels: 'app="two"\n', annotations: 'a="b"\n' })
+    await until(async () => (await output(reader, '/bin/cat', '/etc/podinfo/labels')) === 'app="two"\n')
+    t.is(await output(reader, '/bin/ls', '/etc/podinfo'), 'annotations\nlabels\n')
+    // What the policy binds by its digest stays, whatever the host writes.
+    writeVolume(settings, 'v2', { 'app.yaml': 'mode: other\n' })
+    await until(async () => /volume settings keeps its content: .*ERR_POLICY_DENIED/.test(daemonLog(cluster)))
+    t.is(await output(reader, '/bin/cat', '/etc/app/app.yaml'), 'mode: fixed\n')
+
+    // A link in a volume leads nowhere out of it.
+    const linker = await pod.run('linker', image, { ...command(LOOP), mounts: [mount('/cache', cache)] })
+    await linker.exec(['/bin/ln', '-s', '/etc', '/cache/link'])
+    const linked = { ...command(LOOP), mounts: [mount('/x', host.subPath('cache', 'follower', 0))] }
+    await t.throwsAsync(pod.run('follower', image, linked), { message: /ERR_VOLUME_PATH/ })
+
+    // A block device appears where the pod wants it, and no other of the guest's.
+    const device = {
+      $typeName: 'runtime.v1.Device' as const,
+      containerPath: '/dev/raw',
+      hostPath: disk,
+      permissions: 'rwm',
+    }
+    const root = { ...groups(), command: ['/bin/sh', '-c', DISK], devices: [device] }
+    root.linux.securityContext.runAsUser = create(Int64ValueSchema, { value: 0n })
+    const writes = await pod.run('disk', image, root)
+    t.is((await writes.exited()).exitCode, 0)
+    t.deepEqual(writes.log().slice(0, 2), ['stdout F block special file', 'stdout F no other'])
+    t.is(readFileSync(disk).subarray(0, 15).toString(), 'from the guest\n')
+    const foreign = [{ ...device, containerPath: '/dev/foreign', hostPath: '/dev/null' }]
+    await t.throwsAsync(pod.run('plain', image, { ...command(LOOP), devices: foreign, attempt: 3 }), {
+      message: /ERR_MOUNT_UNSUPPORTED: \/dev\/foreign is a device of the host/,
+    })
+
+    // What shares a file system of the host is refused with place, cause and remedy; what is not declared, by the policy.
+    const asked = (path: string, source: string) => ({ ...command(LOOP), mounts: [mount(path, source)] })
+    mkdirSync(join(folder, 'host'), { recursive: true })
+    await t.throwsAsync(pod.run('plain', image, asked('/host', join(folder, 'host'))), {
+      message: /ERR_MOUNT_UNSUPPORTED: \/host is a path of the host.*would share a file system.*Use an emptyDir/s,
+    })
+    const share = { ...asked('/pv', host.volume('csi', 'pv')), attempt: 1 }
+    await t.throwsAsync(pod.run('plain', image, share), { message: /kubernetes\.io\/csi.*volumeMode: Block/s })
+    const stranger = host.volume('configmap', 'stranger')
+    writeVolume(stranger, 'v1', { a: 'b' })
+    const undeclared = { ...asked('/stranger', stranger), attempt: 2 }
+    await t.throwsAsync(pod.run('plain', image, undeclared), { message: /ERR_POLICY_DENIED/ })
+    await pod.remove()
+  },
+)
+
+async function output(container: KubernetesContainer, ...args: string[]): Promise<string> {
+  return Buffer.from((await container.exec(args)).stdout).toString()
+}
+
+/** The daemon's part, whichever of its two logs it writes to. */
+function daemonLog({ containerd }: Cluster): string {
+  return readFileSync(containerd.path('node.log'), 'utf8')
+}
+
+async function until(what: () => Promise<boolean>): Promise<void> {
+  for (
+    const deadline = Date.now() + 120_000;
+    !(await what());
+    await new Promise((resolve) => setTimeout(resolve, 200))
+  ) {
+    if (Date.now() > deadline) throw new Error('it did not come about')
+  }
+}
+
+function mount(containerPath: string, hostPath: string, readonly = false) {
+  return { $typeName: 'runtime.v1.Mount' as const, containerPath, hostPath, readonly }
+}
+
+function groups(...supplementalGroups: bigint[]) {
+  return {
+    linux: {
+      $typeName: 'runtime.v1.LinuxContainerConfig' as const,
+      securityContext: create(LinuxContainerSecurityContextSchema, { supplementalGroups }),
+    },
+  }
+}

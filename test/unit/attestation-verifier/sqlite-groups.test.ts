@@ -1,0 +1,127 @@
+/** SQLite commits transactions that wait at the same time together; nobody may notice, except by the clock. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import test, { type ExecutionContext } from 'ava'
+import type { Sql } from '#attestation/store/database'
+import { SqliteDatabase } from '#attestation/store/sqlite'
+
+async function openStore(t: ExecutionContext): Promise<{ database: SqliteDatabase; path: string }> {
+  const directory = mkdtempSync(join(tmpdir(), 'caisson-store-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const path = join(directory, 'verifier.db')
+  const database = await SqliteDatabase.open(path)
+  t.teardown(() => database[Symbol.asyncDispose]())
+  return { database, path }
+}
+
+const insert = (sql: Sql, id: string) => sql.run('INSERT INTO spent (id, expires_ms) VALUES (?, 1)', id)
+
+async function ids(database: SqliteDatabase): Promise<string[]> {
+  return (await database.all('SELECT id FROM spent ORDER BY id')).map(({ id }) => String(id))
+}
+
+test('of transactions that are committed together, one that fails takes nothing else with it', async (t) => {
+  const { database, path } = await openStore(t)
+  const work = (id: string, end: () => unknown) =>
+    database.transaction(async (sql) => {
+      await insert(sql, id)
+      await insert(sql, `${id} again`)
+      return end()
+    })
+  const results = await Promise.allSettled([
+    work('a', () => 1),
+    work('b', () => {
+      throw new Error('changed its mind')
+    }),
+    work('c', () => 3),
+    database.transaction((sql) => insert(sql, 'a')), // the key is taken, by one that is not committed yet
+    work('d', () => 4),
+  ])
+  t.deepEqual(
+    results.map((result) => (result.status === 'fulfilled' ? result.value : String(result.reason))),
+    [1, 'Error: changed its mind', 3, "UnavailableError: the verifier's store failed", 4],
+  )
+  const expected = ['a', 'a again', 'c', 'c again', 'd', 'd again']
+  t.deepEqual(await ids(database), expected)
+  const other = new DatabaseSync(path)
+  t.deepEqual(
+    other
+      .prepare('SELECT id FROM spent ORDER BY id')
+      .all()
+      .map(({ id }) => String(id)),
+    expected,
+    'and on the disk it is the same',
+  )
+  other.close()
+})
+
+test('what is read beside a transaction is what was committed before it', async (t) => {
+  const { database } = await openStore(t)
+  const written = Promise.withResolvers<void>()
+  const goOn = Promise.withResolvers<void>()
+  const transaction = database.transaction(async (sql) => {
+    await insert(sql, 'a')
+    written.resolve()
+    await goOn.promise
+    throw new Error('no')
+  })
+  await written.promise
+  const read = ids(database)
+  goOn.resolve()
+  await t.throwsAsync(transaction, { message: 'no' })
+  t.deepEqual(await read, [])
+})
+
+test('when a commit fails, none of its transactions has happened for anybody', async (t) => {
+  const { database } = await openStore(t)
+  await database.run('CREATE TABLE parents (id TEXT PRIMARY KEY)')
+  await database.run(
+    'CREATE TABLE children (parent TEXT REFERENCES parents DEFERRABLE INITIALLY DEFERRED)', // judged at the commit
+  )
+  const results = await Promise.allSettled([
+    database.transaction((sql) => insert(sql, 'a')),
+    database.transaction((sql) => sql.run("INSERT INTO children VALUES ('nobody')")),
+    database.transaction((sql) => insert(sql, 'b')),
+  ])
+  t.deepEqual(
+    results.map(({ status }) => status),
+    ['rejected', 'rejected', 'rejected'],
+  )
+  t.deepEqual(await ids(database), [])
+  await t.notThrowsAsync(database.transaction((sql) => insert(sql, 'a')))
+  t.deepEqual(await ids(database), ['a'])
+})
+
+test('more transactions than one commit takes all happen, in their order', async (t) => {
+  const { database } = await openStore(t)
+  const order: number[] = []
+  await Promise.all(
+    Array.from({ length: 500 }, (_, index) =>
+      database.transaction(async (sql) => {
+        order.push(index)
+        await insert(sql, String(index).padStart(3, '0'))
+      }),
+    ),
+  )
+  t.deepEqual(
+    order,
+    Array.from({ length: 500 }, (_, index) => index),
+  )
+  t.is((await ids(database)).length, 500)
+})
+
+test('a store is closed after what was begun, and what comes later is refused', async (t) => {
+  const { database, path } = await openStore(t)
+  const last = database.transaction((sql) => insert(sql, 'last'))
+  await database[Symbol.asyncDispose]()
+  await last
+  await t.throwsAsync(
+    database.transaction((sql) => insert(sql, 'late')),
+    { code: 'ERR_STORE_FAILED' },
+  )
+  const again = await SqliteDatabase.open(path)
+  t.deepEqual(await ids(again), ['last'])
+  await again[Symbol.asyncDispose]()
+})

@@ -1,0 +1,130 @@
+/** The tools of a policy's author, in this process: what they print, as text and as JSON, and their exit codes. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
+import test, { type ExecutionContext } from 'ava'
+import { parseInvocation } from '#cli/command'
+import { COMMANDS } from '#cli/commands'
+import { exitCodeOf } from '#cli/exit-code'
+import { Output } from '#cli/output'
+
+const DIGEST = `sha256:${'a'.repeat(64)}`
+const POLICY = `# our shop
+apiVersion: caisson/v1
+kind: WorkloadPolicy
+containers:
+  - name: web
+    image: registry.test/web@${DIGEST}
+    env: { MODE: production }
+    logs: allow
+`
+const CASES = `apiVersion: caisson/v1
+kind: PolicyTest
+steps:
+  - create: { name: web, image: registry.test/web, env: { MODE: test } }
+`
+
+class Captured extends Output {
+  stdout = ''
+
+  override write(text: string | Uint8Array): void {
+    this.stdout += typeof text === 'string' ? text : Buffer.from(text).toString('utf8')
+  }
+
+  override progress(): void {}
+}
+
+interface Files {
+  readonly path: (name: string) => string
+  /** Exit code and what is printed. */
+  readonly run: (command: string, ...words: string[]) => Promise<[number, string]>
+}
+
+function files(t: ExecutionContext, contents: Readonly<Record<string, string>>): Files {
+  const folder = mkdtempSync(join(tmpdir(), 'policy-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  for (const [name, text] of Object.entries(contents)) writeFileSync(join(folder, name), text)
+  return {
+    path: (name) => join(folder, name),
+    run: async (command, ...words) => {
+      const spec = await COMMANDS[command]?.load()
+      if (spec === undefined) throw new Error(`there is no ${command}`)
+      const out = new Captured(words.includes('--json'))
+      const named = words
+        .filter((word) => word !== '--json')
+        .map((word) => (word in contents ? join(folder, word) : word))
+      try {
+        return [await spec.run(parseInvocation(spec, named, out)), out.stdout]
+      } catch (error) {
+        return [exitCodeOf(error), out.stdout]
+      }
+    },
+  }
+}
+
+test('check, test, explain, diff and flatten end with 0, with 1 for a verdict, with 2 for what they cannot read', async (t) => {
+  const contents = {
+    'p.yaml': POLICY,
+    'q.yaml': POLICY.replace('production', 'test'),
+    'c.yaml': CASES,
+    'bad.yaml': 'x',
+  }
+  const { run } = files(t, contents)
+  const code = async (command: string, ...words: string[]) => (await run(command, ...words))[0]
+  t.is(await code('policy check', 'p.yaml'), 0)
+  t.is(await code('policy check', 'p.yaml', '--strict'), 1)
+  t.is(await code('policy test', 'q.yaml', 'c.yaml'), 0)
+  t.is(await code('policy test', 'p.yaml', 'c.yaml'), 1)
+  t.is(await code('policy explain', 'q.yaml', 'c.yaml'), 0)
+  t.is(await code('policy explain', 'p.yaml', 'c.yaml'), 1)
+  t.is(await code('policy diff', 'p.yaml', 'p.yaml'), 0)
+  t.is(await code('policy diff', 'p.yaml', 'q.yaml'), 1)
+  t.is(await code('policy flatten', 'p.yaml'), 0)
+  for (const [command, ...more] of [
+    ['policy check'],
+    ['policy test', 'c.yaml'],
+    ['policy explain', 'c.yaml'],
+    ['policy diff', 'p.yaml'],
+    ['policy flatten'],
+  ] as const) {
+    t.is(await code(command, 'bad.yaml', ...more), 2, command)
+  }
+})
+
+test('with --json each of them prints one JSON value', async (t) => {
+  const { run } = files(t, { 'p.yaml': POLICY, 'q.yaml': POLICY.replace('production', 'test'), 'c.yaml': CASES })
+  const json = async (command: string, ...words: string[]) => JSON.parse((await run(command, ...words, '--json'))[1])
+  t.is((await json('policy check', 'p.yaml')).warnings[0].path, 'containers.web.logs')
+  t.like(await json('policy test', 'p.yaml', 'c.yaml'), { passed: 0, failed: 1 })
+  const explained = await json('policy explain', 'p.yaml', 'c.yaml')
+  t.deepEqual(explained.denials, [{ field: 'containers.web.env.MODE', allowed: 'production', asked: 'test' }])
+  t.deepEqual(explained.changes, ['containers.web.env.MODE: "production" → ["production","test"]'])
+  t.deepEqual(await json('policy diff', 'p.yaml', 'q.yaml'), {
+    allowed: ['containers.web.env.MODE: test'],
+    denied: ['containers.web.env.MODE: production'],
+  })
+  t.is((await json('policy flatten', 'p.yaml')).policy, POLICY)
+})
+
+test('what explain writes is admitted, keeps comments, and allows what diff lists', async (t) => {
+  const { run, path } = files(t, { 'p.yaml': POLICY, 'c.yaml': CASES, 'new.yaml': '' })
+  await run('policy explain', 'p.yaml', 'c.yaml', '--write', 'new.yaml')
+  t.true(readFileSync(path('new.yaml'), 'utf8').startsWith('# our shop\n'))
+  t.is((await run('policy test', 'new.yaml', 'c.yaml'))[0], 0)
+  const [, printed] = await run('policy diff', 'p.yaml', 'new.yaml')
+  t.is(printed, '+ containers.web.env.MODE: test\n')
+})
+
+test.serial('what is allowed and denied has colours where colours are wanted, and none elsewhere', async (t) => {
+  const { run } = files(t, { 'p.yaml': POLICY, 'q.yaml': POLICY.replace('production', 'test') })
+  const [, plain] = await run('policy diff', 'p.yaml', 'q.yaml')
+  t.is(plain, stripVTControlCharacters(plain))
+  process.env.FORCE_COLOR = '1'
+  t.teardown(() => delete process.env.FORCE_COLOR)
+  const [, coloured] = await run('policy diff', 'p.yaml', 'q.yaml')
+  t.not(coloured, plain)
+  t.is(stripVTControlCharacters(coloured), plain)
+  const [, json] = await run('policy diff', 'p.yaml', 'q.yaml', '--json')
+  t.is(json, stripVTControlCharacters(json))
+})
