@@ -1,5 +1,4 @@
 /** The table of sub-commands. Loaded one by one, so that starting one does not load the others. */
-import { setFlagsFromString } from 'node:v8'
 import type { CommandSpec } from './command.ts'
 
 interface Entry {
@@ -169,11 +168,7 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   },
   'image pull': {
     summary: 'pull an image into a folder as the guest does',
-    load: async () => {
-      // Before anything grows: what a pull throws away is short-lived buffers, which wait for nothing in a larger nursery.
-      setFlagsFromString('--semi-space-growth-factor=1')
-      return (await import('./commands/image-pull.ts')).imagePull
-    },
+    load: async () => (await import('./commands/image-pull.ts')).imagePull,
   },
   'image mount': {
     summary: 'mount a pulled image, verified',

@@ -20,7 +20,11 @@ export interface FollowedEvents {
   stop(): Promise<void>
 }
 
-export function followEvents(agent: AgentClient, out: Output, atMs: () => number): FollowedEvents {
+export function followEvents(
+  agent: Pick<AgentClient, 'watchEvents'>,
+  out: Pick<Output, 'progress'>,
+  atMs: () => number,
+): FollowedEvents {
   const ended = new AbortController()
   const following = (async () => {
     try {
@@ -48,7 +52,7 @@ export function followEvents(agent: AgentClient, out: Output, atMs: () => number
   }
 }
 
-function print(event: Event, out: Output, atMs: number): void {
+function print(event: Event, out: Pick<Output, 'progress'>, atMs: number): void {
   const seconds = `${(atMs / 1000).toFixed(1).padStart(6)} s`
   if (event.kind === EventKind.PULL_LAYER) {
     const { layer, layers, totalBytes } = event

@@ -233,6 +233,7 @@ export class NodePod {
   /** Ends the VM; the tasks that still run end with it. `exitStatus` is theirs. */
   async stopMachine(exitStatus: number, graceMs: number = STOP_GRACE_MS): Promise<void> {
     this.#exitWhenLost = exitStatus
+    this.volumes[Symbol.dispose]()
     this.#attached?.closePorts()
     await this.#machine?.stop(graceMs)
     await this.#clean()
@@ -247,7 +248,6 @@ export class NodePod {
   }
 
   async #end(): Promise<void> {
-    this.volumes[Symbol.dispose]()
     await this.stopMachine(UNKNOWN_EXIT, 0)
     for (const task of this.processes.tasks()) {
       await this.stopped({ task, execId: '', record: task }, UNKNOWN_EXIT)

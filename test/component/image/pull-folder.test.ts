@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
@@ -70,6 +70,37 @@ test('a folder holds manifest, configuration, layers, roots and index, and mount
     ['.', 'big', 'etc', 'top'],
   )
   t.true(readFileSync(join(target, 'big')).equals(filler(3_000_000)))
+})
+
+/** The most memory that the process ever had, from the kernel's account, MiB. */
+async function peakMib(words: readonly string[]): Promise<number> {
+  const child = spawn(process.execPath, words, { stdio: 'ignore', env: { ...process.env, MALLOC_ARENA_MAX: '1' } })
+  let peak = 0
+  const timer = setInterval(() => {
+    try {
+      const [, kib = 0] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'latin1')) ?? []
+      peak = Math.max(peak, Number(kib) / 1024)
+    } catch {
+      // It has ended.
+    }
+  }, 5)
+  const [code] = await once(child, 'close')
+  clearInterval(timer)
+  if (code !== 0) throw new Error(`exit ${code}`)
+  return peak
+}
+
+test('a pull takes the same memory for a layer of 8 MB and for one of 160 MB', async (t) => {
+  const sized = (bytes: number): typeof THREE_LAYERS => [
+    { compression: 'none', entries: [file('large', filler(bytes))] },
+  ]
+  const [small, large] = [await scene(t, sized(8_000_000)), await scene(t, sized(160_000_000))]
+  // The first one compiles.
+  await run(process.execPath, small.words())
+  rmSync(small.to, { recursive: true })
+  const [one, other] = [await peakMib(small.words()), await peakMib(large.words())]
+  t.log(`${one.toFixed(0)} MiB and ${other.toFixed(0)} MiB`)
+  t.true(one > 30 && other < one + 24)
 })
 
 test('a changed file of the folder is not mounted', async (t) => {

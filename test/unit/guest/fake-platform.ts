@@ -41,6 +41,11 @@ export class FakeClock implements Clock {
     })
   }
 
+  /** Who waits for a later time. */
+  get sleepers(): number {
+    return this.#sleepers.length
+  }
+
   advance(ms: number): void {
     this.#ms += ms
     const due = this.#sleepers.filter(({ atMs }) => atMs <= this.#ms)

@@ -1,4 +1,4 @@
-/** What the kubelet gives containers to mount: recorded mounts, and folders that are laid out as it does. */
+/** What the kubelet gives containers to mount: a bundle with a mount of each kind, in the form of those that containerd writes, and folders laid out as the kubelet does. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +15,7 @@ import { MAX_VOLUME_BYTES } from '#protocol/volume-content'
 import { writeVolume } from '../../fixtures/kubernetes/volume-folder.ts'
 
 const POD = '/var/lib/kubelet/pods/0f6c1e1c-8e0b-4d0e-9a35-1d1f7ed3c1f5'
-const RECORDED = readFileSync(new URL('kubelet-mounts.json', import.meta.url), 'utf8')
+const BUNDLE = readFileSync(new URL('kubelet-mounts.json', import.meta.url), 'utf8')
 const isTmpfs = async (path: string) => path.endsWith('/memory')
 
 function folder(t: ExecutionContext): string {
@@ -25,7 +25,7 @@ function folder(t: ExecutionContext): string {
 }
 
 test('mounts that the kubelet and containerd wrote become volumes of a kind, and the guest’s own files are left out', async (t) => {
-  const { mounts } = parseBundle(RECORDED)
+  const { mounts } = parseBundle(BUNDLE)
   const volumes = await mountedVolumes(mounts, isTmpfs)
   const at = (destination: string) => volumes.find((volume) => volume.destination === destination)
   t.like(at('/cache'), { kind: 'scratch', name: 'cache', readOnly: false, content: undefined })
