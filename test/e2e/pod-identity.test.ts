@@ -152,7 +152,7 @@ test('two attested pods know each other by the names that their verifier certifi
   t.true(seen.verify(new X509Certificate(ca).publicKey))
   t.is((await ask(false, { port: website.port, path: '/other' })).status, 502, 'the database under another name')
   const issued = (await tenant.admin.listAudit()).filter(({ action }) => action === 'identity.issue')
-  t.deepEqual(new Set(issued.map(({ subject }) => subject.split(' ')[0])), new Set([DB, WEB]))
+  for (const name of [DB, WEB]) t.is(issued.filter(({ subject }) => subject.startsWith(`${name} `)).length, 1)
 })
 
 /** Where outsiders find the CA of pods. */
