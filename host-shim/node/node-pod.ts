@@ -2,7 +2,7 @@
  * One Kubernetes pod as its node's daemon knows it. Every change is in the record before anybody hears of it; what is
  * not in the record can be found again in the guest, so a daemon that comes later goes on where this one stopped.
  */
-import { readFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
@@ -254,6 +254,8 @@ export class NodePod {
     }
     await Promise.race([this.#publisher.flush(), new Promise((resolve) => setTimeout(resolve, 5000))])
     this.#publisher.close()
+    // A relay removes it itself, unless it was killed.
+    await rm(this.record.socket, { force: true })
     this.#store.remove(this.record.sandboxId)
     this.containerd[Symbol.dispose]()
     this.#attached?.end()

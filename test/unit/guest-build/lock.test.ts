@@ -3,7 +3,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { formatGuestLock, parseGuestLock } from '#guest/build/lock'
 import { MalformedError } from '#protocol/errors'
-import { DEBIAN_FILES } from '../../../guest/rootfs/debian-files.ts'
+import { BUILD_PACKAGES, DEBIAN_FILES } from '../../../guest/rootfs/debian-files.ts'
 
 const text = readFileSync(new URL('../../../guest/lock.json', import.meta.url), 'utf8')
 
@@ -18,10 +18,10 @@ test('the lock in the repository is read, and written back as it is', (t) => {
   t.is(formatGuestLock(parseGuestLock(text)), text)
 })
 
-test('every Debian package that gives a file to the guest is pinned, and nothing else is', (t) => {
+test('every Debian package that gives a file to the guest, or makes it, is pinned, and nothing else is', (t) => {
   t.deepEqual(
     parseGuestLock(text).debian.packages.map((pin) => pin.name),
-    Object.keys(DEBIAN_FILES).sort(),
+    [...Object.keys(DEBIAN_FILES), ...BUILD_PACKAGES].sort(),
   )
 })
 
