@@ -66,16 +66,16 @@ export const nodeServe: CommandSpec = {
   run: async (invocation) => {
     const paths = nodePaths(invocation)
     const config = await nodeConfig(invocation, paths)
-    const daemon = await NodeDaemon.start(config)
     const guestImages = invocation.strings('guest-image')
-    if (guestImages.length > 0) {
+    const daemon = await NodeDaemon.start(config, async () => {
+      if (guestImages.length === 0) return
       await serveSnapshotter({
         socket: paths.snapshotter,
         directory: paths.snapshots,
         containerd: paths.containerd,
         guestImages,
       })
-    }
+    })
     const ended = new AbortController()
     void keepPlaceholder(paths.containerd, ended.signal, config.log)
     invocation.out.result({ socket: config.socket, pid: process.pid }, `serving pods on ${config.socket}`)

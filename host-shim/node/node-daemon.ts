@@ -47,20 +47,26 @@ export class NodeDaemon implements AsyncDisposable {
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
 
-  /** Takes over the pods of an earlier daemon and listens. @throws UnavailableError ERR_NODE_RUNNING */
-  static async start(config: NodeConfig): Promise<NodeDaemon> {
+  /**
+   * Takes over the pods of an earlier daemon and listens.
+   *
+   * @param serveBeside what whoever finds this daemon expects to be there as well, such as the snapshotter
+   * @throws UnavailableError ERR_NODE_RUNNING
+   */
+  static async start(config: NodeConfig, serveBeside: () => Promise<unknown> = async () => {}): Promise<NodeDaemon> {
     await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 })
     await mkdir(config.stateRoot, { recursive: true, mode: 0o700 })
-    if (await answers(config.socket)) {
-      throw new UnavailableError('ERR_NODE_RUNNING', `another daemon serves ${config.socket}`, {
-        hint: 'One daemon per node is enough; stop the other one to start this one',
-      })
-    }
+    if (await answers(config.socket)) throw nodeRunning(config)
     const daemon = new NodeDaemon(config)
     await daemon.#adopt()
+    // Meanwhile a shim that found none may have started one.
+    if (await answers(config.socket)) throw nodeRunning(config)
+    await serveBeside()
     await rm(config.socket, { force: true })
     await new Promise<void>((resolve, reject) => {
-      daemon.#server.once('error', reject)
+      daemon.#server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(error.code === 'EADDRINUSE' ? nodeRunning(config) : error),
+      )
       daemon.#server.listen(config.socket, resolve)
     })
     await chmod(config.socket, 0o600)
@@ -253,5 +259,11 @@ function answers(path: string): Promise<boolean> {
       resolve(true)
     })
     socket.once('error', () => resolve(false))
+  })
+}
+
+function nodeRunning({ socket }: NodeConfig): UnavailableError {
+  return new UnavailableError('ERR_NODE_RUNNING', `another daemon serves ${socket}`, {
+    hint: 'One daemon per node is enough; stop the other one to start this one',
   })
 }
