@@ -1,7 +1,7 @@
 /** A host that gives a guest the sectors of its scratch disk as they were before. */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, open, rm } from 'node:fs/promises'
+import { mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -18,6 +18,7 @@ const SCRATCH_MIB = 320
 /** Written by a container and freed again before the image comes: most of the disk, so that the image comes over it. */
 const FORMER_MIB = 240
 const BIG_MIB = 96
+const STORED_IMAGE = 'storage/docker/registry/v2/repositories/team/app'
 
 test('sectors replayed from an earlier moment end the guest; it never reads old data as its image', async (t) => {
   t.timeout(900_000)
@@ -45,6 +46,9 @@ test('sectors replayed from an earlier moment end the guest; it never reads old 
     args: [/bin/sh, -c, "while cat /big > /dev/null; do :; done"]
 `,
   })
+  // Guests fetch what their policy names as soon as they can: this image must not be there before its time.
+  const repository = join(folder, 'registry', STORED_IMAGE)
+  await rename(repository, `${folder}/later`)
   await startSandbox(pod)
   await pod.agent.createContainer({ containerId: 'former', name: 'former', image: base })
   await pod.agent.startContainer('former')
@@ -52,6 +56,7 @@ test('sectors replayed from an earlier moment end the guest; it never reads old 
   await pod.agent.delete({ containerId: 'former' })
   const earlier = join(folder, 'earlier')
   await copySparse(pod.paths.scratch, earlier)
+  await rename(`${folder}/later`, repository)
 
   await pod.agent.createContainer({ containerId: 'hog', name: 'hog', image, stdin: true })
   await pod.agent.createContainer({ containerId: 'reader', name: 'reader', image })
