@@ -15,6 +15,7 @@ import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
 import { ANNOTATION } from './annotations.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
+import { DaemonLock } from './daemon-lock.ts'
 import { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
@@ -37,12 +38,14 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #config: NodeConfig
   readonly #store: PodStore
   readonly #pods = new Map<string, Served>()
+  readonly #lock: DaemonLock
   readonly #server: Server
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
 
-  private constructor(config: NodeConfig) {
+  private constructor(config: NodeConfig, lock: DaemonLock) {
     this.#config = config
+    this.#lock = lock
     this.#store = new PodStore(config.stateRoot)
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
@@ -56,17 +59,18 @@ export class NodeDaemon implements AsyncDisposable {
   static async start(config: NodeConfig, serveBeside: () => Promise<unknown> = async () => {}): Promise<NodeDaemon> {
     await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 })
     await mkdir(config.stateRoot, { recursive: true, mode: 0o700 })
-    if (await answers(config.socket)) throw nodeRunning(config)
-    const daemon = new NodeDaemon(config)
+    // A shim that finds none starts one, perhaps while another is about to listen.
+    const lock = DaemonLock.take(join(config.stateRoot, 'node.lock'))
+    if (lock === undefined || (await answers(config.socket))) {
+      lock?.[Symbol.dispose]()
+      throw nodeRunning(config)
+    }
+    const daemon = new NodeDaemon(config, lock)
     await daemon.#adopt()
-    // Meanwhile a shim that found none may have started one.
-    if (await answers(config.socket)) throw nodeRunning(config)
     await serveBeside()
     await rm(config.socket, { force: true })
     await new Promise<void>((resolve, reject) => {
-      daemon.#server.once('error', (error: NodeJS.ErrnoException) =>
-        reject(error.code === 'EADDRINUSE' ? nodeRunning(config) : error),
-      )
+      daemon.#server.once('error', reject)
       daemon.#server.listen(config.socket, resolve)
     })
     await chmod(config.socket, 0o600)
@@ -78,6 +82,7 @@ export class NodeDaemon implements AsyncDisposable {
     const closed = new Promise((resolve) => this.#server.close(resolve))
     for (const socket of this.#connections) socket.destroy()
     await closed
+    this.#lock[Symbol.dispose]()
   }
 
   async #adopt(): Promise<void> {

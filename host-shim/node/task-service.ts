@@ -54,9 +54,15 @@ const STATUS: Readonly<Record<ProcessStatus, Status>> = {
   stopped: Status.STOPPED,
 }
 
-/** @param onEmpty called after a Shutdown that found no task left */
+/** containerd follows a sandbox that could not be created with a Shutdown at once, if it still knows of it. */
+const ABANDONED_MS = 30_000
+
+/** @param onEmpty called after a Shutdown that found no task left, or when none comes after the sandbox failed */
 export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
   const { processes } = pod
+  const endUnlessUsed = (): void => {
+    if (processes.tasks().length === 0) onEmpty()
+  }
   const answers = new Answers(pod.record, () => pod.save(), taskStatus)
   const markOf = (context: { readonly metadata: ReadonlyMap<string, readonly string[]> }): string | undefined =>
     context.metadata.get(REQUEST_MARK)?.[0]
@@ -89,7 +95,11 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
           task.status = 'created'
         } catch (error) {
           delete pod.record.tasks[id]
-          if (kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + 9, 0)
+          if (kind === 'sandbox') {
+            await pod.stopMachine(SIGNAL_EXIT + 9, 0)
+            // A containerd that was killed meanwhile has forgotten the pod.
+            setTimeout(endUnlessUsed, ABANDONED_MS).unref()
+          }
           throw error
         }
         const io = { stdin, stdout, stderr, terminal }
