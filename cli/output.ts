@@ -69,7 +69,12 @@ function errorJson(error: unknown): Record<string, unknown> {
     const explained = explainCode(error.code)
     return { code: error.code, message: error.message, ...explained, correlationId: error.correlationId }
   }
-  return { code: error.code, message: error.message, remedy: error.hint, ...denial }
+  return { code: error.code, message: error.message, remedy: remedyOf(error), ...denial }
+}
+
+/** What fits this case best, else what helps with the code in general. */
+function remedyOf(error: CaissonError): string | undefined {
+  return error.hint ?? explainCode(error.code)?.remedy
 }
 
 /** Code and what failed; why, as far as it is known; what to do. */
@@ -83,7 +88,8 @@ function errorLines(error: unknown): string {
     lines.push(`  cause: ${cause instanceof CaissonError ? `${cause.code}: ` : ''}${errorText(cause)}`)
     cause = cause instanceof Error ? cause.cause : undefined
   }
+  const remedy = remedyOf(error)
   if (error instanceof GuestRefusalError) lines.push(...guestRefusalLines(error))
-  else if (error.hint !== undefined) lines.push(`  remedy: ${error.hint}`)
+  else if (remedy !== undefined) lines.push(`  remedy: ${remedy}`)
   return `${lines.join('\n')}\n`
 }

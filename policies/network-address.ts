@@ -1,4 +1,6 @@
 /** Networks as policies write them: "10.0.0.0/8", "fd00::/8", or one address. Strict: one way to write each. */
+import { ipAddressBytes } from '#protocol/ip-address'
+
 export interface Network {
   /** 4 or 16 bytes; those behind the prefix are zero. */
   readonly address: Uint8Array
@@ -9,7 +11,7 @@ export interface Network {
 /** Undefined for what is no network: bad text, a prefix too long, or bits set behind it. */
 export function parseNetwork(text: string): Network | undefined {
   const [, host = '', bits] = /^([0-9a-fA-F:.]{2,39})(?:\/(0|[1-9][0-9]{0,2}))?$/.exec(text) ?? []
-  const address = host.includes(':') ? ipv6(host) : ipv4(host)
+  const address = ipAddressBytes(host)
   if (address === undefined) return undefined
   const prefix = bits === undefined ? address.length * 8 : Number(bits)
   if (prefix > address.length * 8) return undefined
@@ -31,27 +33,4 @@ export function networkHolds(network: Network, text: string): boolean {
   if (other === undefined || other.address.length !== network.address.length) return false
   const mask = maskOf(network)
   return network.address.every((byte, index) => byte === ((other.address[index] ?? 0) & (mask[index] ?? 0)))
-}
-
-function ipv4(text: string): Uint8Array | undefined {
-  const parts = text.split('.')
-  const isByte = (part: string): boolean => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255
-  return parts.length === 4 && parts.every(isByte) ? Uint8Array.from(parts, Number) : undefined
-}
-
-/** RFC 4291 section 2.2, without the form that ends in IPv4. */
-function ipv6(text: string): Uint8Array | undefined {
-  const halves = text.split('::')
-  if (halves.length > 2) return undefined
-  const [head = [], tail = []] = halves.map((half) => (half === '' ? [] : half.split(':')))
-  const missing = 8 - head.length - tail.length
-  if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined
-  const groups = [...head, ...new Array<string>(missing).fill('0'), ...tail]
-  if (!groups.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return undefined
-  return Uint8Array.from(
-    groups.flatMap((group) => {
-      const value = Number.parseInt(group, 16)
-      return [value >> 8, value & 0xff]
-    }),
-  )
 }

@@ -1,9 +1,10 @@
-/** Text of addresses as the host writes them: strict, one way in. */
+/** Addresses and networks as the host writes them. */
+import { ipAddressBytes } from '#protocol/ip-address'
 import { malformedRequest } from './agent-error.ts'
 
 /** 4 or 16 bytes. @throws AgentError ERR_REQUEST_MALFORMED */
 export function parseIpAddress(text: string, field: string): Uint8Array {
-  const address = text.includes(':') ? parseIpv6(text) : parseIpv4(text)
+  const address = ipAddressBytes(text)
   if (address === undefined) throw malformedRequest(field, `is not an IP address: ${JSON.stringify(text.slice(0, 64))}`)
   return address
 }
@@ -35,29 +36,4 @@ export function parseMac(text: string, field: string): Uint8Array {
     throw malformedRequest(field, `is not a MAC address: ${JSON.stringify(text.slice(0, 64))}`)
   }
   return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16))
-}
-
-function parseIpv4(text: string): Uint8Array | undefined {
-  // No leading zeros: they are octal to some readers.
-  if (!/^(?:(?:0|[1-9][0-9]{0,2})(?:\.(?!$)|$)){4}$/.test(text)) return undefined
-  const parts = text.split('.').map(Number)
-  return parts.every((part) => part <= 255) ? Uint8Array.from(parts) : undefined
-}
-
-/** RFC 4291 section 2.2, without the form that ends in IPv4. */
-function parseIpv6(text: string): Uint8Array | undefined {
-  if (!/^[0-9a-fA-F:]{2,39}$/.test(text) || text.includes(':::')) return undefined
-  const halves = text.split('::')
-  if (halves.length > 2) return undefined
-  const [head = [], tail = []] = halves.map((half) => (half === '' ? [] : half.split(':')))
-  const missing = 8 - head.length - tail.length
-  if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined
-  const groups = [...head, ...new Array<string>(missing).fill('0'), ...tail]
-  if (!groups.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return undefined
-  return Uint8Array.from(
-    groups.flatMap((group) => {
-      const value = Number.parseInt(group, 16)
-      return [value >> 8, value & 0xff]
-    }),
-  )
 }

@@ -1,10 +1,9 @@
 /** The task service (shim v2): one function per RPC of containerd, for the tasks of one pod. */
-import { statfs } from 'node:fs/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
 import { EmptySchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import type { ServiceImpl } from '#protocol/ttrpc/server'
-import { rpcStatus } from '#protocol/ttrpc/status'
+import { type RpcError, rpcStatus } from '#protocol/ttrpc/status'
 import {
   TaskCreateSchema,
   TaskExecAddedSchema,
@@ -22,27 +21,24 @@ import {
   Status,
   type Task,
 } from '../containerd/gen/task_pb.ts'
-import { readImageConfig, sameImages } from '../containerd/image-config.ts'
-import { GuestRefusalError } from '../pod/agent-client.ts'
 import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
 import { parseBundleProcess, parseLinuxResources, readBundle } from './bundle.ts'
-import { containerRequest, execRequest, mountedVolumes, requestedLimits } from './container-request.ts'
+import { execRequest, requestedLimits } from './container-request.ts'
 import { eventRecord } from './event-publisher.ts'
-import { createInGuest, startInGuest } from './guest-steps.ts'
+import { createContainer, deleteInGuest, startProcess } from './guest-tasks.ts'
 import type { NodePod } from './node-pod.ts'
 import type { ProcessStatus, TaskRecord } from './pod-record.ts'
 import { newProcess, type Process } from './processes.ts'
 import { encodeStats, hostCgroupVersion } from './stats.ts'
-import { attach, closeInput, detach } from './stdio.ts'
+import { closeInput, detach } from './stdio.ts'
 import { taskStatus } from './task-errors.ts'
 
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
 
 const SIGNAL_EXIT = 128
-const TMPFS_MAGIC = 0x01021994
 /** The year 1: how containerd's own language writes "not yet". */
 const NEVER = { seconds: -62_135_596_800n, nanos: 0 }
 
@@ -73,7 +69,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         const { id, bundle: directory, rootfs, terminal, stdin, stdout, stderr } = request
         const known = processes.find(id)
         if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
-        if (request.checkpoint !== '') throw rpcStatus('unimplemented', 'restoring from a checkpoint: not implemented')
+        if (request.checkpoint !== '') throw noCheckpoints()
         const bundle = await readBundle(directory)
         const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
         const { env, cwd: workingDir, uid, gid } = bundle.process
@@ -255,13 +251,20 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         return {}
       }),
 
-    // A guest's memory is what the host must not have.
     checkpoint: async ({ id }) => {
       processes.task(id)
-      throw rpcStatus('unimplemented', 'checkpointing a confidential container: not implemented')
+      throw noCheckpoints()
     },
   }
   return service
+}
+
+/**
+ * For good: a checkpoint is the memory of processes, which the host may neither have nor choose. With this status clients of
+ * containerd say that the runtime has no checkpoints, and go on.
+ */
+function noCheckpoints(): RpcError {
+  return rpcStatus('unimplemented', 'confidential containers have no checkpoints: not implemented')
 }
 
 /** Pausing what is paused is no error, nor is resuming what runs. */
@@ -282,92 +285,6 @@ async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<s
       : eventRecord('/tasks/resumed', TaskResumedSchema, event),
   )
   return {}
-}
-
-async function createContainer(pod: NodePod, task: TaskRecord, again: boolean): Promise<number> {
-  const { containerd, record } = pod
-  const bundle = await readBundle(task.bundle)
-  const sandbox = await readBundle(record.bundle)
-  const name = bundle.annotations[ANNOTATION.imageName] ?? ''
-  const image = await readImageConfig(containerd, record.namespace, name)
-  const volumes = await mountedVolumes(bundle.mounts, async (path) => (await statfs(path)).type === TMPFS_MAGIC)
-  for (const { content } of volumes) if (content !== undefined) await pod.volumes.add(content)
-  const request = containerRequest({
-    containerId: task.id,
-    bundle,
-    image,
-    hostname: sandbox.hostname,
-    terminal: task.terminal,
-    stdin: task.stdin !== '',
-    volumes,
-    disks: record.disks ?? [],
-  })
-  await createUnderItsName(pod, request, name, again)
-  await pod.openPorts()
-  return pod.pid()
-}
-
-/** Asks under the name that the pod says, and under others of the same image where the policy knows it by them. */
-async function createUnderItsName(
-  pod: NodePod,
-  request: Awaited<ReturnType<typeof containerRequest>>,
-  name: string,
-  again: boolean,
-): Promise<void> {
-  const { containerd, record } = pod
-  const { agent } = pod.guest()
-  await createInGuest(agent, { ...request, image: name }, again).catch(async (error: unknown) => {
-    // The policy names repositories. Where the same bytes have several names, the pod may have meant another one.
-    if (!isDenied(error)) throw error
-    for (const other of await sameImages(containerd, record.namespace, name)) {
-      if (other === name) continue
-      const failure: unknown = await createInGuest(agent, { ...request, image: other }, again).then(
-        () => undefined,
-        (reason: unknown) => reason,
-      )
-      if (failure === undefined) return
-      // The policy knows this name, and the guest has another reason.
-      if (!isDenied(failure)) throw failure
-    }
-    throw error
-  })
-}
-
-function isDenied(error: unknown): boolean {
-  return error instanceof GuestRefusalError && error.code === 'ERR_POLICY_DENIED'
-}
-
-async function startProcess(pod: NodePod, process: Process, again: boolean): Promise<void> {
-  const { task, execId, record } = process
-  const guest = pod.guest()
-  const relay = await pod.relay
-  if (execId === '') {
-    // Streams first, so that a process that ends at once loses nothing.
-    if (record.streams.length === 0) await attach(process, guest, relay)
-    await startInGuest(guest.agent, task.id, again)
-    return
-  }
-  const { args, env, user, workingDir, terminal, stdin, window } = pod.processes.exec(task.id, execId)
-  const request = { containerId: task.id, execId, args, env, user, workingDir, terminal, stdin: stdin !== '' }
-  await guest.agent.exec(request).catch((error: unknown) => {
-    if (!again || !(error instanceof Error && 'code' in error && error.code === 'ERR_PROCESS_EXISTS')) throw error
-  })
-  // The guest keeps what is written before somebody reads it.
-  if (record.streams.length === 0) await attach(process, guest, relay)
-  if (window !== undefined) await guest.agent.resize({ containerId: task.id, execId }, window[0], window[1])
-}
-
-async function deleteInGuest(pod: NodePod, { task, execId, record }: Process, again: boolean): Promise<void> {
-  const { machine } = pod
-  // With the machine went everything in it; an exec that was never started is nothing the guest knows of.
-  if (machine === undefined || (execId !== '' && record.status === 'created')) return
-  try {
-    await machine.agent.delete(execId === '' ? { containerId: task.id } : { containerId: task.id, execId })
-  } catch (error) {
-    const unknown = taskStatus(error).code === 5
-    if (!unknown && pod.machine !== undefined) throw error
-    if (unknown && !again && execId === '' && record.status !== 'stopped') throw error
-  }
 }
 
 function stateOf({ task, execId, record }: Process): MessageInitShape<typeof StateResponseSchema> {

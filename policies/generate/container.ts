@@ -136,7 +136,7 @@ function securityRefusals(name: string, security: KubeObject): Refusal[] {
   ]
 }
 
-/** A limit is what the host sets; less would be a denial of service, which it has anyway, more or none is denied. */
+/** Only an upper bound: the host may set less, since it can stop the pod anyway; more, or no limit at all, is denied. */
 function resourcesOf(container: KubeObject): DraftMap {
   const limits = objectOf(objectOf(container.resources)?.limits) ?? {}
   const [memory, cpu] = [text(limits.memory), text(limits.cpu)]

@@ -99,18 +99,19 @@ for (const [name, parse, sample] of parsers) {
 
   test(`whatever bytes come instead of ${name}, they are read or refused, never anything else`, (t) => {
     const bytes = hex(sample)
-    fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)), { maxLength: 4 }), (changes) => {
-        const changed = bytes.slice()
-        for (const [at, value] of changes) changed[at] = value
-        try {
-          parse(changed)
-        } catch (error) {
-          if (!(error instanceof MalformedError)) throw error
-        }
-      }),
+    t.notThrows(() =>
+      fc.assert(
+        fc.property(fc.array(fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)), { maxLength: 4 }), (changes) => {
+          const changed = bytes.slice()
+          for (const [at, value] of changes) changed[at] = value
+          try {
+            parse(changed)
+          } catch (error) {
+            if (!(error instanceof MalformedError)) throw error
+          }
+        }),
+      ),
     )
-    t.pass()
   })
 }
 
@@ -223,18 +224,19 @@ test('the start-up locality is where PCR 0 begins', (t) => {
 
 test('whatever a log’s bytes are changed to, it is read or refused as a log', (t) => {
   const bytes = file('fixtures/tpm/direct-boot.bin')
-  fc.assert(
-    fc.property(fc.array(fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)), { maxLength: 6 }), (changes) => {
-      const changed = bytes.slice()
-      for (const [at, value] of changes) changed[at] = value
-      try {
-        parseEventLog(changed)
-      } catch (error) {
-        if (!(error instanceof EventLogError)) throw error
-      }
-    }),
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)), { maxLength: 6 }), (changes) => {
+        const changed = bytes.slice()
+        for (const [at, value] of changes) changed[at] = value
+        try {
+          parseEventLog(changed)
+        } catch (error) {
+          if (!(error instanceof EventLogError)) throw error
+        }
+      }),
+    ),
   )
-  t.pass()
 })
 
 test('DER lengths that are indefinite, too long or not in shortest form are refused', (t) => {

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import test from 'ava'
 import { type CommandSpec, helpText, parseInvocation } from '#cli/command'
 import { COMMANDS } from '#cli/commands'
@@ -62,4 +63,20 @@ test('exit codes tell a verdict from wrong input and from an unavailable part', 
   t.is(exitCodeOf(new DeniedError('ERR_X', 'x', { field: 'a', allowed: 'b', asked: 'c' })), 1)
   t.is(exitCodeOf(new MalformedError('ERR_X', 'x')), 2)
   t.is(exitCodeOf(new UnavailableError('ERR_X', 'x')), 3)
+})
+
+test('an error says code, cause and remedy, also where only its code knows the remedy', (t) => {
+  const asked = (...words: string[]): string => {
+    const main = new URL('../../../cli/main.ts', import.meta.url).pathname
+    const { status, stderr } = spawnSync(process.execPath, [main, 'evidence', 'verify', main, '--tee', 'snp', ...words])
+    t.is(status, 2)
+    return stderr.toString()
+  }
+  t.regex(
+    asked(),
+    /^caisson: ERR_EVIDENCE: .*neither JSON, PEM.*\n {2}remedy: Give the report, quote or evidence itself/m,
+  )
+  const { error } = JSON.parse(asked('--json')) as { error: Record<string, string> }
+  t.is(error.code, 'ERR_EVIDENCE')
+  t.regex(error.remedy ?? '', /^Give the report/)
 })

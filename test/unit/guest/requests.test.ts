@@ -51,13 +51,14 @@ test('addresses are read in one way only', (t) => {
 
 test('every IPv4 address has exactly the text of its four numbers', (t) => {
   fc.assert(fc.property(fc.ipV4(), (text) => [...parseIpAddress(text, 'x')].join('.') === text))
-  fc.assert(
-    fc.property(
-      fc.ipV6().filter((text) => !text.includes('.')),
-      (text) => parseIpAddress(text, 'x').byteLength === 16,
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(
+        fc.ipV6().filter((text) => !text.includes('.')),
+        (text) => parseIpAddress(text, 'x').byteLength === 16,
+      ),
     ),
   )
-  t.pass()
 })
 
 test('a sandbox request with wrong names, addresses or too many of them is refused', (t) => {
@@ -114,27 +115,28 @@ test('windows and ids are in range', (t) => {
 })
 
 test('any bytes of a message are either a bounded request or refused as malformed', (t) => {
-  fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
-      for (const [schema, parse] of [
-        [CreateContainerRequestSchema, parseContainerRequest],
-        [StartSandboxRequestSchema, parseSandboxRequest],
-        [ExecProcessRequestSchema, parseExecRequest],
-      ] as const) {
-        let message: Parameters<typeof parse>[0]
-        try {
-          message = fromBinary(schema, bytes)
-        } catch {
-          continue
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
+        for (const [schema, parse] of [
+          [CreateContainerRequestSchema, parseContainerRequest],
+          [StartSandboxRequestSchema, parseSandboxRequest],
+          [ExecProcessRequestSchema, parseExecRequest],
+        ] as const) {
+          let message: Parameters<typeof parse>[0]
+          try {
+            message = fromBinary(schema, bytes)
+          } catch {
+            continue
+          }
+          try {
+            // Each parser takes the message of its own schema.
+            Reflect.apply(parse, undefined, [message])
+          } catch (error) {
+            if (!(error instanceof CaissonError) || error.code !== 'ERR_REQUEST_MALFORMED') throw error
+          }
         }
-        try {
-          // Each parser takes the message of its own schema.
-          Reflect.apply(parse, undefined, [message])
-        } catch (error) {
-          if (!(error instanceof CaissonError) || error.code !== 'ERR_REQUEST_MALFORMED') throw error
-        }
-      }
-    }),
+      }),
+    ),
   )
-  t.pass()
 })

@@ -54,20 +54,21 @@ test('whatever the host sends as a volume is a bounded tree of plain names, or r
     },
     { requiredKeys: [] },
   )
-  await fc.assert(
-    fc.asyncProperty(fc.array(message as fc.Arbitrary<Message>, { maxLength: 4 }), async (messages) => {
-      try {
-        const { files } = await receive(messages)
-        return files.every(
-          (file) => /^[-.\w]+(\/[-.\w]+)*$/.test(file.path) && !/(^|\/)\.\.|(^|\/)\.(\/|$)/.test(file.path),
-        )
-      } catch (error) {
-        return error instanceof CaissonError
-      }
-    }),
-    { numRuns: 500 },
+  await t.notThrowsAsync(
+    fc.assert(
+      fc.asyncProperty(fc.array(message as fc.Arbitrary<Message>, { maxLength: 4 }), async (messages) => {
+        try {
+          const { files } = await receive(messages)
+          return files.every(
+            (file) => /^[-.\w]+(\/[-.\w]+)*$/.test(file.path) && !/(^|\/)\.\.|(^|\/)\.(\/|$)/.test(file.path),
+          )
+        } catch (error) {
+          return error instanceof CaissonError
+        }
+      }),
+      { numRuns: 500 },
+    ),
   )
-  t.pass()
 })
 
 const tooMuch: Readonly<Record<string, readonly Message[]>> = {

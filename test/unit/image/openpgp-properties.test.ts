@@ -35,14 +35,15 @@ test('a signed message with damage is refused, or says exactly what was signed',
   const openpgp = await signatureEngines.openpgp()
   const keyring = await openpgp.readKeyring([KEYRING], 'policy')
   const whole = await openpgp.verify(MESSAGE, keyring, { now: NOW, what: 'signature' })
-  await fc.assert(
-    fc.asyncProperty(changed(MESSAGE), async (message) => {
-      const signed = await orRefused(openpgp.verify(message, keyring, { now: NOW, what: 'signature' }))
-      return signed === undefined || Buffer.compare(signed.content, whole.content) === 0
-    }),
-    { numRuns: 200 },
+  await t.notThrowsAsync(
+    fc.assert(
+      fc.asyncProperty(changed(MESSAGE), async (message) => {
+        const signed = await orRefused(openpgp.verify(message, keyring, { now: NOW, what: 'signature' }))
+        return signed === undefined || Buffer.compare(signed.content, whole.content) === 0
+      }),
+      { numRuns: 200 },
+    ),
   )
-  t.pass()
 })
 
 test('a keyring with damage is refused, or holds keys that accept nothing but what its owner signed', async (t) => {
@@ -51,14 +52,15 @@ test('a keyring with damage is refused, or holds keys that accept nothing but wh
     now: NOW,
     what: 'signature',
   })
-  await fc.assert(
-    fc.asyncProperty(changed(KEYRING), async (bytes) => {
-      const keyring = await orRefused(openpgp.readKeyring([bytes], 'policy'))
-      if (keyring === undefined) return true
-      const signed = await orRefused(openpgp.verify(MESSAGE, keyring, { now: NOW, what: 'signature' }))
-      return signed === undefined || signed.signer === whole.signer
-    }),
-    { numRuns: 100 },
+  await t.notThrowsAsync(
+    fc.assert(
+      fc.asyncProperty(changed(KEYRING), async (bytes) => {
+        const keyring = await orRefused(openpgp.readKeyring([bytes], 'policy'))
+        if (keyring === undefined) return true
+        const signed = await orRefused(openpgp.verify(MESSAGE, keyring, { now: NOW, what: 'signature' }))
+        return signed === undefined || signed.signer === whole.signer
+      }),
+      { numRuns: 100 },
+    ),
   )
-  t.pass()
 })

@@ -122,40 +122,42 @@ test('any later request gets a verdict as well', (t) => {
     terminal: fc.boolean(),
     stdin: fc.boolean(),
   })
-  fc.assert(
-    fc.property(exec, word, fc.integer(), amount, (request, name, number, bytes) => {
-      const limits = { memoryBytes: bytes, cpuQuotaUs: bytes, cpuPeriodUs: number, pids: bytes }
-      const actions: readonly (() => unknown)[] = [
-        () => engine.admitExec(request),
-        () => engine.admitPort(number),
-        () => engine.admitSignal('honest', number, 15),
-        () => engine.admitOutput(name, false),
-        () => engine.admitStdin(name),
-        () => engine.admitLimits('honest', limits),
-        () => engine.admitNameServers([name]),
-        () => engine.admitApi(name, { kind: 'resource', resource: name }),
-      ]
-      const verdicts = actions.map(verdict)
-      return actions.every((action, index) => verdict(action) === verdicts[index])
-    }),
-    { numRuns: 300 },
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(exec, word, fc.integer(), amount, (request, name, number, bytes) => {
+        const limits = { memoryBytes: bytes, cpuQuotaUs: bytes, cpuPeriodUs: number, pids: bytes }
+        const actions: readonly (() => unknown)[] = [
+          () => engine.admitExec(request),
+          () => engine.admitPort(number),
+          () => engine.admitSignal('honest', number, 15),
+          () => engine.admitOutput(name, false),
+          () => engine.admitStdin(name),
+          () => engine.admitLimits('honest', limits),
+          () => engine.admitNameServers([name]),
+          () => engine.admitApi(name, { kind: 'resource', resource: name }),
+        ]
+        const verdicts = actions.map(verdict)
+        return actions.every((action, index) => verdict(action) === verdicts[index])
+      }),
+      { numRuns: 300 },
+    ),
   )
-  t.pass()
 })
 
 test('a damaged policy is refused with its line, or judges', (t) => {
-  fc.assert(
-    fc.property(damaged(TEXT), REQUEST, (text, request) => {
-      try {
-        const policy = parseWorkloadPolicy(text)
-        if (policy.containers.some(({ conditions }) => conditions.length > 0)) return true
-        verdict(() => new PolicyEngine(policy).admitContainer(request))
-        return true
-      } catch (error) {
-        return error instanceof MalformedError && error.code === 'ERR_POLICY_MALFORMED'
-      }
-    }),
-    { numRuns: 300 },
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(damaged(TEXT), REQUEST, (text, request) => {
+        try {
+          const policy = parseWorkloadPolicy(text)
+          if (policy.containers.some(({ conditions }) => conditions.length > 0)) return true
+          verdict(() => new PolicyEngine(policy).admitContainer(request))
+          return true
+        } catch (error) {
+          return error instanceof MalformedError && error.code === 'ERR_POLICY_MALFORMED'
+        }
+      }),
+      { numRuns: 300 },
+    ),
   )
-  t.pass()
 })

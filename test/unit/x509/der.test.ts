@@ -76,13 +76,14 @@ test('object identifiers are read with arcs of any size', (t) => {
 
 test('times are read to the second, from 1950 to 9999', (t) => {
   const moments = fc.date({ min: new Date('1950-01-01'), max: new Date('9999-12-31T23:59:59Z'), noInvalidDate: true })
-  fc.assert(
-    fc.property(moments, (moment) => {
-      moment.setUTCMilliseconds(0)
-      return readTime(one(time(moment))).getTime() === moment.getTime()
-    }),
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(moments, (moment) => {
+        moment.setUTCMilliseconds(0)
+        return readTime(one(time(moment))).getTime() === moment.getTime()
+      }),
+    ),
   )
-  t.pass()
 })
 
 const refused: readonly [what: string, read: () => unknown][] = [
