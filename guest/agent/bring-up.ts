@@ -57,7 +57,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({
     platform,
-    pull: (reference, onProgress) => images.pull(reference, onProgress),
+    pull: (reference, onProgress, signers) => images.pull(reference, onProgress, signers),
     measurement,
     resource,
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
@@ -71,7 +71,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
   // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const pinned = policy.containers.filter(({ digest }) => digest !== '')
   const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
   void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   return { policy: engine, containers, volumes }

@@ -225,6 +225,13 @@ test('what a wider rule includes is neither newly allowed nor newly denied', (t)
     t.deepEqual(diffPolicies(policy, after), { allowed: [`containers.web.${wide}`], denied: [] }, narrow)
     t.deepEqual(diffPolicies(after, policy), { allowed: [], denied: [`containers.web.${wide}`] }, narrow)
   }
+  const narrowed = wider('ports:', 'seccomp: runtime-default\n    ports:')
+  const denied = ['containers.web.seccomp: what the guest’s own filter lets through']
+  t.deepEqual(diffPolicies(policy, narrowed), { allowed: [], denied })
+  t.deepEqual(diffPolicies(narrowed, policy), { allowed: denied, denied: [] })
+  const fewer = wider('ports:', 'seccomp: { deny: [ptrace, syslog] }\n    ports:')
+  const more = wider('ports:', 'seccomp: { deny: [ptrace] }\n    ports:')
+  t.deepEqual(diffPolicies(fewer, more), { allowed: ['containers.web.seccomp: all but ptrace'], denied: [] })
   const confined = wider('ports:', 'egress: [10.0.0.0/8]\n    ports:')
   t.deepEqual(diffPolicies(policy, confined), { allowed: [], denied: ['containers.web.egress: anywhere'] })
 })
@@ -250,6 +257,17 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
   ])
   t.deepEqual(change('max: 64Mi', 'max: 64'), ['unreachable containers.web.resources.memory'])
   t.deepEqual(change('}]', '}, { kind: tmpfs, path: /data }]'), ['contradictory containers.web.mounts'])
+  t.deepEqual(change('ports:', 'seccomp: { allow: [read, write] }\n    ports:'), ['unreachable containers.web.seccomp'])
+  t.deepEqual(change('ports:', 'seccomp: { deny: [execve] }\n    ports:'), ['unreachable containers.web.seccomp'])
+  t.deepEqual(change('ports:', 'seccomp: runtime-default\n    ports:'), [])
+  const signed = 'image: registry.test/web\n    signedBy: [{ key: default/keys/release }]'
+  t.deepEqual(change(`image: registry.test/web@${DIGEST}`, signed), ['wide containers.web.image'])
+  t.deepEqual(
+    lint(
+      `${POLICY.replace(`image: registry.test/web@${DIGEST}`, signed)}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`,
+    ),
+    ['wide containers.web.image', 'unreachable containers.twin.image'],
+  )
   t.deepEqual(lint(`${POLICY}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`), [
     'unreachable containers.twin.image',
   ])
