@@ -21,6 +21,7 @@ import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurem
 import { ipcSysctls, preparePod } from './pod-settings.ts'
 import { PodVolumes } from './pod-volumes.ts'
 import { pullEvents } from './pull-events.ts'
+import { ReasonReports } from './reason-reports.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -50,6 +51,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (verifier !== undefined) {
     const { signedTime } = await verifier.attest({ initdataToml })
     platform.clock.set(signedTime)
+    const reports = new ReasonReports({ clock: platform.clock, tell: (report) => verifier.tell(report) })
+    options.reasons.reportTo((report) => reports.add(report))
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })

@@ -160,21 +160,23 @@ test.after.always(async (t) => {
 
 test.serial('without a bundle the image is refused, and its key is not asked for', async (t) => {
   const { pod, tenant, unsigned } = t.context
-  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'unsigned', image: unsigned }))
+  const refusal = await refusalOf(
+    pod.agent.createContainer({ containerId: 'unsigned', name: 'unsigned', image: unsigned }),
+  )
   t.is(refusal.code, 'ERR_IMAGE_UNSIGNED')
   t.false((await tenant.releases()).some((name) => name.includes(KEY)))
 })
 
 test.serial('an encrypted image whose key the verifier does not have is refused', async (t) => {
   const { pod, sealed } = t.context
-  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'early', image: sealed }))
+  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'early', name: 'sealed', image: sealed }))
   t.regex(refusal.code, /^ERR_(RESOURCE|KBS|VERIFIER)/)
 })
 
 test.serial('an encrypted image that a bundle vouches for runs once the verifier has its key', async (t) => {
   const { pod, tenant, sealed } = t.context
   await tenant.admin.putResource(KEY, readFileSync(tenant.path('key')))
-  await pod.agent.createContainer({ containerId: 'web', image: sealed })
+  await pod.agent.createContainer({ containerId: 'web', name: 'sealed', image: sealed })
   t.true((await tenant.releases()).some((name) => name.includes(KEY)))
   await pod.agent.startContainer('web')
   t.is((await pod.agent.wait({ containerId: 'web' })).exitCode, 0)
@@ -191,7 +193,7 @@ test.serial(
     t.is((await refusalOf(refused)).code, 'ERR_IMAGE_UNSIGNED', 'the policy of all images admits it, its rule does not')
     const image = `${tenant.repository('sealed')}:1`
     const { imageDigest } = await pod.agent.createContainer({ containerId: 'any', name: 'any-version', image })
-    t.is(imageDigest, sealed.split('@')[1])
+    t.is(imageDigest, sealed.split('@')[1] ?? '')
     await pod.agent.startContainer('any')
     t.is((await pod.agent.wait({ containerId: 'any' })).exitCode, 0)
     // Released to a token with this manifest, and to no other.
@@ -203,9 +205,9 @@ test.serial(
   'an image whose OpenPGP signature lies beside the registry runs, and one that a stranger signed does not',
   async (t) => {
     const { pod, released, forged } = t.context
-    const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'forged', image: forged }))
+    const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'forged', name: 'forged', image: forged }))
     t.is(refusal.code, 'ERR_IMAGE_SIGNATURE')
-    await pod.agent.createContainer({ containerId: 'released', image: released })
+    await pod.agent.createContainer({ containerId: 'released', name: 'released', image: released })
     await pod.agent.startContainer('released')
     t.is((await pod.agent.wait({ containerId: 'released' })).exitCode, 0)
   },

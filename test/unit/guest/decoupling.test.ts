@@ -142,8 +142,11 @@ test('where signers are named in place of a digest, they are demanded, and what 
   const { ask, pulled, measured, signers } = setUp()
   await ask({ name: 'signed', image: 'registry.test/signed:3' })
   t.deepEqual(pulled, ['registry.test/signed:3'])
-  const required = { place: 'containers.signed.signedBy', signers: [{ kind: 'key', resource: 'default/keys/release' }] }
-  t.deepEqual<unknown>(signers, [required])
+  const required = {
+    place: 'containers.signed.signedBy',
+    signers: [{ kind: 'key', resource: 'default/keys/release' } as const],
+  }
+  t.deepEqual(signers, [required])
   const { manifestDigest, configDigest } = pulledImage()
   const [what] = measured
   t.deepEqual([what?.container, what?.manifest, what?.config], ['signed', manifestDigest, configDigest])
