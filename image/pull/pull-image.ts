@@ -30,7 +30,7 @@ import { Buffers, Slots } from './buffers.ts'
 import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
 import { type PatienceOptions, patiently } from './patience.ts'
 import type { PullProgress } from './progress.ts'
-import { BATCH_BYTES } from './read-blob.ts'
+import { BATCH_BYTES, type Spread } from './read-blob.ts'
 
 const DEFAULT_CONNECTIONS = 4
 const DEFAULT_NO_PROGRESS_MS = 60_000
@@ -66,6 +66,8 @@ export interface PullOptions {
   readonly parallelLayers?: number
   /** Connections to the registry, all layers together. Default 4. */
   readonly connections?: number
+  /** When a large layer takes several of them. Default: when one does not keep the pull busy. */
+  readonly spread?: Spread
   /** The longest stretch without progress before the pull gives up, milliseconds. Default 60000. */
   readonly noProgressMs?: number
   readonly onProgress?: (progress: PullProgress) => void
@@ -205,6 +207,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     buffers,
     slots: new Slots(connections),
     connectionsPerLayer: connections,
+    spread: options.spread ?? 'when-waiting',
     noProgressMs,
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),
