@@ -90,7 +90,7 @@ test('a refused attestation is explained claim by claim, by the id that guest an
   const id = error?.refusal.correlationId ?? ''
   const text = await caisson(verifierExplain, id)
   t.regex(text, new RegExp(`^${id} {2}.* attest +refused {2}ERR_`, 'm'))
-  t.regex(text, /NO {2}\S[^]* {6}expected .*\n {6}found {4}.*/)
+  t.regex(text, /NO {2}\S[\s\S]* {6}expected .*\n {6}found {4}.*/)
   t.regex(text, /remedy/)
   t.regex(await caisson(verifierExplain), new RegExp(`^${id} {2}`, 'm'))
   const records = JSON.parse(await caisson(verifierExplain, id, '--json')) as { id: string }[]

@@ -1,10 +1,7 @@
 /** `caisson verifier policy`, `collateral` and `reference-value`, as administrators type them, against a running verifier. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
-import type { VerifierConfig } from '#attestation/verifier/verifier'
+import { readFileSync } from 'node:fs'
+import test from 'ava'
 import { encodePem } from '#attestation/x509/pem'
 import { parseInvocation } from '#cli/command'
 import { measureRelease } from '#cli/commands/measure-release'

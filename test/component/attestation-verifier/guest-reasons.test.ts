@@ -79,7 +79,7 @@ test('the tenant reads under the host’s id why its guest denied something, and
   const changed = file('changed.yaml')
   const explained = await exitOf(policyExplain, policy, '--id', told.correlationId, '--write', changed)
   t.is(explained.code, 1)
-  t.regex(explained.text, /containers\.web\.env\.MODE[^]*containers\.web\.user/, 'every field at once')
+  t.regex(explained.text, /containers\.web\.env\.MODE[\s\S]*containers\.web\.user/, 'every field at once')
   const after = await exitOf(policyExplain, changed, '--id', told.correlationId)
   t.deepEqual([after.code, after.text.trim()], [0, 'the policy admits this request'])
 

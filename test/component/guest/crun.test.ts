@@ -38,7 +38,7 @@ async function setUp(t: ExecutionContext) {
     cwd: '/',
     noNewPrivileges: true,
   })
-  const bundle = async (args: readonly string[], terminal = false, seccomp: object | undefined = undefined) => {
+  const bundle = async (args: readonly string[], terminal = false, seccomp?: object) => {
     const path = await mkdtemp(join(folder, 'b-'))
     const spec = {
       ociVersion: '1.0.2',
