@@ -23,7 +23,8 @@ const LOOK = [
   'echo somaxconn $(cat /proc/sys/net/core/somaxconn) msgmax $(cat /proc/sys/kernel/msgmax)',
 ].join('; ')
 
-const CONFINED = 'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online'
+const CONFINED =
+  'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online; mkdir /made 2>&1 || true'
 const GUARANTEED = { memoryLimitInBytes: 256n << 20n, cpuQuota: 200_000n, cpuPeriod: 100_000n }
 
 const CONTAINERS = (image: string): string => `
@@ -37,6 +38,7 @@ const CONTAINERS = (image: string): string => `
     args: [/bin/sh, -c, ${JSON.stringify(CONFINED)}]
     user: "1000:2000"
     capabilities: [KILL]
+    seccomp: { deny: [mkdir, mkdirat] }
     readOnlyRoot: true
     logs: allow
     resources: { memory: { max: 256Mi }, cpu: { max: "2" } }
@@ -160,6 +162,11 @@ test.serial(
     ]) {
       t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
     }
+    // Not for its read-only root.
+    t.true(
+      lines.some((line) => /mkdir.*not permitted/i.test(line)),
+      lines.join('\n'),
+    )
     t.true(
       lines.some((line) => line.startsWith('uid=1000 gid=2000')),
       lines.join('\n'),
