@@ -57,7 +57,8 @@ function requestValue(rule: ContainerRule, request: ContainerRequest): Condition
   const { memoryBytes, cpuQuotaUs, cpuPeriodUs, pids } = request.resources
   return {
     name: rule.name,
-    image: `${rule.repository}@${rule.digest}`,
+    // As asked for, where the host chooses the version.
+    image: rule.signedBy === undefined ? `${rule.repository}@${rule.digest}` : request.image,
     ...(args === undefined ? {} : { args }),
     env: new Map(request.env.map((entry) => nameAndValue(entry))),
     user: request.user === '' ? (rule.user ?? '') : request.user,

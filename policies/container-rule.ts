@@ -8,8 +8,10 @@ import type { PolicyNode } from './document.ts'
 import { type EgressRule, readEgress } from './egress-rule.ts'
 import { type EnvRule, parseEnvRules, RESOURCE_NAME } from './env-rule.ts'
 import { type IdentityRule, readIdentityRule } from './identity-rule.ts'
+import { type ImageRule, readImageRule } from './image-rule.ts'
 import { type MountRule, readMountRule } from './mount-rule.ts'
 import { parseResourceRule, type ResourceRule } from './resource-rule.ts'
+import { readSeccomp, type SeccompRule } from './seccomp-rule.ts'
 import type { VolumeRule } from './volume-rule.ts'
 
 export type { MountRule } from './mount-rule.ts'
@@ -31,17 +33,8 @@ export interface SecretRule {
   readonly gid: number
 }
 
-export interface ContainerRule {
+export interface ContainerRule extends ImageRule {
   readonly name: string
-  /** host[:port]/path without tag. */
-  readonly repository: string
-  /** sha256:… of the manifest (or of an index that the guest binds to its platform's manifest). */
-  readonly digest: string
-  /**
-   * `repository/type/tag` of the verifier's resource that holds the image's reference, which then stands nowhere else:
-   * `repository` is the placeholder's and `digest` empty.
-   */
-  readonly sealedImage: string | undefined
   readonly args: ArgsRule
   /** Variable → what the host may set it to, or the secret that the guest sets it to. */
   readonly env: ReadonlyMap<string, EnvRule>
@@ -72,6 +65,7 @@ export interface ContainerRule {
   readonly signals: readonly number[]
   /** Capabilities without the CAP_ prefix; the full bounding set of the container. */
   readonly capabilities: readonly string[]
+  readonly seccomp: SeccompRule
   readonly resources: ResourceRule
   readonly conditions: readonly ConditionRule[]
   /** `init`: runs to its end before those that require it. */
@@ -99,17 +93,13 @@ export const DEFAULT_CAPABILITIES: readonly string[] = [
   'SETUID',
 ]
 
-/** What the host knows of an image whose reference is sealed: an empty one. */
-export const SEALED_REPOSITORY = 'caisson.dev/sealed'
-
 const MAX_LIST = 256
 const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
-const REFERENCE =
-  /^(?<repository>[a-z0-9.-]+(:[0-9]{1,5})?(\/[a-z0-9._-]+)+)(:[\w][\w.-]{0,127})?@(?<digest>sha256:[0-9a-f]{64})$/
 
 const CONTAINER_KEYS = [
   'name',
   'image',
+  'signedBy',
   'sealedImage',
   'args',
   'env',
@@ -132,6 +122,7 @@ const CONTAINER_KEYS = [
   'egress',
   'signals',
   'capabilities',
+  'seccomp',
   'resources',
   'conditions',
   'role',
@@ -151,7 +142,7 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
   const capabilities = readCapabilities(fields.get('capabilities'))
   return {
     name,
-    ...readImage(fields, node),
+    ...readImageRule(fields, node),
     args: parseArgs(fields.get('args')),
     env: parseEnvRules(fields.get('env')),
     serviceEnv: fields.get('serviceEnv')?.boolean() ?? false,
@@ -173,6 +164,7 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
     egress: readEgress(fields.get('egress'), capabilities),
     signals: listOf(fields.get('signals'), (item) => item.integer(1, 64)),
     capabilities,
+    seccomp: readSeccomp(fields.get('seccomp')),
     resources: parseResourceRule(fields.get('resources')),
     conditions: readConditionRules(fields.get('conditions')),
     role: fields.get('role')?.oneOf(['main', 'init']) ?? 'main',
@@ -185,31 +177,6 @@ export function readContainerRule(node: PolicyNode, volumes: ReadonlyMap<string,
 function readCapabilities(node: PolicyNode | undefined): readonly string[] {
   if (node === undefined) return DEFAULT_CAPABILITIES
   return listOf(node, (item) => matching(item, /^[A-Z_]{2,32}$/, 'must be a name such as NET_ADMIN'))
-}
-
-function readImage(
-  fields: Map<string, PolicyNode>,
-  node: PolicyNode,
-): Pick<ContainerRule, 'repository' | 'digest' | 'sealedImage'> {
-  const sealed = fields.get('sealedImage')
-  if (sealed !== undefined) {
-    if (fields.has('image')) throw sealed.fail('stands beside `image`: the reference is the one or the other')
-    const sealedImage = matching(sealed, RESOURCE_NAME, 'must be repository/type/tag')
-    return { repository: SEALED_REPOSITORY, digest: '', sealedImage }
-  }
-  const imageNode = requiredField(fields, 'image', node)
-  const pinned = parsePinned(imageNode.string())
-  if (pinned !== undefined) return { ...pinned, sealedImage: undefined }
-  throw imageNode.fail(
-    'must be host/path@sha256:<64 hex digits>',
-    'Pin the digest: `caisson image inspect REF` prints it.',
-  )
-}
-
-/** Repository and digest of a reference that pins its bytes; undefined for any other text. */
-export function parsePinned(text: string): { readonly repository: string; readonly digest: string } | undefined {
-  const { repository, digest } = REFERENCE.exec(text)?.groups ?? {}
-  return repository === undefined || digest === undefined ? undefined : { repository, digest }
 }
 
 function parseArgs(node: PolicyNode | undefined): ArgsRule {

@@ -6,7 +6,9 @@ import type { ContainerRule, SecretSource } from './container-rule.ts'
 import { describeEgress } from './egress-rule.ts'
 import { describeEnvRule, envAllows } from './env-rule.ts'
 import type { IdentityRule } from './identity-rule.ts'
+import { describeSigner, type ImageRule } from './image-rule.ts'
 import type { Range } from './resource-rule.ts'
+import { describeSeccomp, seccompIncludes } from './seccomp-rule.ts'
 import { isContentRule, type VolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
@@ -41,6 +43,7 @@ function coverable(rule: ContainerRule): Map<string, (other: ContainerRule) => b
     [at('resources.cpu', describe(cpu, 'm')), (other) => includes(other.resources.cpu, cpu)],
     [at('resources.pids', describe(pids, '')), (other) => includes(other.resources.pids, pids)],
     [at('max', `${rule.max} at the same time`), (other) => other.max >= rule.max],
+    [at('seccomp', describeSeccomp(rule.seccomp)), (other) => seccompIncludes(other.seccomp, rule.seccomp)],
     ...[...rule.env].flatMap(([name, value]) =>
       (value.kind === 'values' ? value.values : []).map((text): [string, (other: ContainerRule) => boolean] => [
         at(`env.${name}`, text),
@@ -87,10 +90,7 @@ function containerPermissions(rule: ContainerRule): string[] {
   const each = (name: string, values: readonly string[]): string[] => values.map((value) => permission(name, value))
   const flag = (name: string, value: boolean, text: string): string[] => (value ? [permission(name, text)] : [])
   return [
-    permission(
-      'image',
-      rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `as ${rule.sealedImage} says`,
-    ),
+    ...each('image', imagePermissions(rule)),
     permission('args', rule.args.kind === 'from-image' ? 'the image’s own' : JSON.stringify(rule.args.args)),
     ...[...rule.env].flatMap(([name, value]) =>
       value.kind === 'values' ? each(`env.${name}`, value.values) : [permission(`env.${name}`, describeEnvRule(value))],
@@ -136,6 +136,7 @@ function containerPermissions(rule: ContainerRule): string[] {
     ...each('egress', rule.egress?.map(describeEgress) ?? ['anywhere']),
     ...each('signals', rule.signals.map(String)),
     ...each('capabilities', rule.capabilities),
+    permission('seccomp', describeSeccomp(rule.seccomp)),
     permission('resources.memory', describe(rule.resources.memory, ' bytes')),
     permission('resources.cpu', describe(rule.resources.cpu, 'm')),
     permission('resources.pids', describe(rule.resources.pids, '')),
@@ -152,6 +153,12 @@ function containerPermissions(rule: ContainerRule): string[] {
     permission('role', rule.role),
     permission('max', `${rule.max} at the same time`),
   ]
+}
+
+/** Any one signer will do, so each permits something of its own. */
+function imagePermissions({ repository, digest, sealedImage, signedBy }: ImageRule): readonly string[] {
+  if (sealedImage !== undefined) return [`as ${sealedImage} says`]
+  return signedBy?.map((signer) => `${repository} signed by ${describeSigner(signer)}`) ?? [`${repository}@${digest}`]
 }
 
 function describeVolume(rule: VolumeRule): string {

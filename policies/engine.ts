@@ -21,6 +21,7 @@ import {
 import type { ContainerConditions } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { type AdmittedDevice, checkDevices } from './device-rule.ts'
+import { admittedReference, describeImage, imageAllows, splitReference } from './image-rule.ts'
 import { networkHolds } from './network-address.ts'
 import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
 import type { AskedResources } from './resource-rule.ts'
@@ -32,7 +33,10 @@ import type { WorkloadPolicy } from './workload.ts'
 export interface AdmittedContainer {
   readonly containerId: string
   readonly rule: ContainerRule
-  /** repository@digest: what the guest pulls, whatever the host wrote; or the resource that holds it. */
+  /**
+   * What the guest pulls: repository@digest of the policy, whatever the host wrote; or the resource that holds it; or, where
+   * the rule names signers, the version that the host wrote, which one of them must have signed.
+   */
   readonly reference: string | { readonly resource: string }
   readonly args: readonly string[] | undefined
   readonly env: readonly string[]
@@ -120,7 +124,7 @@ export class PolicyEngine {
     return {
       containerId: request.containerId,
       rule,
-      reference: rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : { resource: rule.sealedImage },
+      reference: admittedReference(rule, splitReference(request.image)),
       args,
       ...splitEnv(rule, request.env),
       mounts,
@@ -250,21 +254,18 @@ export class PolicyEngine {
       throw denied('containers.name', listText(containers.map((candidate) => candidate.name)), request.name)
     }
     const asked = splitReference(request.image)
-    const candidates = containers.filter(
-      (rule) => rule.repository === asked.repository && (asked.digest === undefined || asked.digest === rule.digest),
-    )
+    const candidates = containers.filter((rule) => imageAllows(rule, asked))
     const [rule] = candidates
     if (rule === undefined || candidates.length > 1) {
-      const allowed = listText(containers.map((candidate) => `${candidate.repository}@${candidate.digest}`))
+      const allowed = listText(containers.map(describeImage))
       throw denied('containers.image', allowed, request.image)
     }
     return rule
   }
 
   #checkImage(rule: ContainerRule, image: string): void {
-    const asked = splitReference(image)
-    const matches = asked.repository === rule.repository && (asked.digest === undefined || asked.digest === rule.digest)
-    if (!matches) throw denied(`containers.${rule.name}.image`, `${rule.repository}@${rule.digest}`, image)
+    if (imageAllows(rule, splitReference(image))) return
+    throw denied(`containers.${rule.name}.image`, describeImage(rule), image)
   }
 
   #checkRequired(rule: ContainerRule): void {
@@ -308,11 +309,4 @@ function splitEnv(rule: ContainerRule, env: readonly string[]): Pick<AdmittedCon
     return false
   })
   return { env: plain, sealedEnv }
-}
-
-function splitReference(image: string): { repository: string; digest: string | undefined } {
-  const [name = '', digest] = image.split('@', 2)
-  const lastSlash = name.lastIndexOf('/')
-  const colon = name.indexOf(':', lastSlash + 1)
-  return { repository: colon < 0 ? name : name.slice(0, colon), digest }
 }

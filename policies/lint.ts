@@ -28,6 +28,9 @@ const STRONG_CAPABILITIES: readonly string[] = [
   'SYS_BOOT',
 ]
 
+/** The runtime starts a program under its filter, and each ends by itself. */
+const NEEDED_TO_START: readonly string[] = ['execve', 'exit_group']
+
 export function lintPolicy(policy: WorkloadPolicy): LintFinding[] {
   return [
     ...policy.containers.flatMap(lintContainer),
@@ -65,6 +68,9 @@ function wideRules(rule: ContainerRule, at: Place): LintFinding[] {
   const findings: LintFinding[] = []
   const wide = (path: string, message: string, remedy: string): void => {
     findings.push({ kind: 'wide', path: at(path), message, remedy })
+  }
+  if (rule.signedBy !== undefined) {
+    wide('image', 'the host chooses the version: any that was ever signed, also an old one', 'Pin a digest.')
   }
   for (const [name, value] of rule.env) {
     const steers = /^(LD_|PATH$|BASH_ENV$|ENV$|NODE_OPTIONS$|PYTHON|PERL|JAVA_TOOL_OPTIONS$|GCONV_PATH$)/.test(name)
@@ -109,6 +115,16 @@ function contradictions(rule: ContainerRule, at: Place): LintFinding[] {
 
 function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
   const { cpu, memory } = rule.resources
+  const { seccomp } = rule
+  const missing = NEEDED_TO_START.filter(
+    (name) =>
+      (seccomp.kind === 'allow' && !seccomp.names.includes(name)) ||
+      (seccomp.kind === 'deny' && seccomp.names.includes(name)),
+  )
+  if (missing.length > 0) {
+    const message = `without ${missing.join(' and ')} no program starts or ends`
+    return [{ kind: 'unreachable', path: at('seccomp'), message, remedy: `Allow ${missing.join(' and ')}.` }]
+  }
   if (memory?.max !== undefined && memory.max < 4 * 2 ** 20) {
     const message = `at most ${memory.max} bytes of memory: nothing starts in that`
     return [{ kind: 'unreachable', path: at('resources.memory'), message, remedy: 'Write a unit, such as 512Mi.' }]
@@ -138,24 +154,25 @@ function hostContents({ volumes }: WorkloadPolicy): LintFinding[] {
 }
 
 /** A request without a name is judged by its image: where two rules have the same, it is admitted by neither. */
-function ambiguousImages(policy: WorkloadPolicy): LintFinding[] {
-  const seen = new Map<string, string>()
-  const findings: LintFinding[] = []
-  for (const { name, repository, digest, sealedImage } of policy.containers) {
-    if (sealedImage !== undefined) continue
-    const image = `${repository}@${digest}`
-    const other = seen.get(image)
-    if (other === undefined) seen.set(image, name)
-    else {
-      findings.push({
+function ambiguousImages({ containers }: WorkloadPolicy): LintFinding[] {
+  return containers.flatMap((rule, index): LintFinding[] => {
+    if (rule.sealedImage !== undefined) return []
+    const other = containers.slice(0, index).find((earlier) => sharesImage(earlier, rule))
+    if (other === undefined) return []
+    return [
+      {
         kind: 'unreachable',
-        path: `containers.${name}.image`,
-        message: `has the image of ${other}: a request that names only the image is admitted by neither`,
+        path: `containers.${rule.name}.image`,
+        message: `has the image of ${other.name}: a request that names only the image is admitted by neither`,
         remedy: 'Kubernetes names its containers; for `caisson run` use --name.',
-      })
-    }
-  }
-  return findings
+      },
+    ]
+  })
+}
+
+function sharesImage(a: ContainerRule, b: ContainerRule): boolean {
+  const anyVersion = a.signedBy !== undefined || b.signedBy !== undefined
+  return a.repository === b.repository && (anyVersion || a.digest === b.digest)
 }
 
 const API_PORT = 8006

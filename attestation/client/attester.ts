@@ -9,6 +9,7 @@ import type { CryptoProvider } from '#protocol/crypto-provider'
 import { MalformedError, UnavailableError, UsageError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
 import { type AdmittedImage, CURRENT_KBS_VERSION, reportDataDigest } from '#protocol/kbs-messages'
+import { encodeReasonReport, type ReasonReport } from '#protocol/reason-report'
 import { type BackOff, DEFAULT_BACK_OFF, isUnavailable, type Sleep, withBackOff } from './back-off.ts'
 import type { EvidenceSource } from './evidence-source.ts'
 import { KbsClient } from './kbs-client.ts'
@@ -142,6 +143,16 @@ export class Attester {
   async getCertificate(request: Uint8Array, options: { signal?: AbortSignal } = {}): Promise<PodCertificate> {
     const call = (token: string): Promise<Uint8Array> => this.#client.identity(request, token, options)
     return parsePodCertificate(await this.#released(call, options.signal))
+  }
+
+  /**
+   * Tells the verifier why this guest refused something. One attempt: the guest keeps the reason in any case.
+   *
+   * @throws as `getResource`
+   */
+  async tell(report: ReasonReport, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { token } = await this.#current(options.signal)
+    await this.#client.reason(encodeReasonReport(report), token, options)
   }
 
   /** What the verifier releases to the token's holder, decrypted. */

@@ -81,6 +81,18 @@ export class KbsClient {
     return (await exchange(this.#http, call, MAX_SEALED_BYTES)).body
   }
 
+  /** @param report `encodeReasonReport`. Errors: as `exchange`. */
+  async reason(report: Uint8Array, token: string, options: KbsCallOptions): Promise<void> {
+    const call = {
+      method: 'POST' as const,
+      url: `${this.#base}/reason`,
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', accept: 'application/json' },
+      body: report,
+      ...signalOf(options),
+    }
+    await exchange(this.#http, call, MAX_CHALLENGE_BYTES)
+  }
+
   /** The encrypted resource, as sent. @param path `repository/type/tag`. Errors: as `exchange`. */
   async resource(path: string, token: string, options: KbsCallOptions): Promise<Uint8Array> {
     const request = {

@@ -3,7 +3,8 @@
  *
  * Guest and host are told a code and the record's id, nothing else. Anybody can cause refusals, so the log is a window:
  * the oldest records go when it is full. What strangers cause (refused requests for a challenge, calls without a session)
- * has a window of its own, so that they cannot push out the records of guests that were challenged.
+ * has a window of its own, so that they cannot push out the records of guests that were challenged; what guests tell of
+ * themselves has another.
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
@@ -21,8 +22,12 @@ export interface ClaimCheck {
   readonly remedy?: string
 }
 
-/** Where the guest was on its way: asking for a challenge, answering it, fetching a resource. */
-export type AttestationStage = 'auth' | 'attest' | 'release'
+/**
+ * Where the guest was on its way: asking for a challenge, answering it, fetching a resource; `guest`: it refused something
+ * itself, and told why.
+ */
+const STAGES = ['auth', 'attest', 'release', 'guest'] as const
+export type AttestationStage = (typeof STAGES)[number]
 
 export interface AttestationRecord {
   /** The correlation id that guest and host were given. */
@@ -48,6 +53,12 @@ export interface NewRecord extends Omit<AttestationRecord, 'id'> {
 }
 
 const MAX_TEXT_CHARACTERS = 4_000
+/** Of strangers, of the verifier about guests, and of guests about themselves: none pushes out another's. */
+const WINDOWS = [
+  "(stage = 'auth' OR handshake IS NULL)",
+  "(stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL)",
+  "(stage = 'guest' AND handshake IS NOT NULL)",
+]
 /** Old records are removed each time this many came in. */
 const TRIM_EVERY = 64
 
@@ -115,6 +126,14 @@ export class AttestationLog {
     return rows.map(toRecord)
   }
 
+  /** How many reasons a guest has told since this handshake. */
+  async reasonsOf(handshake: string): Promise<number> {
+    const query =
+      "SELECT count(*) AS told FROM attestation_records WHERE tenant = ? AND handshake = ? AND stage = 'guest'"
+    const row = await this.#database.get(query, this.#tenant, handshake)
+    return row === undefined ? 0 : integer(row, 'told')
+  }
+
   /** The handshake that a record belongs to. */
   async handshakeIdOf(id: string): Promise<string | undefined> {
     const query = 'SELECT handshake FROM attestation_records WHERE tenant = ? AND id = ?'
@@ -140,7 +159,7 @@ export class AttestationLog {
 
   async #trim(sql: Sql): Promise<void> {
     this.#sinceTrim = 0
-    for (const window of ["(stage = 'auth' OR handshake IS NULL)", "(stage <> 'auth' AND handshake IS NOT NULL)"]) {
+    for (const window of WINDOWS) {
       await sql.run(
         `DELETE FROM attestation_records WHERE tenant = ? AND ${window} AND seq <=
            (SELECT seq FROM attestation_records WHERE tenant = ? AND ${window} ORDER BY seq DESC LIMIT 1 OFFSET ?)`,
@@ -163,10 +182,11 @@ function toRecord(row: Row): AttestationRecord {
   const { checks, facts }: Pick<AttestationRecord, 'checks' | 'facts'> = JSON.parse(text(row, 'details'))
   const stage = text(row, 'stage')
   return {
-    id: text(row, 'id'),
+    // A guest's own id is unique in its tenant alone, so the row has another.
+    id: (stage === 'guest' ? facts['correlation-id'] : undefined) ?? text(row, 'id'),
     handshake: optionalText(row, 'handshake'),
     at: new Date(integer(row, 'at_ms')),
-    stage: stage === 'auth' || stage === 'attest' ? stage : 'release',
+    stage: STAGES.find((known) => known === stage) ?? 'release',
     tee: text(row, 'tee'),
     verdict: text(row, 'verdict') === 'accepted' ? 'accepted' : 'refused',
     code: optionalText(row, 'code'),

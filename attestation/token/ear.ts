@@ -59,6 +59,8 @@ export interface EarFacts {
   readonly nonce: string
   readonly teePublicKey: TeePublicKey
   readonly initdataDigest: string
+  /** Digest of each document in it, by name: `policy.yaml` is the workload policy. Default: none is named. */
+  readonly initdataClaims?: Readonly<Record<string, string>>
   readonly tee: string
   readonly teeClaims: Readonly<Record<string, unknown>>
   /** Empty for the first attestation: the claim is then absent. */
@@ -83,7 +85,7 @@ export function earClaims(facts: EarFacts): EarClaims {
           report_data: facts.reportData,
           runtime_data_claims: { nonce: facts.nonce, 'tee-pubkey': facts.teePublicKey },
           init_data: facts.initdataDigest,
-          init_data_claims: {},
+          init_data_claims: facts.initdataClaims ?? {},
           [facts.tee]: facts.teeClaims,
         },
       },

@@ -22,6 +22,7 @@ import { countsAt, type ReferenceStore } from '../store/reference-store.ts'
 import { type SpentChallenges, spentError } from '../store/spent-challenges.ts'
 import { earClaims } from '../token/ear.ts'
 import type { AnswerInput, Appraisal, EvidenceKind } from './evidence.ts'
+import { initdataClaims } from './initdata-claims.ts'
 import { type ChallengeSession, openChallengeSession, type SessionReply, utf8 } from './kbs-session.ts'
 import { RecordedError, type RefusalContext, recordRefusal } from './refusal-record.ts'
 import type { SessionSealer } from './session-seal.ts'
@@ -95,7 +96,9 @@ export class KbsService {
         ...(await this.#references()),
       })
       if (!appraisal.accepted) throw await this.#refused(session, appraisal)
-      return await this.#accepted(session, appraisal, { nonce: session.nonce, teePublicKey: attestation.teePublicKey })
+      const { teePublicKey, initdataToml } = attestation
+      const bound = { nonce: session.nonce, teePublicKey, initdataClaims: initdataClaims(initdataToml) }
+      return await this.#accepted(session, appraisal, bound)
     })
   }
 
@@ -125,7 +128,7 @@ export class KbsService {
   async #accepted(
     session: ChallengeSession,
     appraisal: Extract<Appraisal, { accepted: true }>,
-    bound: { nonce: string; teePublicKey: TeePublicKey },
+    bound: { nonce: string; teePublicKey: TeePublicKey; initdataClaims: Readonly<Record<string, string>> },
   ): Promise<SessionReply<{ token: string }>> {
     const { database, spent, log, audit, tokens, sealer, issuer, tokenLifetimeMs, now } = this.#options
     const at = now()

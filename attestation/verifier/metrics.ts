@@ -32,6 +32,7 @@ export const BUILT_IN: ReadonlySet<string> = new Set([
   'attestations',
   'audit',
   'identity',
+  'reason',
   'identity-grant',
   'identity-grants',
   'tenant',

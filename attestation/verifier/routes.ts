@@ -4,6 +4,7 @@
  */
 import { MalformedError, UsageError } from '#protocol/errors'
 import { MAX_KBS_BODY } from '#protocol/kbs-messages'
+import { MAX_REPORT_BYTES } from '#protocol/reason-report'
 import { AttestationLog } from '../store/attestation-log.ts'
 import { DEFAULT_TENANT } from '../store/database.ts'
 import type { TenantStore } from '../store/tenant-store.ts'
@@ -136,6 +137,17 @@ function guestRoute(
           identity.issue(body, { cookie: cookieOf(exchange), authorization: exchange.headers.authorization }),
         )
         .then((body) => ({ status: 200, body }))
+    case 'POST reason 0':
+      rate.take()
+      return exchange
+        .body(MAX_REPORT_BYTES)
+        .then((body) =>
+          services.reasons.add(body, {
+            cookie: cookieOf(exchange),
+            authorization: exchange.headers.authorization,
+          }),
+        )
+        .then(() => ({ status: 200, body: {} }))
     case 'GET time 0':
       rate.take()
       return signedTime(options, services, exchange.query.get('nonce') ?? undefined)

@@ -17,6 +17,7 @@ import type { AdminAuthenticator } from './admin/authenticator.ts'
 import { AdminContext } from './admin/context.ts'
 import type { EvidenceKind } from './evidence.ts'
 import { GuestClaims } from './guest-claims.ts'
+import { GuestReasons } from './guest-reasons.ts'
 import { IdentityCa } from './identity-ca.ts'
 import { IdentityIssue } from './identity-issue.ts'
 import { KbsService } from './kbs-service.ts'
@@ -33,6 +34,7 @@ export interface TenantServices {
   readonly release: ResourceRelease
   readonly identity: IdentityIssue
   readonly identityCa: IdentityCa
+  readonly reasons: GuestReasons
   readonly admin: AdminContext
   readonly tokens: TokenIssuer
   readonly rate: RateLimit
@@ -124,6 +126,7 @@ export class TenantDirectory {
       release: new ResourceRelease({ ...shared, guests, resources }),
       identity: new IdentityIssue({ ...shared, guests, identities, ca: identityCa }),
       identityCa,
+      reasons: new GuestReasons({ guests, log, tenant: name, now }),
       admin: new AdminContext({
         database,
         authenticator,

@@ -3,6 +3,7 @@ import { parseTenantIdentity } from '#protocol/tenant-key'
 import type { CommandSpec } from '../command.ts'
 import { explainCode } from '../error-table.ts'
 import { readUserFile } from '../files.ts'
+import { printable } from '../printable.ts'
 
 export const explain: CommandSpec = {
   path: 'explain',
@@ -32,12 +33,4 @@ function inFull({ code, subject, message, at, correlationId, denial }: Explained
   if (remedy !== undefined) lines.push(`  remedy:  ${remedy}`)
   lines.push(`  at ${at}, id ${correlationId}`)
   return lines.map(printable).join('\n')
-}
-
-/** Parts of a reason are the host's own words: none may steer the terminal. */
-function printable(line: string): string {
-  return line.replaceAll(
-    /[\p{Cc}\p{Cf}]/gu,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
 }

@@ -2,7 +2,9 @@ import { loadConditions } from '#policies/container-conditions'
 import type { ContainerRule } from '#policies/container-rule'
 import { describeSource } from '#policies/diff'
 import { describeEgress } from '#policies/egress-rule'
+import { describeImage } from '#policies/image-rule'
 import { lintPolicy } from '#policies/lint'
+import { describeSeccomp } from '#policies/seccomp-rule'
 import { parseWorkloadPolicy } from '#policies/workload'
 import type { CommandSpec } from '../command.ts'
 import { readPolicyFile } from '../policy-file.ts'
@@ -35,7 +37,7 @@ export const policyCheck: CommandSpec = {
 function describe(rule: ContainerRule): string[] {
   const command = rule.args.kind === 'from-image' ? 'the image’s own command' : JSON.stringify(rule.args.args)
   return [
-    `${rule.name}: up to ${rule.max} of ${rule.sealedImage === undefined ? `${rule.repository}@${rule.digest}` : `the image in ${rule.sealedImage}`}`,
+    `${rule.name}: up to ${rule.max} of ${rule.sealedImage === undefined ? describeImage(rule) : `the image in ${rule.sealedImage}`}`,
     `  runs      ${command}`,
     `  env       ${[...rule.env.keys()].join(', ') || 'only the image’s'}`,
     `  secrets   ${rule.secrets.map(({ source, path }) => `${describeSource(source)} at ${path}`).join(', ') || 'none'}`,
@@ -44,6 +46,7 @@ function describe(rule: ContainerRule): string[] {
     `  mounts    ${rule.mounts.map(({ kind, path }) => `${kind}:${path}`).join(', ') || 'none'}`,
     `  ports     ${rule.ports.join(', ') || 'none'}`,
     `  egress    ${rule.egress === undefined ? 'anywhere' : rule.egress.map(describeEgress).join('; ') || 'nowhere'}`,
+    `  seccomp   ${describeSeccomp(rule.seccomp)}`,
     `  exec      ${rule.exec.map((args) => JSON.stringify(args)).join(', ') || 'none'}`,
     `  logs      ${rule.logs ? 'leave the guest' : 'stay in the guest'}`,
   ]

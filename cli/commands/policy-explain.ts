@@ -1,18 +1,23 @@
+import type { AttestationRecord } from '#attestation/store/attestation-log'
 import { loadConditions } from '#policies/container-conditions'
+import { caseFile } from '#policies/request-case'
+import type { ContainerRequest } from '#policies/requests'
 import { parseScenario } from '#policies/scenario'
-import { explainRequest } from '#policies/widen'
+import { type Explanation, explainRequest } from '#policies/widen'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { UsageError } from '#protocol/errors'
-import type { CommandSpec } from '../command.ts'
+import type { CommandSpec, Invocation } from '../command.ts'
+import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { readPolicyFile } from '../policy-file.ts'
+import { printable } from '../printable.ts'
 
 export const policyExplain: CommandSpec = {
   path: 'policy explain',
   summary:
-    'Says why a policy denies a request: every field, what is allowed and what is asked, and the smallest change that would\nadmit it. The request is the first `create` step of a file of cases. For a code that a host saw, use `caisson explain`.',
-  operands: 'POLICY CASES',
-  minOperands: 2,
+    'Says why a policy denies a request: every field, what is allowed and what is asked, and the smallest change that would\nadmit it. The request is the first `create` step of a file of cases, or what a guest told the verifier under the id that\nits host was given.',
+  operands: 'POLICY [CASES]',
+  minOperands: 1,
   maxOperands: 2,
   options: {
     step: {
@@ -20,45 +25,79 @@ export const policyExplain: CommandSpec = {
       placeholder: 'NAME',
       help: 'which step of the file; default: the first that creates a container',
     },
+    id: { type: 'string', placeholder: 'ID', help: 'correlation id of a denial, in place of CASES; asks the verifier' },
     write: { type: 'string', placeholder: 'FILE', help: 'write the changed policy to FILE; comments and order stay' },
+    ...ADMIN_OPTIONS,
   },
   examples: [
     'caisson policy explain policy.yaml denied.yaml',
     'caisson policy explain policy.yaml denied.yaml --write policy.new.yaml',
+    'caisson policy explain policy.yaml --id 4f2c81d09b6a7e35 --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
   ],
   run: async (invocation) => {
-    const [policyFile = '', casesFile = ''] = invocation.operands
+    const [policyFile = '', casesFile] = invocation.operands
+    const id = invocation.string('id')
+    if ((id === undefined) === (casesFile === undefined)) throw usage('give either CASES or --id')
     const policy = readPolicyFile(policyFile)
-    const conditions = await loadConditions(parseWorkloadPolicy(policy))
-    const wanted = invocation.string('step')
-    const step = parseScenario(readUserFile(casesFile, 'cases').toString('utf8')).find(
-      ({ name, request }) => request !== undefined && (wanted === undefined || name === wanted),
-    )
-    if (step?.request === undefined) {
-      throw new UsageError(
-        'ERR_USAGE',
-        `${casesFile} has no step that creates a container${wanted === undefined ? '' : ` and is called ${JSON.stringify(wanted)}`}`,
-        {
-          hint: 'See `caisson policy explain --help`, and docs/policy.md for files of cases.',
-        },
-      )
-    }
-    const { denials, changes, patched } = explainRequest(policy, step.request, conditions)
-    const target = invocation.string('write')
-    if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
-    const lines = denials.flatMap(({ field, allowed, asked }) => [
-      field,
-      `  allowed  ${invocation.out.paint('green', allowed)}`,
-      `  asked    ${invocation.out.paint('red', asked)}`,
-    ])
-    const remedy =
-      patched === undefined
-        ? 'No wider rule would be the same decision: it is another image, order or number of containers, a condition, or no limit at all.'
-        : ['To admit it:', ...changes.map((change) => `  ${change}`)].join('\n')
-    invocation.out.result(
-      { admitted: denials.length === 0, denials, changes, policy: patched ?? null },
-      denials.length === 0 ? 'the policy admits this request' : [...lines, remedy].join('\n'),
-    )
-    return denials.length === 0 ? 0 : 1
+    if (id !== undefined)
+      return withAdmin(invocation, async (client) => told(invocation, policy, await client.explain(id)))
+    return explained(invocation, policy, fromFile(casesFile ?? '', invocation.string('step')))
   },
+}
+
+function fromFile(casesFile: string, wanted: string | undefined): ContainerRequest {
+  const step = parseScenario(readUserFile(casesFile, 'cases').toString('utf8')).find(
+    ({ name, request }) => request !== undefined && (wanted === undefined || name === wanted),
+  )
+  if (step?.request !== undefined) return step.request
+  const called = wanted === undefined ? '' : ` and is called ${JSON.stringify(wanted)}`
+  throw usage(`${casesFile} has no step that creates a container${called}`)
+}
+
+/** What the guest said. Where it is about no container that was to be created, that is all there is to say. */
+async function told(invocation: Invocation, policy: string, records: readonly AttestationRecord[]): Promise<number> {
+  const record = records.find(({ stage }) => stage === 'guest')
+  if (record === undefined)
+    throw usage('the verifier knows this id, but no guest has told of it: see `caisson verifier explain`')
+  const request = record.facts['request-case']
+  if (request !== undefined) {
+    const [step] = parseScenario(caseFile(request))
+    if (step?.request !== undefined) return explained(invocation, policy, step.request)
+  }
+  const { code = '', reason = '', hint = '' } = record
+  const denials = record.checks.map(({ claim, expected, found }) => ({ field: claim, allowed: expected, asked: found }))
+  const lines = [printable(`${code}: ${reason}`), ...sentences(invocation, denials), printable(hint)]
+  invocation.out.result({ admitted: false, denials, changes: [], policy: null }, lines.join('\n'))
+  return 1
+}
+
+async function explained(invocation: Invocation, policy: string, request: ContainerRequest): Promise<number> {
+  const conditions = await loadConditions(parseWorkloadPolicy(policy))
+  const { denials, changes, patched } = explainRequest(policy, request, conditions)
+  const target = invocation.string('write')
+  if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
+  const remedy =
+    patched === undefined
+      ? [
+          'No wider rule would be the same decision: it is another image, order or number of containers, a condition, or no limit at all.',
+        ]
+      : ['To admit it:', ...changes.map((change) => printable(`  ${change}`))]
+  const text =
+    denials.length === 0 ? 'the policy admits this request' : [...sentences(invocation, denials), ...remedy].join('\n')
+  invocation.out.result({ admitted: denials.length === 0, denials, changes, policy: patched ?? null }, text)
+  return denials.length === 0 ? 0 : 1
+}
+
+function sentences({ out }: Invocation, denials: Explanation['denials']): readonly string[] {
+  return denials.flatMap(({ field, allowed, asked }) => [
+    printable(field),
+    `  allowed  ${out.paint('green', printable(allowed))}`,
+    `  asked    ${out.paint('red', printable(asked))}`,
+  ])
+}
+
+function usage(problem: string): UsageError {
+  return new UsageError('ERR_USAGE', problem, {
+    hint: 'See `caisson policy explain --help`, and docs/policy.md for files of cases.',
+  })
 }

@@ -1,8 +1,9 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { ANNOTATION } from '#host-shim/node/annotations'
 import { inspectImage } from '#image/node/inspect'
+import { RESOURCE_NAME } from '#policies/env-rule'
 import type { ImageFacts } from '#policies/generate/container'
 import { injectPod } from '#policies/generate/inject'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
@@ -40,6 +41,16 @@ export const policyGenerate: CommandSpec = {
       help: 'write the YAML of the workload with its initdata annotation and RuntimeClass to FILE',
     },
     logs: { type: 'boolean', help: 'let the host read the output of the containers' },
+    'signed-by': {
+      type: 'string',
+      placeholder: 'KEY',
+      help: 'let images that the YAML names without a digest be any that this key has signed: repository/type/tag of the\nverifier, or a PEM file; default: they are pinned to the digest of today',
+    },
+    'seccomp-profiles': {
+      type: 'string',
+      placeholder: 'DIR',
+      help: 'where Localhost seccomp profiles lie, as on a node; default: their system calls stay choices',
+    },
     offline: { type: 'boolean', help: 'do not ask registries: digests and entrypoints stay choices' },
     ...REGISTRY_OPTIONS,
     ...INITDATA_WITHOUT_POLICY,
@@ -67,6 +78,8 @@ export const policyGenerate: CommandSpec = {
     const options = {
       image: (reference: string) => facts.get(reference),
       logs: invocation.flag('logs'),
+      ...signerOption(invocation),
+      seccompProfiles: (name: string) => profileText(invocation.string('seccomp-profiles'), name),
       digest: (content: readonly VolumeFile[]) => volumeDigest(nodeCrypto, content),
     }
     const policies = pods.map((pod) => generatePolicy(pod, objects, options))
@@ -83,6 +96,19 @@ export const policyGenerate: CommandSpec = {
     invocation.out.progress(`wrote ${target}`)
     return code
   },
+}
+
+function signerOption(invocation: Invocation): { readonly signedBy?: string } {
+  const key = invocation.string('signed-by')
+  if (key === undefined) return {}
+  if (existsSync(key)) return { signedBy: readUserFile(key, 'public key').toString('utf8') }
+  if (RESOURCE_NAME.test(key)) return { signedBy: key }
+  throw usage(`--signed-by ${key} is neither a file nor a resource (repository/type/tag)`)
+}
+
+/** As the kubelet finds it. */
+function profileText(folder: string | undefined, name: string): string | undefined {
+  return folder === undefined ? undefined : readUserFile(join(folder, name), 'seccomp profile').toString('utf8')
 }
 
 /** Exit code 1 while choices are open or the pod asks for what no guest gives: the policy is not ready to be used. */

@@ -4,6 +4,7 @@ import { UnverifiedError, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
+import { printable } from '../printable.ts'
 
 const DEFAULT_LIST = 50
 
@@ -37,9 +38,15 @@ export const verifierAudit: CommandSpec = {
 
 function list(invocation: Invocation): Promise<number> {
   return withAdmin(invocation, async (client) => {
-    const entries = await client.listAudit(Number(invocation.required('limit')) || DEFAULT_LIST)
-    const lines = entries.map(
-      ({ at, actor, action, subject, verdict }) => `${at.toISOString()}  ${verdict}  ${action}  ${subject}  ${actor}`,
+    const limit = invocation.required('limit')
+    if (!/^[1-9]\d{0,5}$/.test(limit)) {
+      throw new UsageError('ERR_USAGE', `--limit ${JSON.stringify(limit)} is not a number from 1`, {
+        hint: `Leave it out for ${DEFAULT_LIST} entries.`,
+      })
+    }
+    const entries = await client.listAudit(Number(limit))
+    const lines = entries.map(({ at, actor, action, subject, verdict }) =>
+      printable(`${at.toISOString()}  ${verdict}  ${action}  ${subject}  ${actor}`),
     )
     invocation.out.result(entries, lines.join('\n'))
     return 0

@@ -1,10 +1,12 @@
 import type { AttestationRecord } from '#attestation/store/attestation-log'
 import type { CommandSpec } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
+import { printable } from '../printable.ts'
 
 export const verifierExplain: CommandSpec = {
   path: 'verifier explain',
-  summary: 'Says why an attestation was refused, claim by claim. Guest and host have only the correlation id.',
+  summary:
+    'Says why an attestation was refused, claim by claim, or what a guest refused and why. Guest and host have only the\ncorrelation id.',
   operands: '[ID]',
   minOperands: 0,
   maxOperands: 1,
@@ -23,7 +25,7 @@ export const verifierExplain: CommandSpec = {
 }
 
 function oneLine(record: AttestationRecord): string {
-  return `${record.id}  ${record.at.toISOString()}  ${record.stage.padEnd(7)} ${record.verdict}  ${record.code ?? ''}`
+  return `${printable(record.id)}  ${record.at.toISOString()}  ${record.stage.padEnd(7)} ${record.verdict}  ${record.code ?? ''}`
 }
 
 function inFull(record: AttestationRecord): string {
@@ -36,6 +38,11 @@ function inFull(record: AttestationRecord): string {
     lines.push(`      expected ${check.expected}`, `      found    ${check.found}`)
     if (check.remedy !== undefined) lines.push(`      remedy   ${check.remedy}`)
   }
-  for (const [name, value] of Object.entries(record.facts)) lines.push(`  ${name}: ${value}`)
-  return lines.join('\n')
+  for (const [name, value] of Object.entries(record.facts)) {
+    if (name !== 'request-case' && name !== 'correlation-id') lines.push(`  ${name}: ${value}`)
+  }
+  if (record.facts['request-case'] !== undefined) {
+    lines.push(`  the change that would admit it: caisson policy explain POLICY --id ${record.id}`)
+  }
+  return lines.map(printable).join('\n')
 }

@@ -99,5 +99,7 @@ function termsOf(invocation: Invocation): Omit<ReleaseTerms, 'condition'> {
 }
 
 function wrong(option: string, text: string, needed: string): UsageError {
-  return new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not ${needed}`)
+  return new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not ${needed}`, {
+    hint: 'See `caisson verifier resource --help`.',
+  })
 }

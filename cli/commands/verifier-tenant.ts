@@ -1,6 +1,6 @@
 import { ROLES, type Role, type TenantAdmin, type TenantSettings } from '#attestation/store/tenant-store'
 import { adminKeyId } from '#attestation/verifier/admin/authenticator'
-import { UsageError } from '#protocol/errors'
+import { MalformedError, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
@@ -62,7 +62,9 @@ function settingsOf(invocation: Invocation): Partial<TenantSettings> {
     const text = invocation.string(option)
     if (text === undefined) return {}
     if (!/^\d{1,13}$/.test(text))
-      throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not a number`)
+      throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not a number`, {
+        hint: 'Give a whole number; leave the option out for the default.',
+      })
     return { [name]: Number(text) }
   }
   return {
@@ -81,8 +83,21 @@ function adminOf(word: string): TenantAdmin {
       hint: `Roles: ${ROLES.join(', ')}.`,
     })
   }
-  const { kty, crv, x } = JSON.parse(readUserFile(rest.join(':'), 'administrator’s key').toString('utf8'))
-  const key = { kty, crv, x } // the public half, whatever the file holds
-  adminKeyId(key)
-  return { key, role }
+  return { key: publicKey(rest.join(':')), role }
+}
+
+/** The public half, whatever the file holds. */
+function publicKey(path: string): TenantAdmin['key'] {
+  const text = readUserFile(path, 'administrator’s key').toString('utf8')
+  try {
+    const { kty, crv, x } = JSON.parse(text)
+    const key = { kty, crv, x }
+    adminKeyId(key)
+    return key
+  } catch (cause) {
+    throw new MalformedError('ERR_ADMIN_KEY', `${JSON.stringify(path)} holds no Ed25519 public key (JWK)`, {
+      hint: 'Use the administrator’s `admin.key`, or its members kty, crv and x.',
+      cause,
+    })
+  }
 }

@@ -21,6 +21,7 @@ import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurem
 import { ipcSysctls, preparePod } from './pod-settings.ts'
 import { PodVolumes } from './pod-volumes.ts'
 import { pullEvents } from './pull-events.ts'
+import { ReasonReports } from './reason-reports.ts'
 import type { SandboxRequest } from './requests.ts'
 import type { Attested, SandboxOptions, Verifier } from './sandbox.ts'
 import { prepareScratch } from './scratch.ts'
@@ -50,6 +51,8 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (verifier !== undefined) {
     const { signedTime } = await verifier.attest({ initdataToml })
     platform.clock.set(signedTime)
+    const reports = new ReasonReports({ clock: platform.clock, tell: (report) => verifier.tell(report) })
+    options.reasons.reportTo((report) => reports.add(report))
   }
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
   const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
@@ -57,7 +60,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
   const factory = new ContainerFactory({
     platform,
-    pull: (reference, onProgress) => images.pull(reference, onProgress),
+    pull: (reference, onProgress, signers) => images.pull(reference, onProgress, signers),
     measurement,
     resource,
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
@@ -71,7 +74,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   const containers = new Containers({ platform, policy: engine, factory, events: options.events })
   if (engine.hasApi) await serveWorkloads(options, { engine, containers, verifier })
   // Now that the guest is attested, and before anybody asks for a container: what the policy names will be needed.
-  const pinned = policy.containers.filter(({ sealedImage }) => sealedImage === undefined)
+  const pinned = policy.containers.filter(({ digest }) => digest !== '')
   const named = pinned.map(({ repository, digest }) => `${repository}@${digest}`)
   void images.prefetch(named, pullEvents(options.events, '', platform.clock))
   return { policy: engine, containers, volumes }

@@ -3,14 +3,15 @@
  * specification, hand it to the runtime. Each step that leaves something behind says how to undo it.
  */
 import type { PulledImage } from '#image/pull/pull-image'
-import { type ContainerRule, parsePinned } from '#policies/container-rule'
+import type { ContainerRule } from '#policies/container-rule'
 import type { AdmittedContainer } from '#policies/engine'
+import { parsePinned } from '#policies/image-rule'
 import { UnavailableError } from '#protocol/errors'
 import type { Platform, RunningProcess } from '../platform/platform.ts'
 import { CONTAINERS_CGROUP } from './container-cgroup.ts'
 import { makeEmptyVolume } from './empty-volume.ts'
 import type { ImageMounts } from './image-mounts.ts'
-import type { HeldImage } from './image-source.ts'
+import type { HeldImage, RequiredSigners } from './image-source.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
 import {
   MAX_PASSWD_BYTES,
@@ -34,7 +35,11 @@ const TERMINATION_MESSAGE_FILE = 'message/text'
 
 export interface FactoryOptions {
   readonly platform: Platform
-  readonly pull: (reference: string, onProgress: ProgressListener) => Promise<HeldImage>
+  readonly pull: (
+    reference: string,
+    onProgress: ProgressListener,
+    signers: RequiredSigners | undefined,
+  ) => Promise<HeldImage>
   readonly measurement: ImageMeasurement
   /** A resource of the verifier; undefined on platform `none`. */
   readonly resource: ((path: string) => Promise<Uint8Array>) | undefined
@@ -82,7 +87,7 @@ export class ContainerFactory {
   async create(input: CreateInput, undo: AsyncDisposableStack): Promise<CreatedContainer> {
     const { platform, pull, images, scratch, volumes, hostname } = this.#options
     const { admitted, runtimeId, terminal, stdin } = input
-    const { image, release } = await pull(await this.#reference(admitted), input.onProgress)
+    const { image, release } = await pull(await this.#reference(admitted), input.onProgress, signersOf(admitted.rule))
     undo.defer(release)
     await this.#measure(image, input)
     const bundle = `${CONTAINERS_DIR}/${runtimeId}`
@@ -293,6 +298,11 @@ export class ContainerFactory {
     }
     return resolveUser(spec, await text('/etc/passwd'), await text('/etc/group'))
   }
+}
+
+/** Undefined where a digest decides. */
+function signersOf({ name, signedBy }: ContainerRule): RequiredSigners | undefined {
+  return signedBy === undefined ? undefined : { place: `containers.${name}.signedBy`, signers: signedBy }
 }
 
 /** @param what for the error. `bytes` are cleared */

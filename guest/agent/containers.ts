@@ -9,6 +9,7 @@ import type { ContainerFactory } from './container-factory.ts'
 import { changeLimits, freeze } from './container-limits.ts'
 import type { ContainerProcess } from './container-process.ts'
 import type { Exit } from './container-state.ts'
+import { judging } from './denied-requests.ts'
 import type { EventLog } from './events.ts'
 import { MAX_CONCURRENT_CREATES, MAX_CONTAINERS } from './limits.ts'
 import { execProcess } from './oci-spec.ts'
@@ -54,7 +55,7 @@ export class Containers {
       throw new AgentError('failedPrecondition', 'ERR_CONTAINER_EXISTS', `there is a container ${containerId} already`)
     }
     if (this.#containers.size + this.#creating.size >= MAX_CONTAINERS) throw limitExceeded('containers', MAX_CONTAINERS)
-    const admitted = policy.admitContainer(request)
+    const admitted = judging(request, (asked) => policy.admitContainer(asked))
     await using undo = new AsyncDisposableStack()
     undo.defer(() => policy.release(containerId))
     this.#creating.add(containerId)

@@ -8,15 +8,19 @@ import { ConfinedIndexer, type ImageIndexer } from '#image/layer/indexer'
 import { DEFAULT_LIMITS } from '#image/limits'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { SignatureEngines } from '#image/policy/requirement'
+import { patiently, type Trouble } from '#image/pull/patience'
 import { type PulledImage, pullImage } from '#image/pull/pull-image'
 import type { CredentialSource } from '#image/registry/authorization'
 import { RegistryClient } from '#image/registry/client'
 import type { RegistryRoute } from '#image/registry/registries-conf'
 import { lookasideSignatures } from '#image/signature/lookaside'
 import type { LookasideConfig } from '#image/signature/registries-d'
+import type { SignerRule } from '#policies/image-rule'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
+import { formatReference, parseReference, withDigest } from '#protocol/oci/reference'
 import type { Platform } from '../platform/platform.ts'
+import { requiredSignature } from './image-signers.ts'
 import { type ProgressListener, SharedProgress } from './shared-progress.ts'
 
 export interface ImageTools {
@@ -54,6 +58,15 @@ export interface HeldImage {
   readonly release: () => void
 }
 
+/** Signers of whom one must have signed, for a container whose rule names no digest. */
+export interface RequiredSigners {
+  /** For messages: `containers.web.signedBy`. */
+  readonly place: string
+  readonly signers: readonly SignerRule[]
+}
+
+const RESOLVE_NO_PROGRESS_MS = 10_000
+
 interface Entry {
   readonly lease: LayerLease
   readonly progress: SharedProgress
@@ -61,12 +74,17 @@ interface Entry {
   users: number
 }
 
+interface Wanted {
+  readonly reference: string
+  readonly signers: RequiredSigners | undefined
+}
+
 export class ImageSource {
   readonly #options: ImageSourceOptions
   readonly #registry: RegistryClient
   readonly #store: FileLayerStore
   readonly #indexer: ImageIndexer
-  /** By reference; those that were not used for the longest time come first. */
+  /** By reference and signers; those that were not used for the longest time come first. */
   readonly #entries = new Map<string, Entry>()
 
   constructor(options: ImageSourceOptions) {
@@ -88,16 +106,19 @@ export class ImageSource {
   /**
    * The same image is pulled once, also for callers at the same time, and stays for the next one until its room is needed.
    *
-   * @param reference repository@digest
+   * @param reference repository@digest; with `signers` also repository:tag, of which the registry says once what it means
    */
-  async pull(reference: string, onProgress: ProgressListener): Promise<HeldImage> {
-    const entry = this.#entries.get(reference) ?? this.#begin(reference)
+  async pull(reference: string, onProgress: ProgressListener, signers?: RequiredSigners): Promise<HeldImage> {
+    const wanted = signers === undefined ? reference : await this.#pinned(reference, onProgress)
+    // Who signed for one container has not signed for another.
+    const name = signers === undefined ? wanted : JSON.stringify([wanted, signers])
+    const entry = this.#entries.get(name) ?? this.#begin(name, wanted, signers)
     entry.users++
     const leave = entry.progress.join(onProgress)
     const release = () => {
       entry.users--
       // Last in line to go.
-      if (this.#entries.delete(reference)) this.#entries.set(reference, entry)
+      if (this.#entries.delete(name)) this.#entries.set(name, entry)
     }
     try {
       const image = await entry.pulled
@@ -123,29 +144,43 @@ export class ImageSource {
     }
   }
 
-  #begin(reference: string): Entry {
+  /** The registry may name any digest: what it is, its signature says. */
+  async #pinned(reference: string, onProgress: ProgressListener): Promise<string> {
+    const asked = parseReference(reference)
+    if (asked.digest !== undefined) return reference
+    const patience = {
+      noProgressMs: RESOLVE_NO_PROGRESS_MS,
+      signal: new AbortController().signal,
+      onTrouble: ({ error, retryInMs }: Trouble) =>
+        onProgress({ type: 'trouble', layer: undefined, code: error.code, why: error.message, retryInMs }),
+    }
+    const { digest } = await patiently(patience, () => this.#registry.fetchManifest(asked))
+    return formatReference(withDigest(asked, digest))
+  }
+
+  #begin(name: string, reference: string, signers: RequiredSigners | undefined): Entry {
     const lease = this.#store.lease((wanted) => this.#makeRoom(wanted))
     const progress = new SharedProgress()
-    const pulled = this.#pullWithRoom(reference, lease, progress.report)
+    const pulled = this.#pullWithRoom({ reference, signers }, lease, progress.report)
     const entry: Entry = { lease, progress, pulled, users: 0 }
-    this.#entries.set(reference, entry)
+    this.#entries.set(name, entry)
     // A failure is not remembered: the registry may answer better next time.
     pulled.catch(() => {
       lease.release()
-      this.#entries.delete(reference)
+      this.#entries.delete(name)
     })
     return entry
   }
 
   /** How much a layer takes is known when it is there: so it may turn out late that there is too little room. */
-  async #pullWithRoom(reference: string, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
+  async #pullWithRoom(wanted: Wanted, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
     try {
-      return await this.#pull(reference, store, onProgress)
+      return await this.#pull(wanted, store, onProgress)
     } catch (error) {
       const isFull = error instanceof CaissonError && error.code === 'ERR_LAYER_DISK_FULL'
       if (!isFull || !this.#hasIdle()) throw error
       await this.#makeRoom(Number.POSITIVE_INFINITY)
-      return await this.#pull(reference, store, onProgress)
+      return await this.#pull(wanted, store, onProgress)
     }
   }
 
@@ -168,12 +203,13 @@ export class ImageSource {
     return await free()
   }
 
-  #pull(reference: string, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
+  #pull({ reference, signers }: Wanted, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
     const { platform, tools, http, policy, lookaside: config, resource } = this.#options
     return pullImage({
       reference,
       registry: this.#registry,
       signaturePolicy: policy,
+      ...(signers === undefined ? {} : { requiredSignature: requiredSignature(signers, tools.engines !== undefined) }),
       resolveKey: (path) => resource(resourcePath(path)),
       // The verifier releases keys to guests that it attested, and to those of this image's policy alone.
       decryptionOf: decryptionSource([packetUnwrapper(tools.cipher, (uri) => resource(resourcePath(uri)))]),

@@ -19,6 +19,10 @@ export const OUTPUT_RING_BYTES: number = 1024 * 1024
 export const MAX_EVENT_HISTORY = 512
 export const MAX_EVENT_WATCHERS = 16
 export const MAX_REASONS = 256
+/** Reasons for the tenant's verifier: so many wait, so many are told at once, then one in this time. */
+export const MAX_WAITING_REPORTS = 32
+export const REPORT_BURST = 8
+export const REPORT_INTERVAL_MS = 15_000
 /** Sealed reasons in one answer: as many as fit into a message with room to spare. */
 export const MAX_REASONS_PER_ANSWER = 16
 /** Progress of one layer is told at most this often. */

@@ -118,7 +118,7 @@ export function buildOciSpec(input: SpecInput): object {
       resources: resources(input.resources, input.devices),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READ_ONLY_PATHS,
-      seccomp: seccompProfile(admitted.rule.capabilities),
+      seccomp: seccompProfile(admitted.rule.capabilities, admitted.rule.seccomp),
     },
   }
 }

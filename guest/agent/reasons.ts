@@ -4,13 +4,17 @@
  */
 
 import { VerifierRefusal } from '#attestation/client/verifier-http'
+import { requestCase } from '#policies/request-case'
+import type { ContainerRequest } from '#policies/requests'
 import { refusalError } from '#protocol/agent-service'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { toHex } from '#protocol/encoding'
 import { CaissonError, DeniedError, errorText, UnavailableError, UnverifiedError } from '#protocol/errors'
+import type { ReasonReport } from '#protocol/reason-report'
 import type { TenantKey } from '#protocol/tenant-key'
 import { RpcError } from '#protocol/ttrpc/status'
 import { AgentError } from './agent-error.ts'
+import { deniedRequest } from './denied-requests.ts'
 import { MAX_REASONS, MAX_REASONS_PER_ANSWER } from './limits.ts'
 
 export interface Reason {
@@ -58,6 +62,7 @@ export class ReasonLog {
   readonly #entries: Entry[] = []
   #sequence = 0n
   #key: TenantKey | undefined
+  #listener: ((report: ReasonReport) => void) | undefined
 
   get entries(): readonly Reason[] {
     return this.#entries.map(({ reason }) => reason)
@@ -68,7 +73,14 @@ export class ReasonLog {
     this.#key = key
   }
 
-  record(reason: Reason): void {
+  /** Told of each reason from here on that is for tenants, and that their verifier does not have. */
+  reportTo(listener: (report: ReasonReport) => void): void {
+    this.#listener = listener
+  }
+
+  /** @param report whether it is for the tenant's verifier, and the request that it is about; neither is kept */
+  record(reason: Reason, report?: { readonly request: ContainerRequest | undefined }): void {
+    if (report !== undefined) this.#listener?.(reportOf(reason, report.request))
     this.#sequence += 1n
     this.#entries.push(new Entry(this.#sequence, reason))
     if (this.#entries.length > MAX_REASONS) this.#entries.shift()
@@ -102,6 +114,15 @@ async function seal(key: TenantKey, { atMs, ...reason }: Reason): Promise<Uint8A
   return sealReason(key, { ...reason, at: new Date(atMs).toISOString() })
 }
 
+function reportOf(
+  { correlationId, code, subject, message, hint, denial }: Reason,
+  request: ContainerRequest | undefined,
+): ReasonReport {
+  const step = request === undefined ? undefined : requestCase(request)
+  const known = { correlationId, code, subject, message, hint, denial }
+  return { ...known, request: step === undefined ? undefined : JSON.stringify(step) }
+}
+
 /** What an error becomes for the host. */
 export interface Refused {
   readonly code: string
@@ -130,7 +151,7 @@ export class Refusals {
     const verifiers = error instanceof VerifierRefusal ? error.refusal : undefined
     const code = verifiers?.code ?? (error instanceof CaissonError ? error.code : 'ERR_INTERNAL')
     const correlationId = verifiers?.correlationId ?? toHex(this.#crypto.randomBytes(8))
-    this.#log.record({
+    const reason = {
       correlationId,
       atMs: this.#now().getTime(),
       code,
@@ -141,7 +162,9 @@ export class Refusals {
         error instanceof DeniedError
           ? { field: bounded(error.field), allowed: bounded(error.allowed), asked: bounded(error.asked) }
           : undefined,
-    })
+    }
+    const isForTenant = verifiers === undefined && !(error instanceof AgentError)
+    this.#log.record(reason, isForTenant ? { request: deniedRequest(error) } : undefined)
     const refused = { code, correlationId, denied: isNo(error) }
     if (error instanceof Error) this.#known.set(error, refused)
     return refused

@@ -24,7 +24,7 @@ export interface Attested {
 }
 
 /** Verified facts and the way to more of them; without a TPM there is neither. */
-export type Verifier = Pick<Attester, 'attest' | 'getResource' | 'getCertificate' | 'token' | 'evidence'>
+export type Verifier = Pick<Attester, 'attest' | 'getResource' | 'getCertificate' | 'token' | 'evidence' | 'tell'>
 
 export interface SandboxOptions {
   readonly platform: Platform

@@ -1,18 +1,22 @@
 /**
  * System calls that no container gets: what changes the kernel, the clock or the guest's own mounts, escapes namespaces,
  * or talks past the agent to the host. A list of denials, because the guest is the container's own machine and the kernel
- * is the tenant's; what a capability of the policy opens is opened.
+ * is the tenant's; what a capability of the policy opens is opened. The policy's `seccomp` takes away more.
  */
+import { GUEST_SECCOMP, type SeccompRule } from '#policies/seccomp-rule'
+
 interface Rule {
   readonly names: readonly string[]
-  readonly action: 'SCMP_ACT_ERRNO'
-  readonly errnoRet: number
-  readonly args?: readonly {
-    readonly index: number
-    readonly value: number
-    readonly valueTwo?: number
-    readonly op: string
-  }[]
+  readonly action: 'SCMP_ACT_ERRNO' | 'SCMP_ACT_ALLOW'
+  readonly errnoRet?: number
+  readonly args?: readonly Argument[]
+}
+
+interface Argument {
+  readonly index: number
+  readonly value: number
+  readonly valueTwo: number
+  readonly op: 'SCMP_CMP_MASKED_EQ'
 }
 
 const EPERM = 1
@@ -82,33 +86,83 @@ const ADMINISTRATION = [
 /** CLONE_NEW* of sched.h, all but CLONE_NEWTIME, whose bit clone(2) uses for the exit signal. */
 const NEW_NAMESPACES = 0x7e020000
 
-/** The `linux.seccomp` member of an OCI specification. */
-export function seccompProfile(capabilities: readonly string[]): object {
-  const administrator = capabilities.includes('SYS_ADMIN')
-  const rules: Rule[] = [{ names: ALWAYS, action: 'SCMP_ACT_ERRNO', errnoRet: EPERM }]
-  if (!administrator) {
-    rules.push({ names: ADMINISTRATION, action: 'SCMP_ACT_ERRNO', errnoRet: EPERM })
-    for (const bit of bitsOf(NEW_NAMESPACES)) {
-      rules.push({
-        names: ['clone'],
-        action: 'SCMP_ACT_ERRNO',
-        errnoRet: EPERM,
-        args: [{ index: 0, value: bit, valueTwo: bit, op: 'SCMP_CMP_MASKED_EQ' }],
-      })
-    }
+/** What a runtime's default profile keeps from containers besides, with the capability that opens it. */
+const RUNTIME_DEFAULT: readonly (readonly [capability: string, names: readonly string[]])[] = [
+  ['SYS_ADMIN', ['fanotify_init', 'setdomainname', 'sethostname']],
+  ['SYS_CHROOT', ['chroot']],
+  ['SYS_NICE', ['get_mempolicy', 'mbind', 'migrate_pages', 'move_pages', 'set_mempolicy', 'set_mempolicy_home_node']],
+  ['SYS_PTRACE', ['pidfd_getfd', 'process_madvise', 'process_vm_readv', 'process_vm_writev', 'ptrace']],
+  ['SYSLOG', ['syslog']],
+]
+
+/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET. */
+const ALLOWED_FAMILIES: readonly number[] = [1, 2, 10, 16, 17]
+
+/** The `linux.seccomp` member of an OCI specification. `rule` takes away from what every container may, and adds nothing. */
+export function seccompProfile(capabilities: readonly string[], rule: SeccompRule = GUEST_SECCOMP): object {
+  if (rule.kind === 'allow') return profile('SCMP_ACT_ERRNO', allowedCalls(capabilities, rule.names))
+  const base = guestRules(capabilities)
+  const denied = rule.kind === 'deny' ? rule.names : []
+  const more = [
+    ...denied,
+    ...(rule.kind === 'runtime-default'
+      ? RUNTIME_DEFAULT.flatMap(([capability, names]) => (capabilities.includes(capability) ? [] : names))
+      : []),
+  ]
+  if (more.length === 0) return profile('SCMP_ACT_ALLOW', base)
+  // A call that is denied whatever its arguments needs no rule about them, which would contradict this one.
+  const kept = base.filter(({ names, args }) => args === undefined || !names.some((name) => more.includes(name)))
+  const known = new Set(kept.flatMap(({ names }) => names))
+  const names = [...new Set(more)].filter((name) => !known.has(name))
+  const all = names.length === 0 ? kept : [...kept, refusal(names)]
+  return profile('SCMP_ACT_ALLOW', all)
+}
+
+function guestRules(capabilities: readonly string[]): readonly Rule[] {
+  const rules: Rule[] = [refusal(ALWAYS)]
+  if (!capabilities.includes('SYS_ADMIN')) {
+    rules.push(refusal(ADMINISTRATION))
+    for (const bit of bitsOf(NEW_NAMESPACES)) rules.push(refusal(['clone'], EPERM, masked(bit, bit)))
     // Its flags lie in memory where a filter cannot look; programs fall back to clone.
-    rules.push({ names: ['clone3'], action: 'SCMP_ACT_ERRNO', errnoRet: ENOSYS })
+    rules.push(refusal(['clone3'], ENOSYS))
   }
-  for (const family of [AF_VSOCK, AF_ALG]) {
-    rules.push({
-      names: ['socket'],
-      action: 'SCMP_ACT_ERRNO',
-      errnoRet: EAFNOSUPPORT,
-      // The kernel takes an int: bits above it must not make another number of the family, so they are masked away.
-      args: [{ index: 0, value: INT_BITS, valueTwo: family, op: 'SCMP_CMP_MASKED_EQ' }],
-    })
+  // The kernel takes an int: bits above it must not make another number of the family, so they are masked away.
+  for (const family of [AF_VSOCK, AF_ALG]) rules.push(refusal(['socket'], EAFNOSUPPORT, masked(INT_BITS, family)))
+  return rules
+}
+
+/** Of these names, what the guest's own filter lets through: everything else is refused as the default. */
+function allowedCalls(capabilities: readonly string[], names: readonly string[]): readonly Rule[] {
+  const administrator = capabilities.includes('SYS_ADMIN')
+  const withheld = new Set([...ALWAYS, ...(administrator ? [] : [...ADMINISTRATION, 'clone', 'clone3']), 'socket'])
+  const plain = [...new Set(names)].filter((name) => !withheld.has(name))
+  const rules: Rule[] = plain.length === 0 ? [] : [{ names: plain, action: 'SCMP_ACT_ALLOW' }]
+  if (!administrator) {
+    if (names.includes('clone')) {
+      rules.push({ names: ['clone'], action: 'SCMP_ACT_ALLOW', args: [masked(NEW_NAMESPACES, 0)] })
+    }
+    rules.push(refusal(['clone3'], ENOSYS))
   }
-  return { defaultAction: 'SCMP_ACT_ALLOW', architectures: ['SCMP_ARCH_X86_64'], syscalls: rules }
+  if (names.includes('socket')) {
+    for (const family of ALLOWED_FAMILIES) {
+      rules.push({ names: ['socket'], action: 'SCMP_ACT_ALLOW', args: [masked(INT_BITS, family)] })
+    }
+  }
+  return rules
+}
+
+function profile(defaultAction: 'SCMP_ACT_ALLOW' | 'SCMP_ACT_ERRNO', syscalls: readonly Rule[]): object {
+  const errno = defaultAction === 'SCMP_ACT_ERRNO' ? { defaultErrnoRet: EPERM } : {}
+  return { defaultAction, ...errno, architectures: ['SCMP_ARCH_X86_64'], syscalls }
+}
+
+function refusal(names: readonly string[], errnoRet: number = EPERM, arg?: Argument): Rule {
+  return { names, action: 'SCMP_ACT_ERRNO', errnoRet, ...(arg === undefined ? {} : { args: [arg] }) }
+}
+
+/** Of the first argument, the bits of `mask` are those of `value`. */
+function masked(mask: number, value: number): Argument {
+  return { index: 0, value: mask, valueTwo: value, op: 'SCMP_CMP_MASKED_EQ' }
 }
 
 function bitsOf(mask: number): readonly number[] {

@@ -63,20 +63,46 @@ export async function evaluateSignaturePolicy(input: JudgementInput): Promise<Ju
   const { place, requirements } = requirementsFor(input.policy, placeOf(input))
   const signers = new Set<string>()
   for (const [index, requirement] of requirements.entries()) {
-    const context: RequirementContext = {
-      image,
-      reference: input.reference,
-      digests: input.digests,
-      signaturesOf: input.signaturesOf,
-      resolveKey: input.resolveKey,
-      crypto: input.crypto,
-      engines: input.engines,
-      now: input.now ?? new Date(),
-      place: `${place}[${index}]`,
-    }
+    const context = contextOf(input, `${place}[${index}]`)
     for (const signer of await requireOne(requirement, context)) signers.add(signer)
   }
   return { place, requirements: requirements.map(({ type }) => type), signers: [...signers] }
+}
+
+/** A signature that one container's rule demands, whatever the policy of all images says. */
+export interface RequiredSignature {
+  /** For messages: `containers.web.signedBy`. */
+  readonly place: string
+  /** Any one of them, tried in this order. */
+  readonly anyOf: readonly SignerRequirement[]
+}
+
+/** Who signed. Throws as `evaluateSignaturePolicy` does for requirements that ask for signers. */
+export async function requireSignature(
+  { place, anyOf }: RequiredSignature,
+  input: Omit<JudgementInput, 'policy'>,
+): Promise<readonly string[]> {
+  const failures: CaissonError[] = []
+  for (const [index, requirement] of anyOf.entries()) {
+    const finding = await judgeSigners(requirement, contextOf(input, `${place}[${index}]`))
+    if (finding.signers.length > 0) return finding.signers
+    failures.push(...finding.failures)
+  }
+  return requireSigners({ signers: [], failures }, contextOf(input, place))
+}
+
+function contextOf(input: Omit<JudgementInput, 'policy'>, place: string): RequirementContext {
+  return {
+    image: nameOf(input),
+    reference: input.reference,
+    digests: input.digests,
+    signaturesOf: input.signaturesOf,
+    resolveKey: input.resolveKey,
+    crypto: input.crypto,
+    engines: input.engines,
+    now: input.now ?? new Date(),
+    place,
+  }
 }
 
 /** The signers it found. */
@@ -108,7 +134,7 @@ async function requireOne(requirement: Requirement, context: RequirementContext)
   }
 }
 
-type SignerRequirement = CaissonThreshold['of'][number]
+export type SignerRequirement = CaissonThreshold['of'][number]
 
 function judgeSigners(requirement: SignerRequirement, context: RequirementContext): Promise<RequirementFinding> {
   switch (requirement.type) {
@@ -168,6 +194,6 @@ function placeOf({ reference, stored }: JudgementInput): ImageReference | Stored
   return place
 }
 
-function nameOf({ reference, stored }: JudgementInput): string {
+function nameOf({ reference, stored }: Pick<JudgementInput, 'reference' | 'stored'>): string {
   return reference === undefined ? `${stored?.transport}:${stored?.path}` : formatReference(reference)
 }

@@ -16,7 +16,7 @@ import type { TarBudget } from './budget.ts'
 import type { Buffers, Slots } from './buffers.ts'
 import type { Trouble } from './patience.ts'
 import type { PullProgress } from './progress.ts'
-import { readBlob } from './read-blob.ts'
+import { readBlob, type Spread } from './read-blob.ts'
 import { unsupportedLayer } from './unsupported.ts'
 
 export interface LayerJob {
@@ -37,6 +37,7 @@ export interface LayerContext {
   readonly buffers: Buffers
   readonly slots: Slots
   readonly connectionsPerLayer: number
+  readonly spread: Spread
   readonly noProgressMs: number
   readonly onProgress: (progress: PullProgress) => void
   readonly signal: AbortSignal
@@ -155,26 +156,29 @@ interface Streaming {
 
 /** Feeds the writer batch by batch: while one is being worked on, the next fills from the network. */
 async function stream(job: LayerJob, context: LayerContext, streaming: Streaming): Promise<FinishedLayer> {
-  const { writer } = streaming
+  const { writer, part } = streaming
   const cancel = (): void => writer.cancel()
   context.signal.addEventListener('abort', cancel, { once: true })
   let running: Promise<void> = Promise.resolve()
   try {
     let fetched = 0
-    const flush = async ({ bytes, release }: Batch): Promise<void> => {
+    const flush = async ({ bytes, release }: Batch, isKept: boolean): Promise<void> => {
+      // Both read the same bytes: neither waits for the other, and the buffer is free when both are done.
+      const kept = isKept ? undefined : part?.append(bytes)
       try {
-        const total = await writer.write(bytes)
+        const [total] = await Promise.all([writer.write(bytes), kept])
         fetched += bytes.byteLength
         context.budget.add(total - (streaming.state.tarBytes ?? 0))
         streaming.state.tarBytes = total
         report(job, context, 'fetching', fetched, total)
       } finally {
+        await kept?.catch(() => {})
         release()
       }
     }
-    for await (const batch of batches(job, context, streaming)) {
+    for await (const { batch, isKept } of batches(job, context, streaming)) {
       await running
-      running = flush(batch)
+      running = flush(batch, isKept)
       // Its error is seen at the next `await running`; until then it must not count as unhandled.
       running.catch(() => {})
     }
@@ -191,13 +195,23 @@ async function stream(job: LayerJob, context: LayerContext, streaming: Streaming
   }
 }
 
-/** What an earlier pull left of the layer, then the registry's, which is kept for a later pull. */
-async function* batches(job: LayerJob, context: LayerContext, { what, part, state }: Streaming): AsyncGenerator<Batch> {
+interface Arrived {
+  readonly batch: Batch
+  /** It comes from what an earlier pull left. */
+  readonly isKept: boolean
+}
+
+/** What an earlier pull left of the layer, then the registry's. */
+async function* batches(
+  job: LayerJob,
+  context: LayerContext,
+  { what, part, state }: Streaming,
+): AsyncGenerator<Arrived> {
   let from = 0
   for await (const bytes of part?.read() ?? []) {
     from += bytes.byteLength
     state.pieces = 1
-    yield { bytes, release: () => {} }
+    yield { batch: { bytes, release: () => {} }, isKept: true }
   }
   const blob = readBlob(
     {
@@ -210,10 +224,7 @@ async function* batches(job: LayerJob, context: LayerContext, { what, part, stat
     },
     from,
   )
-  for await (const batch of blob) {
-    await part?.append(batch.bytes)
-    yield batch
-  }
+  for await (const batch of blob) yield { batch, isKept: false }
 }
 
 function trouble(job: LayerJob, context: LayerContext): (trouble: Trouble) => void {

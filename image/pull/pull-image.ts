@@ -15,7 +15,13 @@ import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
 import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
 import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
 import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/platform.ts'
-import { evaluateSignaturePolicy, type KeyResolver, type SignatureEngines } from '../policy/evaluate.ts'
+import {
+  evaluateSignaturePolicy,
+  type KeyResolver,
+  type RequiredSignature,
+  requireSignature,
+  type SignatureEngines,
+} from '../policy/evaluate.ts'
 import type { SignaturePolicy } from '../policy/policy.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { type LookasideSource, signaturesIn } from '../signature/cosign.ts'
@@ -24,7 +30,7 @@ import { Buffers, Slots } from './buffers.ts'
 import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
 import { type PatienceOptions, patiently } from './patience.ts'
 import type { PullProgress } from './progress.ts'
-import { BATCH_BYTES } from './read-blob.ts'
+import { BATCH_BYTES, type Spread } from './read-blob.ts'
 
 const DEFAULT_CONNECTIONS = 4
 const DEFAULT_NO_PROGRESS_MS = 60_000
@@ -40,6 +46,8 @@ export interface PullOptions {
   readonly registry: RegistryClient
   /** Undefined refuses every image. */
   readonly signaturePolicy: SignaturePolicy | undefined
+  /** Must hold besides. Default: nothing. */
+  readonly requiredSignature?: RequiredSignature
   /** Fetches keys that the policy names by path or `kbs:///` URI. Default: none can be had. */
   readonly resolveKey?: KeyResolver
   /** Default: policies that ask for OpenPGP or sigstore bundles refuse. */
@@ -58,6 +66,8 @@ export interface PullOptions {
   readonly parallelLayers?: number
   /** Connections to the registry, all layers together. Default 4. */
   readonly connections?: number
+  /** When a large layer takes several of them. Default: when one does not keep the pull busy. */
+  readonly spread?: Spread
   /** The longest stretch without progress before the pull gives up, milliseconds. Default 60000. */
   readonly noProgressMs?: number
   readonly onProgress?: (progress: PullProgress) => void
@@ -162,17 +172,19 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
   const compressedBytes = manifest.layers.reduce((sum, { size }) => sum + size, 0)
   onProgress({ type: 'resolved', manifestDigest, layers: manifest.layers.length, compressedBytes })
 
+  const judged = {
+    reference,
+    digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
+    signaturesOf: signaturesIn(registry, reference, { limits, signal, lookaside: options.lookaside }),
+    resolveKey: options.resolveKey ?? noKeys,
+    engines: options.engines,
+    crypto,
+  }
   const { place } = await patiently(patience, () =>
-    evaluateSignaturePolicy({
-      policy: options.signaturePolicy,
-      reference,
-      digests: indexDigest === undefined ? [manifestDigest] : [manifestDigest, indexDigest],
-      signaturesOf: signaturesIn(registry, reference, { limits, signal, lookaside: options.lookaside }),
-      resolveKey: options.resolveKey ?? noKeys,
-      engines: options.engines,
-      crypto,
-    }),
+    evaluateSignaturePolicy({ ...judged, policy: options.signaturePolicy }),
   )
+  const { requiredSignature } = options
+  if (requiredSignature !== undefined) await patiently(patience, () => requireSignature(requiredSignature, judged))
   onProgress({ type: 'judged', place })
 
   const { config, bytes: configBytes } = await patiently(patience, () =>
@@ -195,6 +207,7 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     buffers,
     slots: new Slots(connections),
     connectionsPerLayer: connections,
+    spread: options.spread ?? 'when-waiting',
     noProgressMs,
     onProgress,
     signal: signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]),

@@ -1,6 +1,7 @@
 /**
  * The bytes of a blob in order, whatever happens on the way: a connection that ends costs the bytes that are missing and
- * no more. Large blobs come over several connections, each with a range of its own.
+ * no more. Large blobs come over several connections, each with a range of its own, as soon as one does not keep its
+ * reader busy: many ranges cost a registry more than one answer, and bring nothing to a reader who is the slower of both.
  */
 import { CaissonError, UnavailableError } from '#protocol/errors'
 import { type BodySink, pour } from '#protocol/http-transport'
@@ -10,12 +11,15 @@ import type { RegistryClient } from '../registry/client.ts'
 import type { ByteRange } from '../registry/content-range.ts'
 import { type Batch, BatchQueue } from './batch-queue.ts'
 import type { Buffers, Slots } from './buffers.ts'
+import { Pace } from './pace.ts'
 import { Patience, type Trouble } from './patience.ts'
 
 /** Of each buffer. Native calls are made for so many bytes at a time, and ranges are this long. */
 export const BATCH_BYTES: number = 512 * 1024
 /** Blobs that are shorter are not worth a second connection. */
 const SHARED_BYTES = 32 * BATCH_BYTES
+/** Over so many bytes it is found out whether a reader waits for its connection. */
+const TRIAL_BYTES = 8 * BATCH_BYTES
 /** So many times may what is known of a blob come again from a registry without ranges. */
 const MOST_SKIPS = 3
 /** Longest time without a single byte before a connection counts as dead. */
@@ -32,12 +36,17 @@ export interface BlobToRead {
   readonly slots: Slots
   /** For this blob. */
   readonly connections: number
+  /** When the first of them is joined by the others. */
+  readonly spread: Spread
   readonly noProgressMs: number
   readonly signal: AbortSignal
   readonly onTrouble: (trouble: Trouble) => void
   /** A response with bytes of it begins. */
   readonly onOpen?: () => void
 }
+
+/** `when-waiting`: when its reader spends more time waiting than working. */
+export type Spread = 'when-waiting' | 'at-once'
 
 /** A registry that answers a range with the whole blob, or with another range. */
 class RangesIgnored extends UnavailableError {
@@ -54,9 +63,15 @@ export async function* readBlob(blob: BlobToRead, from: number): AsyncGenerator<
   const patience = new Patience(blob)
   const { size } = blob.descriptor
   let at = from
-  if (blob.connections > 1 && size - from >= SHARED_BYTES) {
+  if (blob.connections > 1 && blob.spread === 'when-waiting') {
+    for await (const batch of whileBusy(inSequence(blob, { from, to: size }, patience), size - from)) {
+      at += batch.bytes.byteLength
+      yield batch
+    }
+  }
+  if (blob.connections > 1 && size - at >= SHARED_BYTES) {
     try {
-      for await (const batch of inRanges(blob, { from, to: size }, patience)) {
+      for await (const batch of inRanges(blob, { from: at, to: size }, patience)) {
         at += batch.bytes.byteLength
         yield batch
       }
@@ -65,7 +80,19 @@ export async function* readBlob(blob: BlobToRead, from: number): AsyncGenerator<
       blob.onTrouble({ error, retryInMs: 0 })
     }
   }
-  yield* inSequence(blob, { from: at, to: size }, patience)
+  if (at < size) yield* inSequence(blob, { from: at, to: size }, patience)
+}
+
+/** Ends early when its reader turns out to be waiting and enough is left to share. */
+async function* whileBusy(batches: AsyncIterable<Batch>, bytes: number): AsyncGenerator<Batch> {
+  const pace = new Pace(TRIAL_BYTES)
+  let left = bytes
+  for await (const batch of batches) {
+    left -= batch.bytes.byteLength
+    pace.came(batch.bytes.byteLength)
+    yield batch
+    if (pace.taken() && left >= SHARED_BYTES) return
+  }
 }
 
 /** Over one connection; it is held up while nobody takes what came. */

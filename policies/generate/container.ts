@@ -1,5 +1,6 @@
 /** One container of a pod as a rule of the policy. */
 import { DEFAULT_CAPABILITIES } from '../container-rule.ts'
+import { splitReference } from '../image-rule.ts'
 import { compact, type Draft, type DraftMap, OpenChoice, type Refusal, Remarked } from './draft.ts'
 import { environmentOf } from './environment.ts'
 import {
@@ -12,6 +13,7 @@ import {
   text,
   textsOf,
 } from './kubernetes-objects.ts'
+import { type SeccompProfiles, seccompOf } from './seccomp.ts'
 import { devicesOf, groupOf, type PodVolumesContext, volumesOf } from './volumes.ts'
 
 /** What the registry says of an image. */
@@ -33,6 +35,9 @@ export interface ContainerContext {
   readonly volumes: PodVolumesContext
   /** Let the host read the output. */
   readonly logs: boolean
+  /** Resource, or PEM, of the key that signs images which the YAML names without a digest; undefined: they are pinned. */
+  readonly signedBy: string | undefined
+  readonly profiles: SeccompProfiles
 }
 
 export interface ContainerDraft {
@@ -48,7 +53,7 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
   const volumes = volumesOf(container, context.volumes)
   const rule = compact({
     name,
-    image: context.image?.pinned ?? pinnedReference(container) ?? openImage(container),
+    ...imageOf(container, context),
     role: context.init ? 'init' : undefined,
     requires: context.requires,
     args: argsOf(container, context.image, environment.expand),
@@ -61,6 +66,7 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
     devices: devicesOf(container, context.volumes),
     readOnlyRoot: security.readOnlyRootFilesystem === true ? true : undefined,
     capabilities: capabilitiesOf(security),
+    seccomp: seccompOf(security, podSecurity, context.profiles),
     terminal: container.tty === true ? true : undefined,
     stdin: container.stdin === true ? true : undefined,
     resources: resourcesOf(container),
@@ -74,6 +80,21 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
     rule: drops !== undefined && drops.length === 0 ? { ...rule, capabilities: [] } : rule,
     refusals: [...volumes.refusals, ...securityRefusals(name, security)],
   }
+}
+
+function imageOf(container: KubeObject, { image, signedBy }: ContainerContext): DraftMap {
+  const pinned = pinnedReference(container)
+  if (signedBy === undefined || pinned !== undefined) return { image: image?.pinned ?? pinned ?? openImage(container) }
+  const written = text(container.image) ?? ''
+  const repository = image?.pinned.split('@')[0] ?? repositoryOf(written)
+  const key = signedBy.startsWith('-----') ? { keyData: signedBy } : { key: signedBy }
+  return { image: repository ?? new OpenChoice(`repository of ${written}, with its registry`), signedBy: [key] }
+}
+
+/** Undefined where the text does not say the registry. */
+function repositoryOf(image: string): string | undefined {
+  const { repository } = splitReference(image)
+  return repository.includes('/') && /^[^/]*[.:]/.test(repository) ? repository : undefined
 }
 
 function pinnedReference(container: KubeObject): string | undefined {

@@ -16,6 +16,7 @@ import {
   textsOf,
 } from './kubernetes-objects.ts'
 import { type RenderedPolicy, renderPolicy } from './render.ts'
+import type { SeccompProfiles } from './seccomp.ts'
 import { type PodVolumesContext, podVolumes } from './volumes.ts'
 
 export interface GeneratedPolicy extends RenderedPolicy {
@@ -31,6 +32,10 @@ export interface GenerateOptions {
   /** Asked once for each image; undefined where the registry is not to be asked. */
   readonly image: (reference: string) => ImageFacts | undefined
   readonly logs: boolean
+  /** Resource, or PEM, of the key that signs images which the YAML names without a digest. Default: they are pinned. */
+  readonly signedBy?: string
+  /** Profiles of the node that the YAML names. Default: none, and their system calls stay choices. */
+  readonly seccompProfiles?: SeccompProfiles
   /** `volumeDigest`, for what ConfigMaps hold; without it their digests stay choices. */
   readonly digest?: (files: readonly VolumeFile[]) => string
 }
@@ -58,6 +63,8 @@ export function generatePolicy(
       init: stage === 'init',
       volumes,
       logs: options.logs,
+      signedBy: options.signedBy,
+      profiles: options.seccompProfiles ?? (() => undefined),
     })
     rules.push(draft.rule)
     refusals.push(...draft.refusals)

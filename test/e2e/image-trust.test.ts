@@ -20,6 +20,7 @@ import { IMAGE_POLICY, REGISTRY_NAME, Tenant } from './fixtures/tenant.ts'
 
 const KEY = 'default/image-key/web'
 const KEYRING = 'default/keyring/release'
+const KEPT = 'default/app/kept'
 const STORAGE = 'default/registries-d/release'
 
 interface Context {
@@ -126,6 +127,13 @@ test.before(async (t) => {
   await tenant.admin.putResource(STORAGE, Buffer.from(storage))
   const { sealed, unsigned, released, forged } = t.context
   const rules = Object.entries({ sealed, unsigned, released, forged }).map(([name, image]) => rule(name, image))
+  const signers = `    signedBy: [{ keyData: ${JSON.stringify(publicPem)} }]\n`
+  rules.push(
+    `${rule('any-version', tenant.repository('sealed'))}${signers}    secrets: [{ resource: ${KEPT}, path: /run/kept }]\n`,
+  )
+  const manifests = [t.context.sealed.split('@')[1] ?? '']
+  await tenant.admin.putResource(KEPT, Buffer.from('kept'), { kind: 'images', manifests })
+  rules.push(rule('other-signer', tenant.repository('released')) + signers)
   const text = `apiVersion: caisson/v1\nkind: WorkloadPolicy\ncontainers:\n${rules.join('')}`
   const initdata = tenant.initdata(text, undefined, { signatureStorageResource: STORAGE })
   await tenant.expect(initdata)
@@ -152,21 +160,23 @@ test.after.always(async (t) => {
 
 test.serial('without a bundle the image is refused, and its key is not asked for', async (t) => {
   const { pod, tenant, unsigned } = t.context
-  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'unsigned', image: unsigned }))
+  const refusal = await refusalOf(
+    pod.agent.createContainer({ containerId: 'unsigned', name: 'unsigned', image: unsigned }),
+  )
   t.is(refusal.code, 'ERR_IMAGE_UNSIGNED')
   t.false((await tenant.releases()).some((name) => name.includes(KEY)))
 })
 
 test.serial('an encrypted image whose key the verifier does not have is refused', async (t) => {
   const { pod, sealed } = t.context
-  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'early', image: sealed }))
+  const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'early', name: 'sealed', image: sealed }))
   t.regex(refusal.code, /^ERR_(RESOURCE|KBS|VERIFIER)/)
 })
 
 test.serial('an encrypted image that a bundle vouches for runs once the verifier has its key', async (t) => {
   const { pod, tenant, sealed } = t.context
   await tenant.admin.putResource(KEY, readFileSync(tenant.path('key')))
-  await pod.agent.createContainer({ containerId: 'web', image: sealed })
+  await pod.agent.createContainer({ containerId: 'web', name: 'sealed', image: sealed })
   t.true((await tenant.releases()).some((name) => name.includes(KEY)))
   await pod.agent.startContainer('web')
   t.is((await pod.agent.wait({ containerId: 'web' })).exitCode, 0)
@@ -175,12 +185,29 @@ test.serial('an encrypted image that a bundle vouches for runs once the verifier
 })
 
 test.serial(
+  'in place of a digest a signer admits whatever version it signed, and the token names what ran; others are refused',
+  async (t) => {
+    const { pod, tenant, sealed } = t.context
+    const other = `${tenant.repository('released')}:1`
+    const refused = pod.agent.createContainer({ containerId: 'other', name: 'other-signer', image: other })
+    t.is((await refusalOf(refused)).code, 'ERR_IMAGE_UNSIGNED', 'the policy of all images admits it, its rule does not')
+    const image = `${tenant.repository('sealed')}:1`
+    const { imageDigest } = await pod.agent.createContainer({ containerId: 'any', name: 'any-version', image })
+    t.is(imageDigest, sealed.split('@')[1] ?? '')
+    await pod.agent.startContainer('any')
+    t.is((await pod.agent.wait({ containerId: 'any' })).exitCode, 0)
+    // Released to a token with this manifest, and to no other.
+    t.true((await tenant.releases()).some((name) => name.includes(KEPT)))
+  },
+)
+
+test.serial(
   'an image whose OpenPGP signature lies beside the registry runs, and one that a stranger signed does not',
   async (t) => {
     const { pod, released, forged } = t.context
-    const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'forged', image: forged }))
+    const refusal = await refusalOf(pod.agent.createContainer({ containerId: 'forged', name: 'forged', image: forged }))
     t.is(refusal.code, 'ERR_IMAGE_SIGNATURE')
-    await pod.agent.createContainer({ containerId: 'released', image: released })
+    await pod.agent.createContainer({ containerId: 'released', name: 'released', image: released })
     await pod.agent.startContainer('released')
     t.is((await pod.agent.wait({ containerId: 'released' })).exitCode, 0)
   },

@@ -23,13 +23,14 @@ const LOOK = [
   'echo somaxconn $(cat /proc/sys/net/core/somaxconn) msgmax $(cat /proc/sys/kernel/msgmax)',
 ].join('; ')
 
-const CONFINED = 'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online'
+const CONFINED =
+  'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online; mkdir /made 2>&1 || true'
 const GUARANTEED = { memoryLimitInBytes: 256n << 20n, cpuQuota: 200_000n, cpuPeriod: 100_000n }
 
 const CONTAINERS = (image: string): string => `
   - name: server
     image: ${image}
-    args: [/bin/echo-server, "8080", "9090"]
+    args: [/bin/echo-server, "8080", "9090", "http:8000"]
     logs: allow
     ports: [8080]
   - name: confined
@@ -37,6 +38,7 @@ const CONTAINERS = (image: string): string => `
     args: [/bin/sh, -c, ${JSON.stringify(CONFINED)}]
     user: "1000:2000"
     capabilities: [KILL]
+    seccomp: { deny: [mkdir, mkdirat] }
     readOnlyRoot: true
     logs: allow
     resources: { memory: { max: 256Mi }, cpu: { max: "2" } }
@@ -52,6 +54,7 @@ const scope = new FileScope()
 let pod: KubernetesPod
 let image: string
 let state: string
+let namespace: string
 let killDaemon: () => Promise<void>
 let runDenied: () => Promise<unknown>
 
@@ -61,6 +64,7 @@ test.before(async () => {
   image = cluster.image.reference
   const { kubelet, initdataOf } = cluster
   state = cluster.containerd.state
+  namespace = cluster.namespace
   killDaemon = () => cluster.containerd.endDaemon('SIGKILL')
   await kubelet.pull(image)
   const initdata = initdataOf(CONTAINERS(image), POD)
@@ -71,7 +75,7 @@ test.before(async () => {
 test.after.always(() => scope.end())
 
 test.serial('port-forward reaches the ports that the policy opens, and no others', async (t) => {
-  const server = await pod.run('server', image, { command: ['/bin/echo-server', '8080', '9090'] })
+  const server = await pod.run('server', image, { command: ['/bin/echo-server', '8080', '9090', 'http:8000'] })
   await server.logged(/listening/)
   const first = await pod.forward(8080, 'hello\n', 'hello\n')
   t.deepEqual(first, { data: '8080: hello\n', error: '' })
@@ -91,6 +95,18 @@ test.serial('port-forward reaches the ports that the policy opens, and no others
   t.is(closed.data, '')
   t.regex(closed.error, /9090|refused/)
 })
+
+test.serial(
+  'HTTP and TCP probes of the node reach the pod at its address, and what does not listen fails them',
+  async (t) => {
+    const address = (await pod.status())?.network?.ip ?? ''
+    const probe = (port: number): Promise<string> => probed(`http://${address}:${port}/healthz`)
+    t.is(await probe(8000), '200 ok')
+    // It listens on the pod's loopback only, so a probe of the port fails; nobody listens on the other.
+    t.is(await probe(8080), 'ECONNREFUSED')
+    t.is(await probe(8001), 'ECONNREFUSED')
+  },
+)
 
 test.serial(
   'search domains, host aliases, kernel settings, IPv6 and MTU of a pod are those of CNI, pod and policy',
@@ -146,6 +162,11 @@ test.serial(
     ]) {
       t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
     }
+    // Not for its read-only root.
+    t.true(
+      lines.some((line) => /mkdir.*not permitted/i.test(line)),
+      lines.join('\n'),
+    )
     t.true(
       lines.some((line) => line.startsWith('uid=1000 gid=2000')),
       lines.join('\n'),
@@ -185,6 +206,15 @@ test.serial('port-forward outlives the daemon of the node', async (t) => {
   await killDaemon()
   t.deepEqual(await pod.forward(8080, 'again\n', 'again\n'), { data: '8080: again\n', error: '' })
 })
+
+/** As a kubelet on the node probes: an HTTP request, and its first step, a connection, is the TCP probe. */
+async function probed(url: string): Promise<string> {
+  const script = `fetch(${JSON.stringify(url)}).then(
+    async (answer) => console.log(answer.status, await answer.text()),
+    (error) => console.log(error.cause.code))`
+  const { stdout } = await promisify(execFile)('nsenter', [`--net=${namespace}`, process.execPath, '-e', script])
+  return stdout.trim()
+}
 
 async function caisson(...words: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)(process.execPath, [MAIN, ...words])

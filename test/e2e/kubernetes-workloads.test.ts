@@ -64,18 +64,29 @@ test.serial(
     const init = await pod.run('once', image)
     t.is((await init.exited()).exitCode, 7)
     t.is((await init.status()).reason, 'Error')
+    // A sidecar: begun before the others, and restarted beside them.
+    const sleep = { command: ['/bin/sleep', '12345'] }
+    const sidecar = await pod.run('peer', image, sleep)
     const [shell, deaf] = await Promise.all([
       pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] }),
       pod.run('deaf', image, { command: ['/bin/sh', '-c', DEAF] }),
     ])
     await shell.logged(/waiting/)
     await deaf.logged(/deaf/)
+    await sidecar.stop(0)
+    t.is((await sidecar.status()).exitCode, 137)
+    await sidecar.remove()
+    const restarted = await pod.run('peer', image, { ...sleep, attempt: 1 })
+    t.is((await shell.status()).state, ContainerState.CONTAINER_RUNNING)
     // SIGTERM is heard by one and not by the other, who is killed when its time is up.
     await shell.stop(60)
     t.is((await shell.status()).exitCode, 5)
     await deaf.stop(1)
     t.is((await deaf.status()).exitCode, 137)
-    for (const container of [init, shell, deaf]) await container.remove()
+    // Last of all, as a kubelet ends sidecars.
+    t.is((await restarted.status()).state, ContainerState.CONTAINER_RUNNING)
+    await restarted.stop(0)
+    for (const container of [init, shell, deaf, restarted]) await container.remove()
     t.is((await pod.status())?.state, 0)
     const again = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], attempt: 1 })
     await again.logged(/waiting/)

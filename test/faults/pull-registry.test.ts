@@ -242,10 +242,12 @@ for (const { title, layers, choose, code, told, times = 1, connections = 4 } of 
     const scene = await faultyScene(t, layers, choose)
     const before = performance.now()
     if (code === undefined) {
-      const { index } = await scene.pull({ connections, parallelLayers: 1 })
+      const { index } = await scene.pull({ connections, parallelLayers: 1, spread: 'at-once' })
       t.deepEqual(index.devices, [0])
     } else {
-      const error = await t.throwsAsync(scene.pull({ connections, parallelLayers: 1 }), { instanceOf: CaissonError })
+      const error = await t.throwsAsync(scene.pull({ connections, parallelLayers: 1, spread: 'at-once' }), {
+        instanceOf: CaissonError,
+      })
       t.regex(error?.code ?? '', code)
       t.deepEqual(await scene.left(), [])
     }
@@ -266,7 +268,7 @@ test('a pull from a registry that is killed and started again costs only the mis
     if (number === 9) restarted = scene.registry.restart(1000)
     return undefined
   })
-  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000 })
+  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000, spread: 'at-once' })
   t.deepEqual(index.devices, [0])
   t.not(restarted, undefined)
   await restarted
@@ -289,7 +291,7 @@ test('a pull whose token expires between two ranges fetches another, waits for a
     },
     { withTokens: true },
   )
-  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000 })
+  const { index } = await scene.pull({ parallelLayers: 1, noProgressMs: 60_000, spread: 'at-once' })
   t.deepEqual(index.devices, [0])
   t.regex(expired ?? '', /^Bearer /)
   t.regex(scene.troubles.map(({ code }) => code).join(' '), /ERR_REGISTRY_STATUS/)

@@ -1,5 +1,6 @@
 /** What happened: attestation records for explanations, and the audit log with its proofs. */
 import { UsageError } from '#protocol/errors'
+import { reasonId } from '../guest-reasons.ts'
 import type { HttpExchange, HttpReply } from '../http-listener.ts'
 import { type AdminContext, listLimit, notFound, queryNumber, READERS } from './context.ts'
 
@@ -22,7 +23,13 @@ export async function explainAttestation(
   id: string,
 ): Promise<HttpReply> {
   await context.authenticate(exchange, READERS)
-  const records = await context.options.log.handshakeOf(id.slice(0, 64))
+  const { log, tenant } = context.options
+  const wanted = id.slice(0, 64)
+  const key = reasonId(tenant.name, wanted)
+  const told = await log.find(key)
+  const others = await log.handshakeOf(told === undefined ? wanted : key)
+  // What the guest told comes first, and what else the same guest told is another question.
+  const records = told === undefined ? others : [told, ...others.filter(({ stage }) => stage !== 'guest')]
   if (records.length === 0) {
     throw notFound('ERR_ATTESTATION_NOT_FOUND', `attestation ${JSON.stringify(id.slice(0, 64))}`)
   }

@@ -1,17 +1,14 @@
 /** `caisson verifier policy`, `collateral` and `reference-value`, as administrators type them, against a running verifier. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
-import type { VerifierConfig } from '#attestation/verifier/verifier'
+import { readFileSync } from 'node:fs'
+import test from 'ava'
 import { encodePem } from '#attestation/x509/pem'
-import { type CommandSpec, parseInvocation } from '#cli/command'
+import { parseInvocation } from '#cli/command'
 import { measureRelease } from '#cli/commands/measure-release'
 import { verifierCollateral } from '#cli/commands/verifier-collateral'
 import { verifierPolicy } from '#cli/commands/verifier-policy'
 import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
-import { Output } from '#cli/output'
+import { Captured, deskAt } from './desk.ts'
 import {
   amd,
   attesterOf,
@@ -23,53 +20,10 @@ import {
   tdxReference,
   tdxSource,
 } from './hardware-guests.ts'
-import { type Site, startSite } from './site.ts'
 import { startVendors } from './vendor-server.ts'
 
 const ROOTS = [amd.ark.der, amd.ask.der, intel.root.der].map((bytes) => encodePem({ label: 'CERTIFICATE', bytes }))
 const MEASURED = 'ab'.repeat(48)
-
-class Captured extends Output {
-  text = ''
-
-  override write(text: string | Uint8Array): void {
-    this.text += typeof text === 'string' ? text : Buffer.from(text).toString()
-  }
-}
-
-interface Desk {
-  readonly site: Site
-  /** A file of the administrator. */
-  readonly file: (name: string, content?: string) => string
-  /** What the command prints. @param words without those that name verifier and key */
-  readonly caisson: (spec: CommandSpec, ...words: readonly string[]) => Promise<string>
-  /** Its exit code, too. */
-  readonly exitOf: (spec: CommandSpec, ...words: readonly string[]) => Promise<{ code: number; text: string }>
-}
-
-async function deskAt(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Desk> {
-  const site = await startSite(t, config)
-  const directory = mkdtempSync(join(tmpdir(), 'caisson-desk-'))
-  t.teardown(() => rmSync(directory, { recursive: true }))
-  const file = (name: string, content?: string): string => {
-    const path = join(directory, name)
-    if (content !== undefined) writeFileSync(path, content)
-    return path
-  }
-  const reach = ['--url', site.verifier.url, '--ca', file('ca.pem', site.caPem)]
-  const key = ['--admin-key', file('admin.key', JSON.stringify(site.adminKey.privateJwk))]
-  const exitOf = async (spec: CommandSpec, ...words: readonly string[]): Promise<{ code: number; text: string }> => {
-    const out = new Captured(words.includes('--json'))
-    const code = await spec.run(parseInvocation(spec, [...words, ...reach, ...key], out))
-    return { code, text: out.text }
-  }
-  const caisson = async (spec: CommandSpec, ...words: readonly string[]): Promise<string> => {
-    const { code, text } = await exitOf(spec, ...words)
-    t.is(code, 0)
-    return text
-  }
-  return { site, file, caisson, exitOf }
-}
 
 test('a policy is checked, put, listed, shown and removed, and decides from then on', async (t) => {
   const { site, file, caisson } = await deskAt(t)

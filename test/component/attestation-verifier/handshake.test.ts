@@ -13,6 +13,7 @@ import { verifyToken } from '#attestation/token/verify-token'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { toHex } from '#protocol/encoding'
 import type { HttpRequest, HttpTransport } from '#protocol/http-transport'
+import { encodeInitdata } from '#protocol/initdata'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { type AdmittedImage, admittedImageDigest } from '#protocol/tpm-messages'
 import { referenceFor } from './reference.ts'
@@ -460,4 +461,31 @@ test('a TPM that is a program needs a policy that names its CA and permits emula
   await served.admin.putPolicy('ours', policy('emulated: true\n', trusted.rootPem, trusted.intermediatePem))
   const { token } = await attempt()
   t.is(decodeJwt(token)['caisson.policy'], 'ours')
+})
+
+test('the token names the digest of the workload policy, and a guest with another policy attests as what it is, or not at all', async (t) => {
+  const served = await site(t)
+  const policies = ['web', 'other'].map((name) => `containers:\n  - name: ${name}\n`)
+  const [ours = '', others = ''] = policies
+  const initdata = (policyYaml: string) =>
+    encodeInitdata({
+      verifier: undefined,
+      registryCaPem: [],
+      imagePolicyResource: undefined,
+      registryCredentialsResource: undefined,
+      policyYaml,
+      tenantKeyJwk: undefined,
+    })
+  await served.admin.putReference(referenceFor('with-policy', { initdata: initdata(ours) }))
+  const claimsOf = async (booted: Uint8Array) => {
+    const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: booted }))
+    const { token } = await attester.attest({ initdataToml: booted })
+    return decodeJwt(token)
+  }
+  const evidence = {
+    init_data: toHex(sha256(initdata(ours))),
+    init_data_claims: { 'policy.yaml': `sha256:${toHex(sha256(Buffer.from(ours)))}` },
+  }
+  t.like(await claimsOf(initdata(ours)), { submods: { cpu0: { 'ear.veraison.annotated-evidence': evidence } } })
+  await refused(t, served, claimsOf(initdata(others)), 'ERR_PCR_MISMATCH')
 })

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { ContainerProcess } from '#guest/agent/container-process'
+import { seccompProfile } from '#guest/agent/seccomp'
 import { nodeFiles } from '#guest/platform/node/files'
 import { Crun } from '#guest/platform/node/oci-runtime'
 import { nodeProcesses } from '#guest/platform/node/processes'
+import { SYSTEM_CALLS } from '#policies/seccomp-rule'
 import { shellLayers } from './shell-image.ts'
 
 const SIGTERM = 15
@@ -36,7 +38,7 @@ async function setUp(t: ExecutionContext) {
     cwd: '/',
     noNewPrivileges: true,
   })
-  const bundle = async (args: readonly string[], terminal = false) => {
+  const bundle = async (args: readonly string[], terminal = false, seccomp?: object) => {
     const path = await mkdtemp(join(folder, 'b-'))
     const spec = {
       ociVersion: '1.0.2',
@@ -47,15 +49,19 @@ async function setUp(t: ExecutionContext) {
         { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
         { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['newinstance', 'ptmxmode=0666'] },
       ],
-      linux: { namespaces: ['pid', 'ipc', 'mount'].map((type) => ({ type })) },
+      linux: { namespaces: ['pid', 'ipc', 'mount'].map((type) => ({ type })), ...(seccomp && { seccomp }) },
     }
     await writeFile(join(path, 'config.json'), JSON.stringify(spec))
     return path
   }
-  const create = async (id: string, args: readonly string[], options: { terminal?: boolean; stdin?: boolean } = {}) => {
-    const { terminal = false, stdin = false } = options
+  const create = async (
+    id: string,
+    args: readonly string[],
+    options: { terminal?: boolean; stdin?: boolean; seccomp?: object } = {},
+  ) => {
+    const { terminal = false, stdin = false, seccomp } = options
     t.teardown(() => crun.delete(id))
-    return crun.create(id, await bundle(args, terminal), { terminal, stdin })
+    return crun.create(id, await bundle(args, terminal, seccomp), { terminal, stdin })
   }
   return { crun, create, process, stateDir }
 }
@@ -144,4 +150,31 @@ test.serial('a command that does not exist is an error of the runtime that names
     { code: 'ERR_RUNTIME' },
   )
   t.regex(error?.message ?? '', /no-such-program/)
+})
+
+test.serial('the kernel takes the filter of each rule for system calls, and refuses what it takes away', async (t) => {
+  const { crun, create } = await setUp(t)
+  const every = [...SYSTEM_CALLS]
+  const profiles = {
+    guest: seccompProfile([]),
+    runtime: seccompProfile([], { kind: 'runtime-default' }),
+    // Of all that there are, so that no name stands in the way of the filter.
+    deny: seccompProfile([], {
+      kind: 'deny',
+      names: every.filter((name) => /^(mkdir|mkdirat|socket|clone3)$/.test(name)),
+    }),
+    allow: seccompProfile([], { kind: 'allow', names: every.filter((name) => !/^mkdir(at)?$/.test(name)) }),
+  }
+  const outcome = async (name: keyof typeof profiles) => {
+    const args = ['/bin/sh', '-c', 'mkdir /dev/made 2>&1 && echo made; /bin/unshare -m /bin/true 2>&1 && echo unshared']
+    const running = await create(name, args, { seccomp: profiles[name] })
+    await crun.start(name)
+    return await text(running.io.stdout)
+  }
+  for (const open of ['guest', 'runtime'] as const) t.regex(await outcome(open), /^made\n.*not permitted/i, open)
+  for (const narrow of ['deny', 'allow'] as const) {
+    const said = await outcome(narrow)
+    t.regex(said, /mkdir.*not permitted/i, narrow)
+    t.notRegex(said, /made$|unshared/m)
+  }
 })

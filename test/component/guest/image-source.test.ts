@@ -8,6 +8,7 @@ import { nodeFiles } from '#guest/platform/node/files'
 import { nodeProcesses } from '#guest/platform/node/processes'
 import { nodeStorage } from '#guest/platform/node/storage'
 import { nodeLayerCipher } from '#image/node/layer-cipher'
+import { generateSigningKey, signImage } from '#image/node/sign'
 import type { PullProgress } from '#image/pull/progress'
 import type { UnavailableError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
@@ -40,6 +41,7 @@ async function setUp(t: ExecutionContext) {
   const client = new UndiciTransport({ caPem: [registry.caPem], hosts: { 'registry.test': '127.0.0.1' } })
   t.teardown(() => client.close())
   const blobs: string[] = []
+  const resources = new Map<string, string>()
   const http: HttpTransport = {
     request: (request) => {
       const [, blob] = /\/blobs\/(sha256:[0-9a-f]+)$/.exec(request.url) ?? []
@@ -56,7 +58,11 @@ async function setUp(t: ExecutionContext) {
     credentials: undefined,
     lookaside: undefined,
     route: undefined,
-    resource: () => Promise.reject(new Error('no resources')),
+    resource: async (path) => {
+      const found = resources.get(path)
+      if (found === undefined) throw new Error(`no resource ${path}`)
+      return new TextEncoder().encode(found)
+    },
     folder: scratch,
     indexFolder,
   })
@@ -68,7 +74,7 @@ async function setUp(t: ExecutionContext) {
     await work()
     return blobs.length
   }
-  return { images, push, asked, blobs, scratch }
+  return { images, push, asked, blobs, scratch, registry, resources }
 }
 
 test('an image that scratch cannot hold is refused before a layer is asked for, with the numbers', async (t) => {
@@ -150,4 +156,46 @@ test('an image that cannot be fetched early is told to who asks for it, and to n
   const missing = good.replace('/good', '/missing')
   t.is(await asked(() => images.prefetch([missing, good], silent)), 2)
   await t.throwsAsync(images.pull(missing, silent), { code: 'ERR_IMAGE_NOT_FOUND' })
+})
+
+test('where the rule names signers, what one of them signed is pulled, under any tag, and nothing else', async (t) => {
+  const { images, push, registry, resources, asked } = await setUp(t)
+  const [release, stranger] = [generateSigningKey(), generateSigningKey()]
+  resources.set('default/keys/release', release.publicPem)
+  resources.set('default/keys/stranger', stranger.publicPem)
+  const sign = (reference: string, { privatePem }: typeof release) =>
+    signImage({ reference, registry: registry.client(), privatePem })
+  const by = (key: string) => ({
+    place: 'containers.app.signedBy',
+    signers: [{ kind: 'key', resource: `default/keys/${key}` } as const],
+  })
+  const tag = `${registry.host}/app:1`
+  const first = await push('app', plain('first', 1))
+  await t.throwsAsync(images.pull(tag, silent, by('release')), {
+    code: 'ERR_IMAGE_UNSIGNED',
+    message: /containers\.app\.signedBy/,
+  })
+  await sign(first, stranger)
+  const refused = images.pull(tag, silent, by('release'))
+  await t.throwsAsync(refused, { code: 'ERR_IMAGE_SIGNATURE', message: /containers\.app\.signedBy/ })
+  await sign(first, release)
+  const { image } = await images.pull(tag, silent, by('release'))
+  t.is(`${image.manifestDigest}`, first.split('@')[1] ?? '')
+  t.is(await asked(() => images.pull(first, silent, by('release'))), 0, 'the same image by its digest')
+
+  const inline = { place: 'x', signers: [{ kind: 'key-data', pem: release.publicPem } as const] }
+  t.is((await images.pull(tag, silent, inline)).image.manifestDigest, image.manifestDigest)
+
+  // The tag moves to an image that nobody signed; the one that is signed stays what it was.
+  const second = await push('app', plain('second', 1))
+  await t.throwsAsync(images.pull(tag, silent, by('release')), { code: 'ERR_IMAGE_UNSIGNED' })
+  await t.notThrowsAsync(images.pull(first, silent, by('release')))
+  await sign(second, stranger)
+  const moved = await images.pull(tag, silent, by('stranger'))
+  t.is(`${moved.image.manifestDigest}`, second.split('@')[1] ?? '')
+  await t.throwsAsync(
+    images.pull(tag, silent, by('release')),
+    { code: 'ERR_IMAGE_SIGNATURE' },
+    'kept for the other alone',
+  )
 })

@@ -72,3 +72,16 @@ test('a cancelled pull stops while it waits for a registry that is away', async 
   t.true(performance.now() - before < 4000)
   t.deepEqual(await scene.left(), [])
 })
+
+/** Large enough for several connections after the first one was tried. */
+const LARGE = [{ compression: 'none', entries: [file('large', filler(24_000_000))] }] as const
+
+test('a large layer takes more connections as soon as one does not keep the pull busy, and loses nothing by it', async (t) => {
+  const scene = await faultyScene(t, LARGE, () => ({ kind: 'slow', bytesPerSecond: 3_000_000 }))
+  await t.notThrowsAsync(scene.pull({ connections: 4, parallelLayers: 1 }))
+  const ranges = scene.proxy.blobs.filter(({ path }) => path.endsWith(scene.blob.digest)).map(({ range }) => range)
+  t.is(ranges[0], undefined)
+  t.true(ranges.length > 10, `${ranges.length}`)
+  t.true(sent(scene) <= scene.blob.size + SLACK, `${sent(scene)} of ${scene.blob.size}`)
+  t.deepEqual(scene.troubles, [])
+})

@@ -9,6 +9,7 @@ import { ContainerFactory } from '#guest/agent/container-factory'
 import { Containers } from '#guest/agent/containers'
 import { EventLog } from '#guest/agent/events'
 import { ImageMounts } from '#guest/agent/image-mounts'
+import type { RequiredSigners } from '#guest/agent/image-source'
 import { PodVolumes } from '#guest/agent/pod-volumes'
 import { SharedProcesses } from '#guest/agent/shared-processes'
 import { PolicyEngine } from '#policies/engine'
@@ -39,6 +40,7 @@ containers:
     secrets: [{ resource: default/app/key, path: /run/key }]
     resources: { memory: { max: 64Mi }, pids: { max: 50 } }
     exec: [[check]]
+  - { name: signed, image: registry.test/signed, signedBy: [{ key: default/keys/release }] }
   - { name: other, image: "registry.test/other@${OTHER}" }
 `
 
@@ -49,12 +51,14 @@ function setUp() {
   platform.content.set('image:/etc/group', text('web:x:34:\nlogs:x:40:web\n'))
   const pulled: string[] = []
   const released: string[] = []
+  const signers: RequiredSigners[] = []
   const measured: AdmittedImage[] = []
   const policy = new PolicyEngine(parseWorkloadPolicy(POLICY))
   const factory = new ContainerFactory({
     platform,
-    pull: async (reference) => {
+    pull: async (reference, _onProgress, required) => {
       pulled.push(reference)
+      if (required !== undefined) signers.push(required)
       return { image: pulledImage(), release: () => undefined }
     },
     measurement: {
@@ -89,7 +93,7 @@ function setUp() {
   }
   const spec = (id: string) =>
     JSON.parse(new TextDecoder().decode(platform.content.get(`/run/caisson/containers/${id}/config.json`)))
-  return { platform, containers, ask, setup, spec, pulled, released, measured }
+  return { platform, containers, ask, setup, spec, pulled, released, measured, signers }
 }
 
 const APP = { name: 'app', image: 'registry.test/app:latest' }
@@ -132,6 +136,23 @@ test('a tag of the host decides nothing: the digest of the policy is pulled, mea
   t.deepEqual(process.args, [...image.config.entrypoint, ...image.config.cmd])
   t.is(process.cwd, image.config.workingDir)
   t.deepEqual(process.env, ['PATH=/bin', 'HOSTNAME=sandbox', 'HOME=/', 'MODE=image', 'TOKEN=SECRET'])
+})
+
+test('where signers are named in place of a digest, they are demanded, and what was pulled is measured', async (t) => {
+  const { ask, pulled, measured, signers } = setUp()
+  await ask({ name: 'signed', image: 'registry.test/signed:3' })
+  t.deepEqual(pulled, ['registry.test/signed:3'])
+  const required = {
+    place: 'containers.signed.signedBy',
+    signers: [{ kind: 'key', resource: 'default/keys/release' } as const],
+  }
+  t.deepEqual(signers, [required])
+  const { manifestDigest, configDigest } = pulledImage()
+  const [what] = measured
+  t.deepEqual([what?.container, what?.manifest, what?.config], ['signed', manifestDigest, configDigest])
+  const evil = ask({ containerId: 'd', name: 'signed', image: 'registry.test/evil:3' })
+  await t.throwsAsync(evil, { code: 'ERR_POLICY_DENIED' })
+  t.is(pulled.length, 1)
 })
 
 test('user and groups are those that the verified image names, looked up in its own files', async (t) => {

@@ -155,6 +155,7 @@ test('the verifier’s time becomes the guest’s', async (t) => {
     token: async () => 'a.b.c',
     evidence: async () => null,
     getCertificate: () => Promise.reject(new Error('never')),
+    tell: () => Promise.resolve(),
   }
   const { client, platform } = setUp(t, { verifier })
   await client.unary(method.startSandbox, {})
@@ -168,6 +169,7 @@ test('a sandbox that the verifier refuses is failed for ever, and the host learn
     token: async () => 'a.b.c',
     evidence: async () => null,
     getCertificate: () => Promise.reject(new Error('never')),
+    tell: () => Promise.resolve(),
   }
   const { client, reasons, platform } = setUp(t, { verifier })
   const error = await t.throwsAsync(client.unary(method.startSandbox, {}))
@@ -188,7 +190,14 @@ test('initdata that is malformed, or names no verifier where one is needed, fail
   const malformed = setUp(t, { initdata: new TextEncoder().encode('version = "9"') })
   t.is(await refusal(t, malformed.client.unary(method.startSandbox, {})), 'ERR_INITDATA_MALFORMED')
   const unused = () => Promise.reject(new Error('unused'))
-  const verifier = { attest: unused, getResource: unused, getCertificate: unused, token: unused, evidence: unused }
+  const verifier = {
+    attest: unused,
+    getResource: unused,
+    getCertificate: unused,
+    token: unused,
+    evidence: unused,
+    tell: unused,
+  }
   const unnamed = setUp(t, { verifier, initdata: encodeInitdata({ ...INITDATA, verifier: undefined }) })
   t.is(await refusal(t, unnamed.client.unary(method.startSandbox, {})), 'ERR_VERIFIER_MISSING')
 })
@@ -247,6 +256,7 @@ test('with a tenant key each refusal is handed out sealed to it, those from befo
     token: () => Promise.reject(new Error('never')),
     evidence: () => Promise.reject(new Error('never')),
     getCertificate: () => Promise.reject(new Error('never')),
+    tell: () => Promise.resolve(),
   }
   const initdata = encodeInitdata({ ...INITDATA, tenantKeyJwk: JSON.stringify(publicJwk) })
   const { client } = setUp(t, { initdata, verifier })

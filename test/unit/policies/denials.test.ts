@@ -44,6 +44,7 @@ containers:
   - { name: twin, image: "r.test/twin@${DIGEST}" }
   - { name: other-twin, image: "r.test/twin@${DIGEST}" }
   - { name: setup, image: "r.test/setup@${DIGEST}", role: init }
+  - { name: signed, image: r.test/signed, signedBy: [{ key: default/keys/release }] }
   - { name: debug, image: "r.test/debug@${DIGEST}", targetContainer: job }
 `)
 /** `throw denied(` in policies/: a new one needs a row. */
@@ -118,22 +119,28 @@ const OF_THE_FIRST: readonly Denial[] = [
   {
     title: 'an unknown name',
     asked: create({ name: 'db' }),
-    message: 'containers.name: the policy allows web, job, disk, twin, other-twin, setup, debug; asked: "db"',
+    message: 'containers.name: the policy allows web, job, disk, twin, other-twin, setup, signed, debug; asked: "db"',
   },
   {
     title: 'an unknown image',
     asked: create({ name: '', image: 'r.test/db:1' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/signed signed by default/keys/release, r.test/debug@${DIGEST}; asked: "r.test/db:1"`,
   },
   {
     title: 'an image of two rules',
     asked: create({ name: '', image: 'r.test/twin' }),
-    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
+    message: `containers.image: the policy allows r.test/web@${DIGEST}, r.test/job@${DIGEST}, r.test/disk@${DIGEST}, r.test/twin@${DIGEST}, r.test/twin@${DIGEST}, r.test/setup@${DIGEST}, r.test/signed signed by default/keys/release, r.test/debug@${DIGEST}; asked: "r.test/twin"`,
   },
   {
     title: 'another image for the name',
     asked: create({ image: 'r.test/db:1' }),
     message: `containers.web.image: the policy allows r.test/web@${DIGEST}; asked: "r.test/db:1"`,
+  },
+  {
+    title: 'another repository than the signers’',
+    asked: create({ name: 'signed', image: 'r.test/web:1' }),
+    message:
+      'containers.signed.image: the policy allows r.test/signed signed by default/keys/release; asked: "r.test/web:1"',
   },
   {
     title: 'a command in place of the image’s own',

@@ -66,6 +66,28 @@ test('an admitted container is pulled by the digest of the policy, whatever tag 
   t.is(admitted.rule.name, 'web')
 })
 
+test('where the rule names signers, the version is the host’s choice, and the repository is not', (t) => {
+  const signed = POLICY.replace(`nginx@${DIGEST}`, 'nginx\n    signedBy: [{ key: default/keys/release }]')
+  const reference = (image: string) => {
+    const { reference: pulled } = new PolicyEngine(parseWorkloadPolicy(signed)).admitContainer(request({ image }))
+    return pulled
+  }
+  t.is(reference('registry.test:5000/nginx:2'), 'registry.test:5000/nginx:2')
+  t.is(reference('registry.test:5000/nginx'), 'registry.test:5000/nginx:latest')
+  t.is(reference(`registry.test:5000/nginx:2@${OTHER}`), `registry.test:5000/nginx@${OTHER}`)
+  for (const image of ['registry.test:5000/other:2', 'evil.test/nginx:2', 'registry.test:5000/nginx:a b']) {
+    t.is(
+      verdict(() => reference(image)),
+      'containers.image',
+      image,
+    )
+  }
+  t.is(
+    verdict(() => reference('registry.test:5000/nginx@sha256:abc')),
+    'containers.image',
+  )
+})
+
 test('a required mount is there even when the host does not ask for it', (t) => {
   t.deepEqual(
     engine()

@@ -63,11 +63,20 @@ containers:
     egress: [10.0.0.0/8, { to: "fd00::/8", ports: [443, 53] }]
     signals: [1]
     capabilities: [KILL, CHOWN]
+    seccomp: { deny: [ptrace, syslog] }
     resources: { memory: { min: 1Mi, max: 2Gi }, cpu: { max: 500m }, pids: { max: 7 } }
     conditions: [{ name: mode, require: 'request.env.A == "x"', remedy: Set A. }]
     requires: [first]
     max: 2
   - { name: first, image: "registry.test/first@${DIGEST}", role: init }
+  - name: signed
+    image: registry.test/signed
+    seccomp: runtime-default
+    signedBy:
+      - { key: default/keys/release }
+      - { keyData: "-----BEGIN PUBLIC KEY-----\\nMFkw\\n-----END PUBLIC KEY-----\\n" }
+      - { issuer: "https://login.example", subject: release@shop.example, trustedRoot: default/root/sigstore }
+  - { name: few, image: "registry.test/few@${DIGEST}", seccomp: { allow: [execve, exit_group, read] } }
 imagePolicy: { default: [{ type: reject }] }
 `
 

@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { parsePinned } from '#policies/container-rule'
 import { parsePolicyDocument } from '#policies/document'
+import { parsePinned } from '#policies/image-rule'
 import { damaged, refusesOrKeeps } from '../parser-property.ts'
 
 test('a document is read without anchors, aliases and tags, or refused', (t) => {

@@ -45,6 +45,7 @@ const CONTAINER = {
   egress: ['10.0.0.0/8', { to: 'fd00::/8', ports: [443] }],
   signals: [1],
   capabilities: ['KILL'],
+  seccomp: { deny: ['ptrace', 'syslog'] },
   resources: { memory: { min: '1Mi', max: 1048576 }, cpu: { max: '500m' }, pids: { max: 7 } },
   conditions: [{ name: 'mode', require: 'request.env.A == "x"', remedy: 'Set A.' }],
   role: 'init',
@@ -66,6 +67,12 @@ const POD = {
 const policy = (container: unknown, volumes: unknown = VOLUMES) => {
   return { apiVersion: 'caisson/v1', kind: 'WorkloadPolicy', volumes, containers: [container] }
 }
+const PEM = '-----BEGIN PUBLIC KEY-----\nMFkw+/=\n-----END PUBLIC KEY-----\n'
+const SIGNERS = [
+  { key: 'default/keys/release' },
+  { keyData: PEM },
+  { issuer: 'https://login.example', subject: 'release@shop.example', trustedRoot: 'default/root/sigstore' },
+]
 const parse = (document: unknown) => parseWorkloadPolicy(JSON.stringify(document))
 
 test('the published schema takes a policy with every key, as the parser does', (t) => {
@@ -75,11 +82,43 @@ test('the published schema takes a policy with every key, as the parser does', (
   const two = { ...policy(CONTAINER), containers: [CONTAINER, debug] }
   t.notThrows(() => parse(two))
   t.true(fitsSchema(two, SCHEMA))
+  for (const change of [
+    { image: 'registry.test:5000/shop/web', signedBy: SIGNERS },
+    { seccomp: 'runtime-default' },
+    { seccomp: { allow: ['execve', 'exit_group'] } },
+  ]) {
+    t.notThrows(() => parse(policy({ ...CONTAINER, ...change })))
+    t.true(fitsSchema(policy({ ...CONTAINER, ...change }), SCHEMA))
+  }
+})
+
+test('a system call that there is not is refused by name: its denial would deny nothing', (t) => {
+  t.throws(() => parse(policy({ ...CONTAINER, seccomp: { deny: ['ptrace', 'ptraec'] } })), {
+    code: 'ERR_POLICY_MALFORMED',
+    message: /seccomp\.deny\[1\] is not a system call/,
+  })
 })
 
 const REFUSED: readonly [string, object][] = [
   ['an unknown key', { privileged: true }],
   ['an image without a digest', { image: 'registry.test/web:1' }],
+  ['signers of no image', { image: undefined, signedBy: SIGNERS }],
+  ['signers of a digest', { signedBy: SIGNERS }],
+  ['signers of a tag', { image: 'registry.test/web:1', signedBy: SIGNERS }],
+  ['no signers', { image: 'registry.test/web', signedBy: [] }],
+  ['a signer with two keys', { image: 'registry.test/web', signedBy: [{ key: 'a/b/c', keyData: PEM }] }],
+  [
+    'a signer whose key is private',
+    { image: 'registry.test/web', signedBy: [{ keyData: PEM.replaceAll('PUBLIC', 'PRIVATE') }] },
+  ],
+  [
+    'a signer without roots',
+    { image: 'registry.test/web', signedBy: [{ issuer: 'https://l.example', subject: 'a@b' }] },
+  ],
+  ['a seccomp profile that there is not', { seccomp: 'unconfined' }],
+  ['system calls that are allowed and denied', { seccomp: { allow: ['read'], deny: ['write'] } }],
+  ['an empty list of system calls', { seccomp: { deny: [] } }],
+  ['a system call by number', { seccomp: { deny: [101] } }],
   ['a variable with two rules', { env: { A: { glob: '*', format: 'ip' } } }],
   ['a form that there is not', { env: { A: { format: 'regex' } } }],
   ['a name that is no variable', { env: { '1A': 'x' } }],
@@ -118,6 +157,19 @@ for (const [mistake, change] of REFUSED) {
     t.false(fitsSchema(policy({ ...CONTAINER, ...change }), SCHEMA))
   })
 }
+
+test('what the parser takes of signers and system calls, the published schema takes', (t) => {
+  const signed = { name: 'web', image: 'registry.test/web', signedBy: SIGNERS }
+  const narrowed = { name: 'web', image: CONTAINER.image, seccomp: CONTAINER.seccomp }
+  for (const part of [signed, narrowed]) {
+    refusesOrKeeps(
+      t,
+      altered(part),
+      (value) => parse(policy(value)),
+      (_policy, value) => fitsSchema(policy(value), SCHEMA),
+    )
+  }
+})
 
 test('what the parser takes, the published schema takes', (t) => {
   for (const part of [CONTAINER, CONTAINER.resources, CONTAINER.env]) {

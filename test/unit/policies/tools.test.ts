@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { diffPolicies } from '#policies/diff'
 import { PolicyEngine } from '#policies/engine'
 import { lintPolicy } from '#policies/lint'
+import { caseFile, requestCase } from '#policies/request-case'
 import type { ContainerRequest } from '#policies/requests'
 import { parseScenario, runScenario } from '#policies/scenario'
 import { explainRequest } from '#policies/widen'
@@ -225,6 +226,13 @@ test('what a wider rule includes is neither newly allowed nor newly denied', (t)
     t.deepEqual(diffPolicies(policy, after), { allowed: [`containers.web.${wide}`], denied: [] }, narrow)
     t.deepEqual(diffPolicies(after, policy), { allowed: [], denied: [`containers.web.${wide}`] }, narrow)
   }
+  const narrowed = wider('ports:', 'seccomp: runtime-default\n    ports:')
+  const denied = ['containers.web.seccomp: what the guest’s own filter lets through']
+  t.deepEqual(diffPolicies(policy, narrowed), { allowed: [], denied })
+  t.deepEqual(diffPolicies(narrowed, policy), { allowed: denied, denied: [] })
+  const fewer = wider('ports:', 'seccomp: { deny: [ptrace, syslog] }\n    ports:')
+  const more = wider('ports:', 'seccomp: { deny: [ptrace] }\n    ports:')
+  t.deepEqual(diffPolicies(fewer, more), { allowed: ['containers.web.seccomp: all but ptrace'], denied: [] })
   const confined = wider('ports:', 'egress: [10.0.0.0/8]\n    ports:')
   t.deepEqual(diffPolicies(policy, confined), { allowed: [], denied: ['containers.web.egress: anywhere'] })
 })
@@ -250,7 +258,66 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
   ])
   t.deepEqual(change('max: 64Mi', 'max: 64'), ['unreachable containers.web.resources.memory'])
   t.deepEqual(change('}]', '}, { kind: tmpfs, path: /data }]'), ['contradictory containers.web.mounts'])
+  t.deepEqual(change('ports:', 'seccomp: { allow: [read, write] }\n    ports:'), ['unreachable containers.web.seccomp'])
+  t.deepEqual(change('ports:', 'seccomp: { deny: [execve] }\n    ports:'), ['unreachable containers.web.seccomp'])
+  t.deepEqual(change('ports:', 'seccomp: runtime-default\n    ports:'), [])
+  const signed = 'image: registry.test/web\n    signedBy: [{ key: default/keys/release }]'
+  t.deepEqual(change(`image: registry.test/web@${DIGEST}`, signed), ['wide containers.web.image'])
+  t.deepEqual(
+    lint(
+      `${POLICY.replace(`image: registry.test/web@${DIGEST}`, signed)}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`,
+    ),
+    ['wide containers.web.image', 'unreachable containers.twin.image'],
+  )
   t.deepEqual(lint(`${POLICY}  - { name: twin, image: "registry.test/web@${DIGEST}" }\n`), [
     'unreachable containers.twin.image',
   ])
+})
+
+test('a request is written as a case and read again as the same request, or not written at all', (t) => {
+  const word = fc.string({ unit: 'binary', maxLength: 20 }).map((text) => text.toWellFormed())
+  const requests: fc.Arbitrary<ContainerRequest> = fc.record({
+    containerId: fc.stringMatching(/^[a-z0-9]{1,12}$/),
+    name: word,
+    image: word,
+    args: fc.option(fc.array(word, { maxLength: 3 }), { nil: undefined }),
+    env: fc.array(word, { maxLength: 4 }),
+    user: word,
+    workingDir: word,
+    mounts: fc.array(
+      fc.record({
+        kind: word,
+        destination: word,
+        readOnly: fc.boolean(),
+        sizeLimitBytes: fc.nat(),
+        volume: word,
+      }),
+      { maxLength: 2 },
+    ),
+    groups: fc.array(fc.nat(), { maxLength: 2 }),
+    devices: fc.array(fc.record({ path: word, disk: word }), { maxLength: 2 }),
+    terminal: fc.boolean(),
+    stdin: fc.boolean(),
+    sharesProcesses: fc.boolean(),
+    resources: fc.record({
+      memoryBytes: fc.nat(),
+      cpuQuotaUs: fc.nat(1000).map((milli) => milli * 100),
+      cpuPeriodUs: fc.constant(100_000),
+      pids: fc.nat(),
+    }),
+  })
+  fc.assert(
+    fc.property(requests, (request) => {
+      const step = requestCase(request)
+      const names = request.env.map((entry) => entry.split('=')[0])
+      const isOrdinary = request.env.every((entry) => entry.includes('=')) && new Set(names).size === names.length
+      t.is(step !== undefined, isOrdinary)
+      if (step === undefined) return
+      const [read] = parseScenario(caseFile(JSON.stringify(step)))
+      t.deepEqual(read?.request && { ...read.request, env: [...read.request.env].sort() }, {
+        ...request,
+        env: [...request.env].sort(),
+      })
+    }),
+  )
 })

@@ -1,0 +1,130 @@
+/** `caisson verifier tenant`, `resource`, `identity`, `audit` and `explain`, as administrators type them, against a running verifier. */
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import { VerifierRefusal } from '#attestation/client/verifier-http'
+import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import type { CommandSpec } from '#cli/command'
+import { verifierAudit } from '#cli/commands/verifier-audit'
+import { verifierExplain } from '#cli/commands/verifier-explain'
+import { verifierIdentity } from '#cli/commands/verifier-identity'
+import { verifierResource } from '#cli/commands/verifier-resource'
+import { verifierTenant } from '#cli/commands/verifier-tenant'
+import { deskAt } from './desk.ts'
+import { amd, attesterOf, INITDATA, policyWith, snpReference, snpSource } from './hardware-guests.ts'
+
+const IMAGE = `sha256:${'1'.repeat(64)}`
+
+test('a tenant is made, listed with its administrators, and removed with everything it had', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const owner = createAdminKey()
+  const key = file('owner.jwk', JSON.stringify(owner.privateJwk))
+  const made = await caisson(verifierTenant, 'put', 'shop', '--admin', `owner:${key}`, '--max-resources', '1')
+  t.is(made.trim(), `shop: ${site.verifier.url}/t/shop`)
+  t.regex(await caisson(verifierTenant, 'list'), /^shop {2}owner [\w-]+$/m)
+  const listed = JSON.parse(await caisson(verifierTenant, 'list', '--json')) as { name: string; maxResources: number }[]
+  t.like(
+    listed.find(({ name }) => name === 'shop'),
+    { maxResources: 1 },
+  )
+  t.false(JSON.stringify(listed).includes(owner.privateJwk.d ?? '?'), 'the public half alone')
+  t.regex(await caisson(verifierTenant, 'remove', 'shop'), /removed shop/)
+  t.notRegex(await caisson(verifierTenant, 'list'), /shop/)
+})
+
+test('a resource is stored under terms, listed without its content, rolled back and removed', async (t) => {
+  const { file, caisson } = await deskAt(t)
+  const path = 'default/tls/key'
+  const put = (content: string, ...terms: readonly string[]) =>
+    caisson(verifierResource, 'put', path, file('content', content), ...terms)
+  t.is((await put('one')).trim(), `stored ${path}`)
+  await put('two two', '--require-image', IMAGE, '--max-guests', '1', '--not-after', '2099-01-01T00:00:00Z')
+  t.regex(await caisson(verifierResource, 'list'), /^default\/tls\/key {2}7 bytes {2}version 2 {2}images$/m)
+  const listed = await caisson(verifierResource, 'list', '--json')
+  t.like((JSON.parse(listed) as object[])[0], { release: { kind: 'images', manifests: [IMAGE] }, maxHolders: 1 })
+  t.false(listed.includes('two two'))
+  t.regex(await caisson(verifierResource, 'roll-back', path), /the version before is current again/)
+  t.regex(await caisson(verifierResource, 'list'), /3 bytes/)
+  t.regex(await caisson(verifierResource, 'remove', path), /removed default/)
+  t.is((await caisson(verifierResource, 'list')).trim(), '')
+})
+
+test('names for certificates are granted, listed and taken back', async (t) => {
+  const { caisson } = await deskAt(t)
+  t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
+  const words = ['--name', 'web.shop.example', '--name', 'shop.example', '--require-image', IMAGE]
+  t.regex(await caisson(verifierIdentity, 'put', 'web', ...words), /guests may be web\.shop\.example, shop\.example/)
+  t.regex(await caisson(verifierIdentity, 'list'), /^web {2}web\.shop\.example, shop\.example {2}images$/m)
+  const [grant] = JSON.parse(await caisson(verifierIdentity, 'list', '--json')) as object[]
+  t.like(grant, { id: 'web', release: { kind: 'images', manifests: [IMAGE] } })
+  t.regex(await caisson(verifierIdentity, 'remove', 'web'), /no further certificates/)
+  t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
+})
+
+test('the audit log is listed, verified from one checkpoint to the next, and a log that was changed is told', async (t) => {
+  const { site, file, caisson, exitOf } = await deskAt(t)
+  await site.admin.putResource('a/b/one', Buffer.of(1))
+  t.regex(await caisson(verifierAudit, 'list'), /accepted {2}resource\.put {2}a\/b\/one/)
+  const checkpoint = file('audit.json')
+  t.regex(
+    await caisson(verifierAudit, 'verify', '--checkpoint', checkpoint),
+    /1 entries, no checkpoint to compare with/,
+  )
+  await site.admin.putResource('a/b/two', Buffer.of(2))
+  t.regex(await caisson(verifierAudit, 'verify', '--checkpoint', checkpoint), /2 entries, 1 of them as checked before/)
+  t.is((JSON.parse(await caisson(verifierAudit, 'list', '--limit', '1', '--json')) as object[]).length, 1)
+
+  const kept = JSON.parse(readFileSync(checkpoint, 'utf8')) as { root: string }
+  file('audit.json', JSON.stringify({ ...kept, root: kept.root.replace(/^./, (c) => (c === 'a' ? 'b' : 'a')) }))
+  const changed = await exitOf(verifierAudit, 'verify', '--checkpoint', checkpoint, '--json')
+  t.is(changed.code, 1)
+  t.like(JSON.parse(changed.text) as object, { verdict: 'changed' })
+})
+
+test('a refused attestation is explained claim by claim, by the id that guest and host were given', async (t) => {
+  const { site, caisson } = await deskAt(t)
+  await site.admin.putPolicy('amd', policyWith([amd.ark.der]))
+  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'cd'.repeat(48) }]))
+  const error = await t.throwsAsync(attesterOf(site, snpSource()).attest({ initdataToml: INITDATA }), {
+    instanceOf: VerifierRefusal,
+  })
+  const id = error?.refusal.correlationId ?? ''
+  const text = await caisson(verifierExplain, id)
+  t.regex(text, new RegExp(`^${id} {2}.* attest +refused {2}ERR_`, 'm'))
+  t.regex(text, /NO {2}\S[\s\S]* {6}expected .*\n {6}found {4}.*/)
+  t.regex(text, /remedy/)
+  t.regex(await caisson(verifierExplain), new RegExp(`^${id} {2}`, 'm'))
+  const records = JSON.parse(await caisson(verifierExplain, id, '--json')) as { id: string }[]
+  t.true(records.some((record) => record.id === id))
+})
+
+const WRONG: readonly [CommandSpec, readonly (readonly string[])[]][] = [
+  [
+    verifierTenant,
+    [['put'], ['explode'], ['list', 'x'], ['put', 'x', '--admin', 'king:x'], ['put', 'x', '--max-bytes', 'many']],
+  ],
+  [
+    verifierResource,
+    [
+      ['put', 'a/b/c'],
+      ['explode'],
+      ['remove'],
+      ['put', 'a/b/c', 'package.json', '--max-guests', '0'],
+      ['put', 'a/b/c', 'package.json', '--not-after', 'soon'],
+    ],
+  ],
+  [verifierIdentity, [['put', 'web'], ['explode'], ['remove']]],
+  [verifierAudit, [['explode'], ['list', '--limit', 'x']]],
+]
+for (const [spec, mistakes] of WRONG) {
+  test(`${spec.path} refuses words that it does not know, with a remedy, and shows examples of those it does`, async (t) => {
+    const { caisson, file } = await deskAt(t)
+    for (const words of mistakes) {
+      const error = await t.throwsAsync(caisson(spec, ...words), { code: 'ERR_USAGE' }, words.join(' '))
+      t.regex(String((error as { hint?: string } | undefined)?.hint), /\S/, words.join(' '))
+    }
+    t.true(spec.examples.every((example) => example.startsWith(`caisson ${spec.path} `)))
+    if (spec !== verifierTenant) return
+    const key = file('no.jwk', 'not a key')
+    await t.throwsAsync(caisson(spec, 'put', 'x', '--admin', `owner:${key}`), { code: 'ERR_ADMIN_KEY' })
+  })
+}
