@@ -1,6 +1,6 @@
 /**
  * Why something was refused. The host sees a code and a correlation id; the reason stays here. When initdata has a tenant
- * key, the host also gets the reason sealed to it, to hand on; without one the reason never leaves the guest.
+ * key, the host also gets the reason sealed to it, to hand on. The tenant's verifier is told, too, without the host.
  */
 
 import { VerifierRefusal } from '#attestation/client/verifier-http'
