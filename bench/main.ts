@@ -1,7 +1,7 @@
 /**
  * npm run bench [-- --rounds N] [--only boot|encrypted|evidence|image-trust|kubernetes|policy|pull|shim|verifier|
- * verifier-memory] [--places memory,disk]: prints each figure beside its peer of the same run, and writes
- * bench/results/*.json.
+ * verifier-memory] [--places memory,disk] [--part times|network|memory] [--pods 1,10,30]: prints each figure beside its
+ * peer of the same run, and writes bench/results/*.json. Parts and pods are those of kubernetes.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -13,7 +13,13 @@ import { benchShim, printShim } from './shim.ts'
 import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '5' }, only: { type: 'string' }, places: { type: 'string' } },
+  options: {
+    rounds: { type: 'string', default: '5' },
+    only: { type: 'string' },
+    places: { type: 'string' },
+    part: { type: 'string' },
+    pods: { type: 'string', default: '1,10' },
+  },
 })
 const rounds = Math.max(1, Number.parseInt(values.rounds, 10) || 5)
 const say = (line: string): void => console.error(line)
@@ -50,10 +56,9 @@ if (wanted('shim')) {
   write('shim.json', shim)
 }
 if (wanted('kubernetes')) {
-  const { benchKubernetes, printKubernetes } = await import('./kubernetes.ts')
-  const pods = await benchKubernetes(rounds, say)
-  printKubernetes(pods)
-  write('kubernetes.json', pods)
+  const { benchKubernetes, partsOf } = await import('./kubernetes/main.ts')
+  const counts = values.pods.split(',').map(Number)
+  await benchKubernetes({ rounds, say, counts, parts: partsOf(values.part), write })
 }
 if (wanted('boot')) {
   const boot = await benchBoot(rounds, say)

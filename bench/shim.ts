@@ -1,8 +1,10 @@
-/** `start` of the shim beside that of runc's, as containerd runs them: from exec to the end of their output. */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+/** `start` of the shim beside that of runc's, as containerd runs them: from spawn to the end of their output. */
+import { execFile, execFileSync } from 'node:child_process'
+import { closeSync, constants, copyFileSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { findProcesses, isSameProcess, type ProcessIdentity } from '#host-shim/pod/process-identity'
 import { CAISSON_POD, CAISSON_SHIM } from '#native/host/index'
@@ -40,7 +42,9 @@ export async function benchShim(rounds: number, say: (line: string) => void): Pr
   mkdirSync(join(root, 'etc/caisson'), { recursive: true })
   mkdirSync(join(root, 'bin'))
   const shim = join(root, 'bin/containerd-shim-caisson-v2')
-  await run('cp', [CAISSON_SHIM, shim], root)
+  copyFileSync(CAISSON_SHIM, shim)
+  const starter = join(root, 'bin/starter')
+  execFileSync('gcc', ['-O2', '-Wall', '-Werror', '-o', starter, fileURLToPath(new URL('starter.c', import.meta.url))])
   writeFileSync(join(root, 'etc/caisson/shim.conf'), `socket ${join(state, 'node.sock')}\n`)
   const times = { caisson: [] as number[], runc: [] as number[], nothing: [] as number[] }
   const memory = { relay: [] as number[], runc: [] as number[] }
@@ -55,17 +59,16 @@ export async function benchShim(rounds: number, say: (line: string) => void): Pr
       mkdirSync(bundle, { recursive: true })
       writeFileSync(join(bundle, 'config.json'), JSON.stringify(SANDBOX))
       // containerd makes it and holds it open; runc's shim ends without.
-      await run('mkfifo', [join(bundle, 'log')], root)
+      execFileSync('mkfifo', [join(bundle, 'log')])
       const log = openSync(join(bundle, 'log'), constants.O_RDWR | constants.O_NONBLOCK)
       const words = ['-namespace', 'bench', '-address', join(root, 'c.sock'), '-publish-binary', 'true', '-id', id]
-      times[name].push(await run(program, [...words, 'start'], bundle))
-      const [left] = await findProcesses('', (line) => line.includes(id) && !line.includes('start'))
-      if (left === undefined) throw new Error(`${name} left no process`)
+      times[name].push(await run(starter, [program, ...words, 'start'], bundle))
+      const left = await leftBehind(id)
       memory[name === 'runc' ? 'runc' : 'relay'].push(memoryOf(`\0${id}\0`)[0]?.pssMib ?? Number.NaN)
       await end(left)
       closeSync(log)
     }
-    times.nothing.push(await run('true', [], root))
+    times.nothing.push(await run(starter, ['/bin/true'], root))
   }
   rmSync(root, { recursive: true, force: true })
   const [caissonMs, runcMs] = [median(times.caisson), median(times.runc)]
@@ -96,18 +99,20 @@ const SANDBOX = {
   annotations: { 'io.kubernetes.cri.container-type': 'sandbox', 'io.kubernetes.cri.sandbox-id': '' },
 }
 
-/** Milliseconds from the start to the end of output, which containerd waits for. */
-async function run(program: string, args: readonly string[], cwd: string): Promise<number> {
-  const started = performance.now()
+/** Milliseconds from the start to the end of output, which containerd waits for; started as containerd does, not as Node. */
+async function run(starter: string, words: readonly string[], cwd: string): Promise<number> {
   // A publisher of events that is never used, but must be named.
   const env = { ...process.env, TTRPC_ADDRESS: '/run/nobody.ttrpc', GOMAXPROCS: '2' }
-  const child: ChildProcess = spawn(program, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
-  let text = ''
-  child.stdout?.on('data', (bytes: Buffer) => (text += bytes.toString()))
-  child.stderr?.on('data', (bytes: Buffer) => (text += bytes.toString()))
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
-  if (code !== 0) throw new Error(`${program} ended with ${code}: ${text}`)
-  return performance.now() - started
+  const { stdout } = await promisify(execFile)(starter, [...words], { cwd, env })
+  return Number(stdout) / 1e6
+}
+
+/** A process has no command line in the moment of its exec. */
+async function leftBehind(id: string): Promise<ProcessIdentity> {
+  for (;;) {
+    const [left] = await findProcesses('', (line) => line.includes(id) && !line.includes('start'))
+    if (left !== undefined) return left
+  }
 }
 
 async function end(process_: ProcessIdentity): Promise<void> {

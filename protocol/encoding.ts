@@ -1,12 +1,21 @@
 /** Hexadecimal and base64 (RFC 4648), strict: Node 24 has no `Uint8Array.fromBase64` yet, and `atob` forgives too much. */
 import { MalformedError } from './errors.ts'
 
+/**
+ * Node's own coders, ten times as fast; other engines have none. Its decoder forgives: what it read counts when it is
+ * spelled again exactly as it came.
+ */
+const NATIVE: typeof Buffer | undefined = globalThis.Buffer
+/** Below it, the way into native code costs more. */
+const NATIVE_FROM = 24
+
 /** Two digits for each byte. */
 const HEX: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 const STANDARD = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 const URL_SAFE = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 export function toHex(bytes: Uint8Array): string {
+  if (NATIVE !== undefined && bytes.length >= NATIVE_FROM) return viewOf(NATIVE, bytes).toString('hex')
   let text = ''
   for (const byte of bytes) text += HEX[byte]
   return text
@@ -63,7 +72,15 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return true
 }
 
+function viewOf(native: typeof Buffer, { buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return native.from(buffer, byteOffset, byteLength)
+}
+
 function encode(bytes: Uint8Array, alphabet: string): string {
+  if (NATIVE !== undefined && bytes.length >= NATIVE_FROM) {
+    const text = viewOf(NATIVE, bytes).toString(alphabet === STANDARD ? 'base64' : 'base64url')
+    return text.endsWith('=') ? text.slice(0, text.indexOf('=')) : text
+  }
   let text = ''
   let bits = 0
   let held = 0
@@ -88,6 +105,10 @@ const VALUES: Readonly<Record<string, Uint8Array>> = {
 }
 
 function decode(text: string, alphabet: string, what: string): Uint8Array {
+  if (NATIVE !== undefined && text.length >= NATIVE_FROM) {
+    const bytes = new Uint8Array(NATIVE.from(text, 'base64'))
+    if (encode(bytes, alphabet) === text) return bytes
+  }
   const values = VALUES[alphabet]
   const bytes = new Uint8Array(Math.floor((text.length * 3) / 4))
   let bits = 0

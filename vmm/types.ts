@@ -76,6 +76,8 @@ export interface LaunchOptions {
   readonly program?: string
   /** Receives what the guest writes to its serial console, bounded. */
   readonly consoleFile?: string
+  /** Called each time the guest is stopped because the host has no room for what it writes; it is tried again and again. */
+  readonly onDiskFull?: () => void
 }
 
 /** A virtual machine monitor. QEMU is the first driver; whoever needs another VMM writes another one of these. */

@@ -4,7 +4,7 @@ import { DEFAULT_TENANT, type Sql } from './database.ts'
 import { blob, integer, optionalText, text } from './row.ts'
 import { markPlain } from './sealing.ts'
 
-export const SCHEMA_VERSION = 5
+export const SCHEMA_VERSION = 6
 
 interface Dialect {
   readonly bytes: string
@@ -123,6 +123,13 @@ function identityTables({ integer, table }: Dialect): readonly string[] {
   ]
 }
 
+/** Sixth schema. The two windows of `attestation-log.ts`: what is too old in one is found without looking at the rest. */
+const RECORD_WINDOWS: readonly string[] = [
+  `CREATE INDEX records_of_strangers ON attestation_records (tenant, seq) WHERE stage = 'auth' OR handshake IS NULL`,
+  `CREATE INDEX records_of_guests ON attestation_records (tenant, seq)
+     WHERE stage <> 'auth' AND handshake IS NOT NULL`,
+]
+
 type Step = (sql: Sql) => Promise<void>
 
 /** Step n brings a file from version n to n + 1. Steps are never edited after a release, only added. */
@@ -147,6 +154,7 @@ export const SQLITE_STEPS: readonly Step[] = [
   },
   (sql) => runAll(sql, policyTables(SQLITE)),
   (sql) => runAll(sql, identityTables(SQLITE)),
+  (sql) => runAll(sql, RECORD_WINDOWS),
 ]
 
 /** From which version on a step is needed, and the step. PostgreSQL began with the third schema. */
@@ -154,6 +162,7 @@ export const POSTGRES_STEPS: readonly (readonly [number, Step])[] = [
   [0, (sql) => runAll(sql, tables(POSTGRES))],
   [3, (sql) => runAll(sql, policyTables(POSTGRES))],
   [4, (sql) => runAll(sql, identityTables(POSTGRES))],
+  [5, (sql) => runAll(sql, RECORD_WINDOWS)],
 ]
 
 async function runAll(sql: Sql, statements: readonly string[]): Promise<void> {

@@ -18,6 +18,7 @@ import { isIntelQuote, type Quote, QuoteError } from './parse/quote.ts'
 import type { IsvSvnLevel } from './parse/tcb-info.ts'
 import type { TdReport } from './parse/td-report.ts'
 import { tdxTrustVector } from './trust-vector.ts'
+import type { EnclaveCache } from './verify/enclave-cache.ts'
 import { type Endorsement, endorse } from './verify/endorsement.ts'
 import type { EndorsementCache } from './verify/endorsement-cache.ts'
 import { bindsAttestationKey, verifyQeReport, verifyQuoteSignature } from './verify/quote-signature.ts'
@@ -72,11 +73,16 @@ export function judgeQuote(quote: Quote, context: AppraisalContext, cache?: Endo
   const endorsement = cache === undefined ? endorse(quote, context) : cache.endorse(quote, context)
   const qe = judgeQe(quote, endorsement)
   const tcb = judgeTcb(quote, endorsement, qe.level)
-  const findings = [...signatureFindings(quote, endorsement), ...endorsement.findings, ...qe.findings, ...tcb.findings]
+  const findings = [
+    ...signatureFindings(quote, endorsement, cache?.enclaves),
+    ...endorsement.findings,
+    ...qe.findings,
+    ...tcb.findings,
+  ]
   return { endorsement, tcb: tcb.tcb, findings: distinctFindings(findings) }
 }
 
-function signatureFindings(quote: Quote, { pck }: Endorsement): Finding[] {
+function signatureFindings(quote: Quote, { pck }: Endorsement, enclaves: EnclaveCache | undefined): Finding[] {
   const findings: Finding[] = []
   const remedy = 'Do not trust the evidence: it was changed, or never made by a quoting enclave.'
   const refuse = (code: string, message: string): void => {
@@ -84,9 +90,10 @@ function signatureFindings(quote: Quote, { pck }: Endorsement): Finding[] {
   }
   if (!isIntelQuote(quote))
     refuse('qe_vendor', `the quoting enclave is of an unknown maker (${toHex(quote.qeVendorId)})`)
-  if (!verifyQuoteSignature(quote)) refuse('quote_signature', 'the quote is not signed by its attestation key')
+  if (!verifyQuoteSignature(quote, enclaves))
+    refuse('quote_signature', 'the quote is not signed by its attestation key')
   if (!bindsAttestationKey(quote)) refuse('qe_binding', 'the quoting enclave does not vouch for the attestation key')
-  if (pck !== undefined && !verifyQeReport(quote, pck.certificate)) {
+  if (pck !== undefined && !verifyQeReport(quote, pck.certificate, enclaves)) {
     refuse('qe_report_signature', 'the report of the quoting enclave is not signed by the platform’s key (PCK)')
   }
   if (isDebugEnclave(quote.qeReport))

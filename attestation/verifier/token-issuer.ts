@@ -8,6 +8,7 @@ import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes, sig
 import type { JSONWebKeySet, JWK } from 'jose'
 import { toHex } from '#protocol/encoding'
 import { KeyRing, type StoredKey } from '../store/key-ring.ts'
+import { rememberSigned } from '../token/verify-token.ts'
 import { rawSignature } from '../x509/ecdsa-value.ts'
 import type { RingPlace } from './session-seal.ts'
 
@@ -41,7 +42,10 @@ export class TokenIssuer {
     // JWS compact serialisation (RFC 7515 section 7.1). In place: one signature is faster than the way to a thread and back.
     const signed = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
     const signature = rawSignature(sign('sha256', Buffer.from(signed), this.#privateKey(key)), COORDINATE_BYTES)
-    return `${signed}.${Buffer.from(signature).toString('base64url')}`
+    const token = `${signed}.${Buffer.from(signature).toString('base64url')}`
+    const published = await this.publishedKeys()
+    if (published.keys.some(({ kid }) => kid === key.kid)) rememberSigned(published, token)
+    return token
   }
 
   /** JWK set (RFC 7517 section 5), newest key first; never empty. */

@@ -1,3 +1,5 @@
+import { GrpcClient } from '#host-shim/containerd/grpc'
+import { importPlaceholder, PLACEHOLDER_IMAGE } from '#host-shim/containerd/placeholder'
 import { type ContainerdVersion, isAtLeast } from '#host-shim/install/containerd-version'
 import { type InstallOptions, type InstallPlan, install, planInstall } from '#host-shim/install/install'
 import { SERVICE } from '#host-shim/install/node-layout'
@@ -47,6 +49,7 @@ export const nodeInstall: CommandSpec = {
     if (invocation.flag('restart') && !dryRun) checkRestart(options)
     if (!dryRun) await install(options, plan)
     if (!dryRun && invocation.flag('restart')) await restart(plan)
+    const isImported = !dryRun && (await importNow(layout.containerdSocket))
     const next = dryRun || invocation.flag('restart') ? [] : nextSteps(options)
     out.result(
       {
@@ -55,6 +58,7 @@ export const nodeInstall: CommandSpec = {
         service: options.service,
         changes: plan.changes,
         runtimeClass: layout.runtimeClass,
+        sealedImage: { name: PLACEHOLDER_IMAGE, isImported },
         next,
       },
       [report(plan, dryRun), ...next.map((step) => `next: ${step}`)].join('\n'),
@@ -98,6 +102,15 @@ function report({ changes }: InstallPlan, dryRun: boolean): string {
   if (changes.length === 0) return 'nothing to change: everything is installed'
   const parts = changes.map(({ path, diff }) => (dryRun ? `${path}\n${diff}\n` : `wrote ${path}`))
   return parts.join('\n')
+}
+
+/** The image that stands for sealed ones. Where containerd does not answer yet, the daemon imports it when it does. */
+async function importNow(address: string): Promise<boolean> {
+  using containerd = new GrpcClient(address)
+  return await importPlaceholder(containerd).then(
+    () => true,
+    () => false,
+  )
 }
 
 function nextSteps({ layout, service, daemon }: InstallOptions): readonly string[] {

@@ -2,6 +2,7 @@
  * What containerd knows of an image that it "pulled": index, manifest and configuration, without a layer. The host's view
  * serves to tell what a pod's author wrote from what the image says anyway; the guest verifies an image of its own.
  */
+import { createHash } from 'node:crypto'
 import { MalformedError } from '#protocol/errors'
 import { Content } from './gen/content_pb.ts'
 import { Images } from './gen/images_pb.ts'
@@ -13,6 +14,8 @@ export interface HostImageConfig {
   readonly cmd: readonly string[]
   readonly user: string
   readonly workingDir: string
+  /** Of its highest layer, by which containerd knows the layers below as well; empty without layers. */
+  readonly chainId: string
 }
 
 const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
@@ -67,7 +70,16 @@ export function parseHostImageConfig(document: unknown): HostImageConfig {
     cmd: texts(config, 'Cmd'),
     user: text(config, 'User'),
     workingDir: text(config, 'WorkingDir'),
+    chainId: chainIdOf(texts(member(document, 'rootfs'), 'diff_ids')),
   }
+}
+
+/** OCI image-spec config.md, "Layer ChainID". */
+function chainIdOf([base = '', ...layers]: readonly string[]): string {
+  return layers.reduce(
+    (chain, layer) => `sha256:${createHash('sha256').update(`${chain} ${layer}`).digest('hex')}`,
+    base,
+  )
 }
 
 /** This machine's architecture: containerd chose the same one. */

@@ -1,7 +1,7 @@
 /**
  * The image that a pod names when its real one is sealed: containerd wants some image for every container. It is empty, the
- * same on every node, and of no registry. The node's daemon keeps it in containerd, since a kubelet removes images that it
- * thinks nobody needs.
+ * same on every node, and of no registry. `caisson node install` imports it, and the node's daemon keeps it in containerd,
+ * since a kubelet removes images that it thinks nobody needs.
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -76,7 +76,7 @@ export async function importPlaceholder(containerd: GrpcClient): Promise<void> {
 /** Takes the image back. False when containerd does not answer. */
 export async function removePlaceholder(address: string): Promise<boolean> {
   using containerd = new GrpcClient(address)
-  return containerd
+  return await containerd
     .unary(Images.method.delete, { name: PLACEHOLDER_IMAGE }, OPTIONS)
     .catch(unless(NOT_FOUND))
     .then(

@@ -3,9 +3,11 @@ import { MalformedError } from '#protocol/errors'
 
 export interface LinkState {
   readonly name: string
+  /** Empty for what is no Ethernet. */
   readonly mac: string
   readonly mtu: number
   readonly loopback: boolean
+  readonly isUp: boolean
   /** Global addresses with prefix: "10.1.2.3/24". */
   readonly addresses: readonly string[]
 }
@@ -20,9 +22,11 @@ export function parseLinks(text: string): readonly LinkState[] {
   return listOf(text).map((entry) => {
     const name = textOf(entry, 'ifname', NAME)
     const loopback = entry.link_type === 'loopback'
-    const mac = loopback ? '00:00:00:00:00:00' : textOf(entry, 'address', MAC)
+    // Others have addresses of other forms: kernels with tunnels put some of those into every namespace.
+    const mac = entry.link_type === 'ether' ? textOf(entry, 'address', MAC) : ''
+    const isUp = Array.isArray(entry.flags) && entry.flags.includes('UP')
     const mtu = entry.mtu
-    if (typeof mtu !== 'number' || !Number.isInteger(mtu) || mtu < 68 || mtu > 65_536) throw malformed('mtu')
+    if (typeof mtu !== 'number' || !Number.isInteger(mtu) || mtu < 0 || mtu > 2 ** 31) throw malformed('mtu')
     const infos = Array.isArray(entry.addr_info) ? entry.addr_info : []
     const addresses = infos.filter(isObject).flatMap((info) => {
       if (info.scope !== 'global') return []
@@ -32,7 +36,7 @@ export function parseLinks(text: string): readonly LinkState[] {
       }
       return [`${textOf(info, 'local', ADDRESS)}/${prefix}`]
     })
-    return { name, mac, mtu, loopback, addresses }
+    return { name, mac, mtu, loopback, isUp, addresses }
   })
 }
 

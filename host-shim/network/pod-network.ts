@@ -4,7 +4,7 @@
  * outside can tell.
  */
 import { execFile } from 'node:child_process'
-import { UnavailableError } from '#protocol/errors'
+import { UnavailableError, UsageError } from '#protocol/errors'
 import type { TapNetwork } from '#vmm/types'
 import { type KnownNeighbour, type LinkState, parseLinks, parseNeighbours, parseRoutes } from './ip-json.ts'
 
@@ -27,7 +27,7 @@ const TIMEOUT_MS = 30_000
  * Makes the tap device and the redirections; what an earlier attempt made is made anew. Undefined when the namespace has
  * no interface but the loopback: a pod without a network.
  * @param namespace path of the network namespace
- * @throws UnavailableError ERR_POD_NETWORK
+ * @throws UnavailableError ERR_POD_NETWORK, UsageError ERR_POD_INTERFACES
  */
 export async function joinPodNetwork(namespace: string): Promise<TapNetwork | undefined> {
   const link = await podLink(namespace)
@@ -37,7 +37,7 @@ export async function joinPodNetwork(namespace: string): Promise<TapNetwork | un
   return { tap: TAP, mac: link.mac }
 }
 
-/** The interface of a pod, as CNI configured it. @throws UnavailableError ERR_POD_NETWORK */
+/** The interface of a pod, as CNI configured it. @throws what `joinPodNetwork` throws */
 export async function describePodNetwork(namespace: string): Promise<GuestInterface | undefined> {
   const link = await podLink(namespace)
   if (link === undefined) return undefined
@@ -59,9 +59,18 @@ export async function describePodNetwork(namespace: string): Promise<GuestInterf
   }
 }
 
+/** What CNI set up; others are there in every namespace that the kernel makes. */
 async function podLink(namespace: string): Promise<LinkState | undefined> {
   const links = parseLinks(await inNamespace(namespace, ['ip', '-json', 'address', 'show']))
-  return links.find(({ name, loopback }) => !loopback && name !== TAP)
+  const found = links.filter(({ name, loopback, isUp }) => isUp && !loopback && name !== TAP)
+  const [link] = found
+  if (found.length > 1 || link?.mac === '') {
+    const names = found.map(({ name, mac }) => (mac === '' ? `${name} (no Ethernet)` : name))
+    throw new UsageError('ERR_POD_INTERFACES', `the pod's network has the interfaces ${names.join(', ')}`, {
+      hint: 'A pod of Caisson has one Ethernet interface: ask for no further networks, as the annotation k8s.v1.cni.cncf.io/networks does',
+    })
+  }
+  return link
 }
 
 /** Removes what `joinPodNetwork` made; a namespace that is gone has nothing left of it. */

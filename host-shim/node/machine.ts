@@ -31,11 +31,12 @@ export interface MachineOptions {
   readonly podProgram: string
   readonly qemuProgram?: string | undefined
   readonly onStage?: (stage: string, atMs: number) => void
+  readonly onDiskFull?: () => void
 }
 
 /** Boots the pod's VM. What an earlier attempt left under the same id is removed before. @throws what `startPod` throws */
 export async function bootMachine(plan: PodPlan, relay: RelayControl, options: MachineOptions): Promise<Machine> {
-  const { stateRoot, podProgram, qemuProgram, onStage } = options
+  const { stateRoot, podProgram, qemuProgram, onStage, onDiskFull } = options
   const paths = podPaths(stateRoot, plan.id)
   await removePod(paths)
   const pod = await startPod(plan, {
@@ -43,6 +44,7 @@ export async function bootMachine(plan: PodPlan, relay: RelayControl, options: M
     podProgram,
     ...(qemuProgram === undefined ? {} : { qemuProgram }),
     ...(onStage === undefined ? {} : { onStage }),
+    ...(onDiskFull === undefined ? {} : { onDiskFull }),
     owner: { pid: relay.pid, leash: (directory) => makeLeash(directory, relay) },
   })
   const process = await identifyProcess(pod.vm.process.pid)

@@ -116,7 +116,7 @@ export class NodeMetrics {
   )
   readonly boot: Histogram = new Histogram(
     'caisson_boot_stage_seconds',
-    'From the start of a machine to a stage of its boot.',
+    'From the start of a machine to a stage of its boot, and until its agent answered (ready).',
   )
   readonly attestation: Histogram = new Histogram(
     'caisson_attestation_seconds',

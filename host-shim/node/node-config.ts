@@ -27,6 +27,8 @@ export interface NodeConfig {
   readonly scratchMib: number
   /** The kubelet's directory: pods and their volumes. */
   readonly kubeletRoot: string
+  /** How often to look for what containerd has forgotten, milliseconds; removed is what two looks find so. Default 30000. */
+  readonly abandonedMs?: number
   /** Tells the operator; one line each. */
   readonly log: (line: string) => void
 }

@@ -12,6 +12,7 @@ import { TtrpcServer } from '#protocol/ttrpc/server'
 import { Task } from '../containerd/gen/task_pb.ts'
 import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
 import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
+import { AbandonedWatch, removeAbandoned } from './abandoned.ts'
 import { ANNOTATION } from './annotations.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
@@ -32,7 +33,8 @@ interface Served {
 }
 
 const KILLED = 137
-const RELAY_PATIENCE_MS = 60_000
+/** Between two looks for what containerd has forgotten. No request of containerd's leaves a pod without a task for so long. */
+const ABANDONED_MS = 30_000
 
 export class NodeDaemon implements AsyncDisposable {
   readonly #config: NodeConfig
@@ -42,6 +44,8 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #server: Server
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
+  readonly #abandoned = new AbandonedWatch()
+  #looks: ReturnType<typeof setInterval> | undefined
 
   private constructor(config: NodeConfig, lock: DaemonLock) {
     this.#config = config
@@ -74,11 +78,13 @@ export class NodeDaemon implements AsyncDisposable {
       daemon.#server.listen(config.socket, resolve)
     })
     await chmod(config.socket, 0o600)
+    daemon.#looks = setInterval(() => daemon.#removeAbandoned(), config.abandonedMs ?? ABANDONED_MS).unref()
     return daemon
   }
 
   /** Ends this process's part; pods go on, and wait for the next daemon. */
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#looks)
     const closed = new Promise((resolve) => this.#server.close(resolve))
     for (const socket of this.#connections) socket.destroy()
     await closed
@@ -165,12 +171,7 @@ export class NodeDaemon implements AsyncDisposable {
       begun: [],
     }
     const { pod } = this.#serve(record)
-    pod.save()
-    // The shim may fail between this answer and its relay.
-    const patience = setTimeout(() => {
-      if (!pod.hasRelay) void this.#end(pod)
-    }, RELAY_PATIENCE_MS)
-    patience.unref()
+    pod.saveFirst()
     return `relay ${socket}`
   }
 
@@ -237,6 +238,15 @@ export class NodeDaemon implements AsyncDisposable {
     const served = { pod, server }
     this.#pods.set(keyOf(record.namespace, record.sandboxId), served)
     return served
+  }
+
+  #removeAbandoned(): void {
+    const { pods, containers } = this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
+    for (const pod of pods) {
+      this.#config.log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
+      void this.#end(pod)
+    }
+    for (const { pod, task } of containers) void removeAbandoned(pod, task, this.#config.log)
   }
 
   async #end(pod: NodePod): Promise<void> {

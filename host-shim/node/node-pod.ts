@@ -48,6 +48,7 @@ export class NodePod {
   readonly #relay = Promise.withResolvers<RelayControl>()
   readonly #resumed = Promise.withResolvers<void>()
   #attached: RelayControl | undefined
+  #unsaved = false
   #machine: Machine | undefined
   /** Of what ends because the machine does. */
   #exitWhenLost = UNKNOWN_EXIT
@@ -78,11 +79,6 @@ export class NodePod {
     return this.#attached === undefined ? this.#relay.promise : Promise.resolve(this.#attached)
   }
 
-  /** Whether a relay has ever connected to this daemon. */
-  get hasRelay(): boolean {
-    return this.#attached !== undefined
-  }
-
   /** Resolves when what an earlier daemon left has been taken over. */
   get resumed(): Promise<void> {
     return this.#resumed.promise
@@ -92,8 +88,21 @@ export class NodePod {
     return this.#machine
   }
 
-  save(): void {
+  /** Before anything is made that only the record leads to. @throws UnavailableError ERR_NODE_STATE */
+  saveFirst(): void {
     if (this.#ended === undefined) this.#store.save(this.record)
+    this.#unsaved = false
+  }
+
+  /** What has happened has happened, also on a full disk: a daemon that comes later may hear of it from the guest. */
+  save(): void {
+    try {
+      this.saveFirst()
+    } catch (error) {
+      if (!this.#unsaved)
+        this.#config.log(`pod ${this.record.sandboxId}: its record is not written: ${errorText(error)}`)
+      this.#unsaved = true
+    }
   }
 
   /** Writes the state together with the event that tells of it. */
@@ -129,6 +138,7 @@ export class NodePod {
     const disks = await podBlockDevices(this.#config.kubeletRoot, bundle.annotations[ANNOTATION.podUid] ?? '')
     this.record.disks = disks.map(({ serial, number }) => ({ serial, number }))
     const plan = await planPod(podIdOf(sandboxId), bundle, network, this.#config, disks)
+    const start = performance.now()
     const machine = await bootMachine(plan, relay, {
       stateRoot: this.#config.stateRoot,
       podProgram: this.#config.podProgram,
@@ -137,7 +147,9 @@ export class NodePod {
         this.#metrics.boot.observe(atMs / 1000, { stage })
         this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
       },
+      onDiskFull: () => this.#config.log(`pod ${sandboxId}: a disk of this machine is full, the pod waits for room`),
     })
+    this.#metrics.boot.observe((performance.now() - start) / 1000, { stage: 'ready' })
     this.#use(machine)
     return this.pid()
   }
@@ -282,8 +294,9 @@ export class NodePod {
 
   #use(machine: Machine): void {
     this.#machine = machine
+    const isNew = this.record.machine === undefined
     this.record.machine = machine.process
-    this.save()
+    if (isNew) this.saveFirst()
     void machine.exited.then(() => this.#lose())
     void this.#listen(machine)
   }

@@ -4,7 +4,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { UnavailableError } from '#protocol/errors'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { ProcessIdentity } from '../pod/process-identity.ts'
 
 /** Where a process is in its life; `creating` and `starting` end with the request that leads out of them. */
@@ -113,11 +113,20 @@ export class PodStore {
     })
   }
 
+  /** @throws UnavailableError ERR_NODE_STATE */
   save(record: PodRecord): void {
     record.answers.splice(0, record.answers.length - MAX_ANSWERS)
     const path = this.path(record.sandboxId)
-    writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
-    renameSync(`${path}.new`, path)
+    try {
+      writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
+      renameSync(`${path}.new`, path)
+    } catch (cause) {
+      rmSync(`${path}.new`, { force: true })
+      throw new UnavailableError('ERR_NODE_STATE', `the record of a pod cannot be written: ${errorText(cause)}`, {
+        hint: `Make room in ${this.#directory}; nothing is begun that is not recorded`,
+        cause,
+      })
+    }
   }
 
   remove(sandboxId: string): void {

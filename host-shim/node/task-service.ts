@@ -3,7 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
 import { EmptySchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import type { ServiceImpl } from '#protocol/ttrpc/server'
-import { type RpcError, rpcStatus } from '#protocol/ttrpc/status'
+import { RpcError, rpcStatus } from '#protocol/ttrpc/status'
 import {
   TaskCreateSchema,
   TaskExecAddedSchema,
@@ -39,6 +39,7 @@ type MethodsOf<Service> = Service extends GenService<infer Methods extends GenSe
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
 
 const SIGNAL_EXIT = 128
+const SIGKILL = 9
 /** The year 1: how containerd's own language writes "not yet". */
 const NEVER = { seconds: -62_135_596_800n, nanos: 0 }
 
@@ -50,15 +51,9 @@ const STATUS: Readonly<Record<ProcessStatus, Status>> = {
   stopped: Status.STOPPED,
 }
 
-/** containerd follows a sandbox that could not be created with a Shutdown at once, if it still knows of it. */
-const ABANDONED_MS = 30_000
-
-/** @param onEmpty called after a Shutdown that found no task left, or when none comes after the sandbox failed */
+/** @param onEmpty called after a Shutdown that found no task left */
 export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
   const { processes } = pod
-  const endUnlessUsed = (): void => {
-    if (processes.tasks().length === 0) onEmpty()
-  }
   const answers = new Answers(pod.record, () => pod.save(), taskStatus)
   const markOf = (context: { readonly metadata: ReadonlyMap<string, readonly string[]> }): string | undefined =>
     context.metadata.get(REQUEST_MARK)?.[0]
@@ -84,18 +79,14 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
           execs: {},
         }
         pod.record.tasks[id] = task
-        pod.save()
         try {
+          pod.saveFirst()
           const machine = kind === 'sandbox' ? await pod.boot() : await createContainer(pod, task, again)
           task.pid = machine
           task.status = 'created'
         } catch (error) {
           delete pod.record.tasks[id]
-          if (kind === 'sandbox') {
-            await pod.stopMachine(SIGNAL_EXIT + 9, 0)
-            // A containerd that was killed meanwhile has forgotten the pod.
-            setTimeout(endUnlessUsed, ABANDONED_MS).unref()
-          }
+          if (kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
           throw error
         }
         const io = { stdin, stdout, stderr, terminal }
@@ -146,7 +137,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (record.status === 'running' || record.status === 'paused') {
           throw rpcStatus('failedPrecondition', `cannot delete a running process: ${id} ${execId}`.trim())
         }
-        if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + 9)
+        if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + SIGKILL)
         else await deleteInGuest(pod, process, again)
         await detach(process, await pod.relay.catch(() => undefined))
         const { pid, exitStatus, exitedAtMs } = record
@@ -163,7 +154,15 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
           void pod.stopMachine(SIGNAL_EXIT + signal)
           return {}
         }
-        await pod.guest().agent.signal({ containerId: id, ...(execId === '' ? {} : { execId }) }, signal, { all })
+        const name = { containerId: id, ...(execId === '' ? {} : { execId }) }
+        try {
+          await pod.guest().agent.signal(name, signal, { all })
+        } catch (error) {
+          // A guest that does not even answer this is lost, and whoever kills may count on the end.
+          if (signal !== SIGKILL || execId !== '' || !isSilence(error)) throw error
+          // Answered before the end is told, after which containerd asks no more.
+          void pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
+        }
         return {}
       }),
 
@@ -285,6 +284,10 @@ async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<s
       : eventRecord('/tasks/resumed', TaskResumedSchema, event),
   )
   return {}
+}
+
+function isSilence(error: unknown): boolean {
+  return error instanceof RpcError && error.code === 'ERR_RPC_TIMEOUT'
 }
 
 function stateOf({ task, execId, record }: Process): MessageInitShape<typeof StateResponseSchema> {

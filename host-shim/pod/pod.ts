@@ -27,6 +27,8 @@ export interface StartPodOptions {
   readonly qemuProgram?: string
   /** Called when a stage begins; `atMs` counts from the call of `startPod`. */
   readonly onStage?: (stage: PodStage, atMs: number) => void
+  /** Called each time the VM is stopped because the host has no room for what it writes; it goes on when there is some. */
+  readonly onDiskFull?: () => void
   readonly limits?: Partial<StageLimits>
   readonly signal?: AbortSignal
   /**
@@ -182,6 +184,7 @@ async function bootVm(
           },
           {
             consoleFile: paths.consoleLog,
+            ...(options.onDiskFull === undefined ? {} : { onDiskFull: options.onDiskFull }),
             ...(options.qemuProgram === undefined ? {} : { program: options.qemuProgram }),
             launch: async (argv) => {
               const leash = await options.owner?.leash(paths.directory)

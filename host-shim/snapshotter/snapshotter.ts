@@ -23,11 +23,22 @@ const TARGET = 'containerd.io/snapshot.ref'
 const IMAGE_REFERENCE = 'containerd.io/snapshot/cri.image-ref'
 const LABEL_PREFIX = 'labels.'
 
+export interface RootRequest {
+  readonly directory: string
+  readonly namespace: string
+  readonly chainId: string
+}
+
 export interface SnapshotterOptions {
   readonly store: SnapshotStore
   readonly guestImages: readonly ReferencePattern[]
-  /** Puts into the root of a container that has no layers what containerd looks up there. */
-  readonly fillRoot: (directory: string, namespace: string) => Promise<void>
+  /**
+   * Puts into the root of a container whose layers only guests fetch what containerd looks up there.
+   *
+   * @param root its directory, containerd's namespace, and the chain id of the layer that it lies on
+   * @throws Error when that layer is not the highest of any image of guests
+   */
+  readonly fillRoot: (root: RootRequest) => Promise<void>
 }
 
 export function snapshotService({ store, guestImages, fillRoot }: SnapshotterOptions): SnapshotService {
@@ -69,7 +80,7 @@ export function snapshotService({ store, guestImages, fillRoot }: SnapshotterOpt
     try {
       await mkdir(content, { recursive: true, mode: 0o755 })
       if (kind === Kind.ACTIVE) await mkdir(join(content, '..', 'work'), { mode: 0o711 })
-      if (unfetched) await fillRoot(content, namespace)
+      if (unfetched) await fillRoot({ directory: content, namespace, chainId: parents[0]?.labels[TARGET] ?? '' })
     } catch (error) {
       store.remove(snapshot.id)
       await discard(directory, snapshot)
@@ -178,7 +189,7 @@ function namespaceOf(metadata: { get(name: string): readonly (string | Buffer)[]
   return String(metadata.get('containerd-namespace')[0] ?? 'default')
 }
 
-function failure(
+export function failure(
   code: 'NOT_FOUND' | 'ALREADY_EXISTS' | 'INVALID_ARGUMENT' | 'FAILED_PRECONDITION',
   text: string,
 ): Error {

@@ -45,7 +45,12 @@ const POD = (image: string) => ({
     securityContext: { sysctls: Object.entries(SYSCTLS).map(([name, value]) => ({ name, value })) },
     hostAliases: [{ ip: '10.9.9.9', hostnames: ['db.shop.test', 'db'] }],
     containers: [
-      { name: 'server', image, command: ['/bin/echo-server', '8080', '9090'], ports: [{ containerPort: 8080 }] },
+      {
+        name: 'server',
+        image,
+        command: ['/bin/echo-server', '8080', '9090', 'http:8000'],
+        ports: [{ containerPort: 8080 }],
+      },
       {
         name: 'confined',
         image,
@@ -69,6 +74,7 @@ const scope = new FileScope()
 let pod: KubernetesPod
 let image: string
 let state: string
+let namespace: string
 let killDaemon: () => Promise<void>
 let runDenied: () => Promise<unknown>
 
@@ -78,6 +84,7 @@ test.before(async () => {
   image = cluster.image.reference
   const { kubelet, folder } = cluster
   state = cluster.containerd.state
+  namespace = cluster.namespace
   killDaemon = () => cluster.containerd.endDaemon('SIGKILL')
   await kubelet.pull(image)
   mkdirSync(join(folder, 'profiles'))
@@ -91,7 +98,7 @@ test.before(async () => {
 test.after.always(() => scope.end())
 
 test.serial('port-forward reaches the ports that the policy opens, and no others', async (t) => {
-  const server = await pod.run('server', image, { command: ['/bin/echo-server', '8080', '9090'] })
+  const server = await pod.run('server', image, { command: ['/bin/echo-server', '8080', '9090', 'http:8000'] })
   await server.logged(/listening/)
   const first = await pod.forward(8080, 'hello\n', 'hello\n')
   t.deepEqual(first, { data: '8080: hello\n', error: '' })
@@ -111,6 +118,18 @@ test.serial('port-forward reaches the ports that the policy opens, and no others
   t.is(closed.data, '')
   t.regex(closed.error, /9090|refused/)
 })
+
+test.serial(
+  'HTTP and TCP probes of the node reach the pod at its address, and what does not listen fails them',
+  async (t) => {
+    const address = (await pod.status())?.network?.ip ?? ''
+    const probe = (port: number): Promise<string> => probed(`http://${address}:${port}/healthz`)
+    t.is(await probe(8000), '200 ok')
+    // It listens on the pod's loopback only, so a probe of the port fails; nobody listens on the other.
+    t.is(await probe(8080), 'ECONNREFUSED')
+    t.is(await probe(8001), 'ECONNREFUSED')
+  },
+)
 
 test.serial(
   'search domains, host aliases, kernel settings, IPv6 and MTU of a pod are those of CNI, pod and policy',
@@ -210,6 +229,15 @@ test.serial('port-forward outlives the daemon of the node', async (t) => {
   await killDaemon()
   t.deepEqual(await pod.forward(8080, 'again\n', 'again\n'), { data: '8080: again\n', error: '' })
 })
+
+/** As a kubelet on the node probes: an HTTP request, and its first step, a connection, is the TCP probe. */
+async function probed(url: string): Promise<string> {
+  const script = `fetch(${JSON.stringify(url)}).then(
+    async (answer) => console.log(answer.status, await answer.text()),
+    (error) => console.log(error.cause.code))`
+  const { stdout } = await promisify(execFile)('nsenter', [`--net=${namespace}`, process.execPath, '-e', script])
+  return stdout.trim()
+}
 
 async function caisson(...words: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)(process.execPath, [MAIN, ...words])

@@ -57,14 +57,18 @@ async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
 }
 
 test.serial('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
-  // A node of its own: the images here are made of the same layers, and those of guests are fetched by nobody else.
-  const { kubelet, containerd, other } = await startCluster(t, POLICY)
+  const { kubelet, containerd, image, other, lower } = await clusterOf('1.6')
+  await kubelet.pull(image.reference)
   await kubelet.pull(other.reference)
   t.true(other.layers.every(({ digest }) => containerd.hostBlobs().includes(digest)))
   const pod = await kubelet.runPod({ name: 'beside', handler: 'runc' })
   const container = await pod.run('plain', other.reference)
   t.is((await container.exited()).exitCode, 7)
   t.deepEqual(container.log().toSorted(), ['stderr F err', 'stdout F out'])
+  // Its layers are the lowest ones of the guests' image, so there is none of them here, and containerd takes them for known.
+  await kubelet.pull(lower.reference)
+  const named = new RegExp(`no layer of ${RegExp.escape(lower.reference)}: .*--guest-image`)
+  await t.throwsAsync(pod.run('holes', lower.reference), { message: named })
   await pod.remove()
 })
 

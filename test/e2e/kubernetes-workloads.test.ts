@@ -107,18 +107,29 @@ test.serial(
     const init = await pod.run('once', image)
     t.is((await init.exited()).exitCode, 7)
     t.is((await init.status()).reason, 'Error')
+    // A sidecar: begun before the others, and restarted beside them.
+    const sleep = { command: ['/bin/sleep', '12345'] }
+    const sidecar = await pod.run('peer', image, sleep)
     const [shell, deaf] = await Promise.all([
       pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] }),
       pod.run('deaf', image, { command: ['/bin/sh', '-c', DEAF] }),
     ])
     await shell.logged(/waiting/)
     await deaf.logged(/deaf/)
+    await sidecar.stop(0)
+    t.is((await sidecar.status()).exitCode, 137)
+    await sidecar.remove()
+    const restarted = await pod.run('peer', image, { ...sleep, attempt: 1 })
+    t.is((await shell.status()).state, ContainerState.CONTAINER_RUNNING)
     // SIGTERM is heard by one and not by the other, who is killed when its time is up.
     await shell.stop(60)
     t.is((await shell.status()).exitCode, 5)
     await deaf.stop(1)
     t.is((await deaf.status()).exitCode, 137)
-    for (const container of [init, shell, deaf]) await container.remove()
+    // Last of all, as a kubelet ends sidecars.
+    t.is((await restarted.status()).state, ContainerState.CONTAINER_RUNNING)
+    await restarted.stop(0)
+    for (const container of [init, shell, deaf, restarted]) await container.remove()
     t.is((await pod.status())?.state, 0)
     const again = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], attempt: 1 })
     await again.logged(/waiting/)
@@ -179,6 +190,7 @@ test.serial(
 test.serial('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
   const { kubelet, containerd, image: pushed } = cluster
   const image = pushed.reference
+  const topics = await containerd.events(t)
   const pod = await kubelet.runPod({ name: 'limited', initdata })
   const linux = limits(96n * MIB)
   const shell = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], linux })
@@ -201,7 +213,17 @@ test.serial('limits hold, can be changed, and are told apart from other ends; a 
   const ended = await greedy.exited()
   t.is(ended.exitCode, 137)
   t.is(ended.reason, 'OOMKilled')
+  // The memory of a guest is what its host must not have.
+  t.throws(() => containerd.ctr('task', 'checkpoint', shell.id), { message: /not implemented/ })
   await pod.remove()
+  while (!topics(pod.id).includes('/tasks/delete')) await new Promise((resolve) => setTimeout(resolve, 50))
+  const exec = ['/tasks/exec-added', '/tasks/exec-started', '/tasks/exit']
+  const held = ['/tasks/paused', '/tasks/resumed']
+  const end = ['/tasks/exit', '/tasks/delete']
+  // Who wants a checkpoint pauses first, and goes on when there is none.
+  t.deepEqual(topics(shell.id), ['/tasks/create', '/tasks/start', ...exec, ...exec, ...held, ...held, ...end])
+  t.deepEqual(topics(greedy.id), ['/tasks/create', '/tasks/start', '/tasks/oom', ...end])
+  t.deepEqual(topics(pod.id), ['/tasks/create', '/tasks/start', ...end])
 })
 
 test.serial('exec and attach carry input, terminals, sizes and exit codes', async (t) => {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { buildGuest } from '#guest/build/build'
 import { GrpcClient } from '#host-shim/containerd/grpc'
+import { PLACEHOLDER_IMAGE } from '#host-shim/containerd/placeholder'
 import { encodeInitdata } from '#protocol/initdata'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { pushLayers } from '../component/image/fixtures/image.ts'
@@ -42,20 +43,20 @@ async function runsPod(t: ExecutionContext, release: Release): Promise<void> {
   })
   operatorsNetwork(node, registry, pause.reference)
   const { namespace } = await startNetwork(t, { folder: node.root, ports: [registry.port] })
-  const installed = await node.caisson(
-    'install',
-    '--platform',
-    'none',
-    '--accel',
-    'tcg',
-    '--guest-image',
-    `${registry.host}/team/`,
-  )
+  const images = ['--guest-image', `${registry.host}/team/`]
+  const install = () => node.caisson('install', '--platform', 'none', '--accel', 'tcg', ...images)
+  const installed = await install()
   t.is(installed.code, 0, installed.stderr)
   await node.startDaemon()
   await node.startContainerd(namespace)
   const checked = await node.caisson('check', '--platform', 'none')
   t.is(checked.code, 0, checked.stdout)
+  // The image that stands for sealed ones: imported by the daemon as soon as containerd ran, and by every installation.
+  const sealed = (...words: readonly string[]): string => node.ctr('--namespace', 'k8s.io', 'images', ...words)
+  while (!sealed('ls', '--quiet').includes(PLACEHOLDER_IMAGE)) await new Promise((resolve) => setTimeout(resolve, 100))
+  sealed('rm', PLACEHOLDER_IMAGE)
+  t.regex((await install()).stdout, /nothing to change/)
+  t.true(sealed('ls', '--quiet').includes(PLACEHOLDER_IMAGE))
 
   using cri = new GrpcClient(node.address)
   const options = { timeoutMs: LONG_MS }

@@ -2,12 +2,13 @@
  * `kill -9` of each process of a Kubernetes pod and its node at each moment of the pod's life. A pod whose machine is gone
  * has ended, and says so; a daemon or a containerd that is gone costs no pod. Afterwards nothing is left on the node.
  */
+import { rmSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesContainer, KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
-import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
+import { leftoversAfter, leftoversOf } from '../fixtures/kubernetes/leftovers.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 import { kill } from '../fixtures/kubernetes/victims.ts'
 
@@ -176,16 +177,41 @@ test.serial(
   },
 )
 
+test.serial('a container that containerd forgets ends, and so does a pod', async (t) => {
+  t.timeout(TIMEOUT_MS)
+  const { containerd } = cluster
+  const pod = await runPod()
+  const lost = await run(pod, 'loop', LOOP)
+  await lost.logged(/waiting/)
+  // As a containerd does that comes back without the container's metadata.
+  await kill(containerd, 'containerd')
+  rmSync(containerd.path(`state/io.containerd.runtime.v2.task/k8s.io/${lost.id}`), { recursive: true })
+  await containerd.run()
+  // The policy admits one: its place is free when the guest has none any more.
+  const again = await inTheEnd(() => run(pod, 'loop', LOOP))
+  await again.logged(/waiting/)
+  await kill(containerd, 'containerd')
+  rmSync(containerd.path('root/io.containerd.metadata.v1.bolt'), { recursive: true })
+  await containerd.run()
+  // Network namespaces and addresses are containerd's own, and it has forgotten those as well.
+  while (leftoversOf(containerd).some((line) => !/^(?:namespace|address) /.test(line))) await setTimeout(200)
+  t.pass()
+})
+
 function runPod(): Promise<KubernetesPod> {
   count++
   return cluster.kubelet.runPod({ name: `pod${count}`, initdata: cluster.initdata })
 }
 
 /** containerd learns by a call that fails that its connection to a snapshotter is gone; kubelets try again, and so do we. */
-async function runPodInTheEnd(): Promise<KubernetesPod> {
+function runPodInTheEnd(): Promise<KubernetesPod> {
+  return inTheEnd(runPod)
+}
+
+async function inTheEnd<Value>(attempt: () => Promise<Value>): Promise<Value> {
   for (;;) {
-    const pod = await settle(runPod())
-    if (!(pod instanceof Error)) return pod
+    const outcome = await settle(attempt())
+    if (!(outcome instanceof Error)) return outcome
     await setTimeout(200)
   }
 }

@@ -13,6 +13,8 @@ import { QmpClient, type QmpEvent } from './qmp.ts'
 /** QEMU opens its control connection within this time; under load its start takes seconds. Milliseconds. */
 const CONNECT_TIMEOUT_MS = 60_000
 const DEFAULT_GRACE_MS = 5000
+/** Between two tries of a write that found the host's disk full. Milliseconds. */
+const DISK_FULL_RETRY_MS = 5000
 
 /**
  * Resolves when QEMU answers on its control connection and the guest's CPUs run.
@@ -39,7 +41,7 @@ async function launch(plan: VmPlan, options: LaunchOptions): Promise<Vm> {
     expire = setTimeout(() => reject(qemuSilent()), CONNECT_TIMEOUT_MS)
   })
   try {
-    const vm = new QemuVm(process, log)
+    const vm = new QemuVm(process, log, options.onDiskFull)
     const socket = await Promise.race([qmpDoor.socket, ended, silent])
     await Promise.race([vm.connect(socket), ended, silent])
     return vm
@@ -61,10 +63,13 @@ class QemuVm implements Vm {
   readonly console: ConsoleLog
   #qmp: QmpClient | undefined
   #shutdownReason: ShutdownReason | undefined
+  readonly #onDiskFull: (() => void) | undefined
+  #waitsForRoom = false
 
-  constructor(process: VmProcess, log: ConsoleLog) {
+  constructor(process: VmProcess, log: ConsoleLog, onDiskFull: (() => void) | undefined) {
     this.process = process
     this.console = log
+    this.#onDiskFull = onDiskFull
   }
 
   get shutdownReason(): ShutdownReason | undefined {
@@ -119,6 +124,18 @@ class QemuVm implements Vm {
     // The first reason is the cause; what follows is QEMU tidying up.
     if (event === 'SHUTDOWN') this.#shutdownReason ??= String(data.reason)
     else if (event === 'GUEST_PANICKED') this.#shutdownReason ??= 'guest-panic'
+    // QEMU stops the guest when the host has no room, and repeats the write when it goes on: nothing is lost.
+    else if (event === 'BLOCK_IO_ERROR' && data.action === 'stop') this.#waitForRoom()
+  }
+
+  #waitForRoom(): void {
+    if (this.#waitsForRoom) return
+    this.#waitsForRoom = true
+    this.#onDiskFull?.()
+    setTimeout(() => {
+      this.#waitsForRoom = false
+      this.resume().catch(() => undefined)
+    }, DISK_FULL_RETRY_MS).unref()
   }
 }
 

@@ -7,6 +7,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import type { AppraisalContext } from '../../evidence/context.ts'
 import type { Quote } from '../parse/quote.ts'
+import { EnclaveCache } from './enclave-cache.ts'
 import { type Endorsement, endorse } from './endorsement.ts'
 
 interface Entry {
@@ -17,6 +18,7 @@ interface Entry {
 }
 
 export class EndorsementCache {
+  readonly enclaves: EnclaveCache = new EnclaveCache()
   readonly #entries = new Map<string, Entry>()
   readonly #capacity: number
 

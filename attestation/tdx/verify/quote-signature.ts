@@ -5,6 +5,7 @@ import type { ParsedCertificate } from '../../x509/certificate.ts'
 import { fingerprint } from '../../x509/fingerprint.ts'
 import type { Quote } from '../parse/quote.ts'
 import { p256Key, verifyByCertificate, verifyP256 } from './ecdsa.ts'
+import type { EnclaveCache } from './enclave-cache.ts'
 
 const DIGEST_BYTES = 32
 
@@ -12,10 +13,10 @@ const DIGEST_BYTES = 32
 const known = new WeakMap<Quote, Map<string, boolean>>()
 const BY_ATTESTATION_KEY = 'attestation key'
 
-/** Header and body are signed by the attestation key that the quote carries. */
-export function verifyQuoteSignature(quote: Quote): boolean {
+/** Header and body are signed by the attestation key that the quote carries. @param enclaves those that were seen before */
+export function verifyQuoteSignature(quote: Quote, enclaves?: EnclaveCache): boolean {
   return once(quote, BY_ATTESTATION_KEY, () => {
-    const key = p256Key(quote.attestationKey)
+    const key = enclaves === undefined ? p256Key(quote.attestationKey) : enclaves.attestationKey(quote.attestationKey)
     return key !== undefined && verifyP256(key, quote.signed, quote.signature)
   })
 }
@@ -30,9 +31,13 @@ export function bindsAttestationKey({ attestationKey, qeAuthData, qeReport }: Qu
   )
 }
 
-/** The report was made on the platform of this provisioning certificate. */
-export function verifyQeReport(quote: Quote, pck: ParsedCertificate): boolean {
-  return once(quote, fingerprint(pck), () => verifyByCertificate(pck, quote.qeReportBytes, quote.qeReportSignature))
+/** The report was made on the platform of this provisioning certificate. @param enclaves those that were seen before */
+export function verifyQeReport(quote: Quote, pck: ParsedCertificate, enclaves?: EnclaveCache): boolean {
+  return once(quote, fingerprint(pck), () =>
+    enclaves === undefined
+      ? verifyByCertificate(pck, quote.qeReportBytes, quote.qeReportSignature)
+      : enclaves.isReportSigned(quote, pck),
+  )
 }
 
 /** @param link fingerprint of the certificate, or which key it is */

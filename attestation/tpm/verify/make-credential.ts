@@ -127,10 +127,11 @@ export function sealCredential(input: {
   const digestBytes = HASH_BYTES[hash]
   if (input.secret.length > digestBytes) throw new RangeError(`secret of ${input.secret.length} bytes`)
   const key = kdfA(hash, seed, { label: 'STORAGE', contextU: akName, bits: input.symmetricBits })
-  const cipher = createCipheriv(input.symmetricBits === 128 ? 'aes-128-cfb' : 'aes-256-cfb', key, new Uint8Array(16))
+  const algorithm = input.symmetricBits === 128 ? 'aes-128-cfb' : 'aes-256-cfb'
+  const cipher = createCipheriv(algorithm, createSecretKey(key), new Uint8Array(16)) // as bytes: five times as much
   const encIdentity = concatBytes(cipher.update(sized(input.secret)), cipher.final())
   const macKey = kdfA(hash, seed, { label: 'INTEGRITY', contextU: new Uint8Array(), bits: 8 * digestBytes })
-  const mac = createHmac(hash, macKey).update(encIdentity).update(akName).digest()
+  const mac = createHmac(hash, createSecretKey(macKey)).update(encIdentity).update(akName).digest()
   return concatBytes(sized(mac), encIdentity)
 }
 

@@ -29,7 +29,7 @@ test('quotes that were tampered with are refused from what is kept as they are a
   const evidence = quote()
   const collateral = collateralFiles()
   t.is(judge({ evidence, collateral, cache }).verdict, 'affirming')
-  for (let at = 0; at < 1020; at += 7) {
+  for (let at = 0; at < 1260; at += 7) {
     const changed = evidence.slice()
     changed[at] = (changed[at] ?? 0) ^ 0x40
     const outcome = (kept: EndorsementCache | undefined): unknown => {

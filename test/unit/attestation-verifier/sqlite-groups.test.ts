@@ -6,6 +6,7 @@ import { DatabaseSync } from 'node:sqlite'
 import test, { type ExecutionContext } from 'ava'
 import type { Sql } from '#attestation/store/database'
 import { SqliteDatabase } from '#attestation/store/sqlite'
+import { WriteAheadLog } from '#attestation/store/write-ahead-log'
 
 async function openStore(t: ExecutionContext): Promise<{ database: SqliteDatabase; path: string }> {
   const directory = mkdtempSync(join(tmpdir(), 'caisson-store-'))
@@ -17,6 +18,23 @@ async function openStore(t: ExecutionContext): Promise<{ database: SqliteDatabas
 }
 
 const insert = (sql: Sql, id: string) => sql.run('INSERT INTO spent (id, expires_ms) VALUES (?, 1)', id)
+
+type Done = (error: Error | null) => void
+
+/** A store whose disk takes as long as the test lets it. */
+async function openSlowStore(t: ExecutionContext): Promise<{ database: SqliteDatabase; waiting: Done[] }> {
+  const directory = mkdtempSync(join(tmpdir(), 'caisson-store-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const waiting: Done[] = []
+  const openLog = (path: string): WriteAheadLog => new WriteAheadLog(path, (_fd, done) => void waiting.push(done))
+  const database = await SqliteDatabase.open(join(directory, 'verifier.db'), openLog)
+  t.teardown(() => database[Symbol.asyncDispose]())
+  return { database, waiting }
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve))
+}
 
 async function ids(database: SqliteDatabase): Promise<string[]> {
   return (await database.all('SELECT id FROM spent ORDER BY id')).map(({ id }) => String(id))
@@ -124,4 +142,38 @@ test('a store is closed after what was begun, and what comes later is refused', 
   const again = await SqliteDatabase.open(path)
   t.deepEqual(await ids(again), ['last'])
   await again[Symbol.asyncDispose]()
+})
+
+test('nobody is told of a transaction before it is on the disk, and the next ones do not wait for that', async (t) => {
+  const { database, waiting } = await openSlowStore(t)
+  const told: string[] = []
+  const spend = (id: string): Promise<unknown> =>
+    database.transaction((sql) => insert(sql, id)).then(() => told.push(id))
+  const first = spend('a')
+  await until(() => waiting.length === 1)
+  const later = ['b', 'c'].map(spend)
+  while ((await ids(database)).length < 3) await new Promise((resolve) => setImmediate(resolve))
+  t.deepEqual(told, [], 'all three are committed, and nobody knows')
+  t.is(waiting.length, 1, 'the disk is asked again when it has answered')
+  waiting.shift()?.(null)
+  await first
+  t.deepEqual(told, ['a'], 'what was committed later need not be on the disk yet')
+  await until(() => waiting.length === 1)
+  waiting.shift()?.(null)
+  await Promise.all(later)
+  t.deepEqual(told, ['a', 'b', 'c'])
+})
+
+test('after the disk failed once, the store decides nothing more', async (t) => {
+  const { database, waiting } = await openSlowStore(t)
+  const lost = database.transaction((sql) => insert(sql, 'a'))
+  await until(() => waiting.length === 1)
+  waiting.shift()?.(new Error('EIO'))
+  await t.throwsAsync(lost, { code: 'ERR_STORE_FAILED' })
+  await t.throwsAsync(
+    database.transaction((sql) => insert(sql, 'b')),
+    { code: 'ERR_STORE_FAILED' },
+  )
+  await t.throwsAsync(ids(database), { code: 'ERR_STORE_FAILED' })
+  t.is(waiting.length, 0, 'a disk that forgot what it could not write would say yes the next time')
 })

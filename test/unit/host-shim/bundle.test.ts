@@ -65,17 +65,24 @@ test('the process of an exec that is damaged is refused or has its form', (t) =>
 })
 
 test("containerd's copy of an image configuration that is damaged is refused or has its form", (t) => {
-  const good = { config: { Env: ['A=1'], Entrypoint: ['/a'], Cmd: ['b'], User: 'web', WorkingDir: '/srv' } }
+  const config = { Env: ['A=1'], Entrypoint: ['/a'], Cmd: ['b'], User: 'web', WorkingDir: '/srv' }
+  const good = { config, rootfs: { type: 'layers', diff_ids: ['sha256:a', 'sha256:b', 'sha256:c'] } }
   t.deepEqual(parseHostImageConfig(good), {
     env: ['A=1'],
     entrypoint: ['/a'],
     cmd: ['b'],
     user: 'web',
     workingDir: '/srv',
+    // sha256("sha256:a sha256:b"), and of that and " sha256:c".
+    chainId: 'sha256:dee159b33409cefa3f6eda71539f006014283e9d9130c18a1dea7bd8a33c9b1b',
   })
-  t.like(parseHostImageConfig({}), { user: '', env: [] })
-  refusesOrKeeps(t, fc.oneof(fc.jsonValue(), fc.record({ config: fc.jsonValue() })), parseHostImageConfig, ({ cmd }) =>
-    cmd.every((word) => typeof word === 'string'),
+  t.is(parseHostImageConfig({ rootfs: { diff_ids: ['sha256:a'] } }).chainId, 'sha256:a')
+  t.like(parseHostImageConfig({}), { user: '', env: [], chainId: '' })
+  refusesOrKeeps(
+    t,
+    fc.oneof(fc.jsonValue(), fc.record({ config: fc.jsonValue(), rootfs: fc.jsonValue() })),
+    parseHostImageConfig,
+    ({ cmd }) => cmd.every((word) => typeof word === 'string'),
   )
 })
 

@@ -11,6 +11,7 @@ const IMAGE: HostImageConfig = {
   cmd: ['echo'],
   user: 'web',
   workingDir: '/srv',
+  chainId: 'sha256:aa',
 }
 
 function bundle(changes: Partial<Bundle['process']> = {}, mounts: Bundle['mounts'] = []): Bundle {

@@ -7,6 +7,7 @@ const LINKS = JSON.stringify([
   {
     ifname: 'eth0',
     mtu: 1450,
+    flags: ['BROADCAST', 'MULTICAST', 'UP', 'LOWER_UP'],
     link_type: 'ether',
     address: '5e:3a:2a:1a:bb:95',
     addr_info: [
@@ -15,24 +16,28 @@ const LINKS = JSON.stringify([
       { family: 'inet6', local: 'fe80::1', prefixlen: 64, scope: 'link' },
     ],
   },
+  // As the module ipip puts it into every namespace.
+  { ifname: 'tunl0', flags: ['NOARP'], mtu: 1480, link_type: 'ipip', address: '0.0.0.0', addr_info: [] },
 ])
 const ROUTES = JSON.stringify([{ dst: 'default', gateway: '10.88.0.1', dev: 'eth0', flags: [] }])
 
 test('an interface has its MAC, its MTU and its global addresses of both families', (t) => {
-  const [lo, eth0] = parseLinks(LINKS)
+  const [lo, eth0, tunnel] = parseLinks(LINKS)
   t.true(lo?.loopback)
+  t.like(tunnel, { name: 'tunl0', mac: '', isUp: false })
   t.deepEqual(eth0, {
     name: 'eth0',
     mac: '5e:3a:2a:1a:bb:95',
     mtu: 1450,
     loopback: false,
+    isUp: true,
     addresses: ['10.88.0.5/24', 'fd00::5/64'],
   })
 })
 
 test('interfaces that are damaged are refused, or fit into a command', (t) => {
   refusesOrKeeps(t, damaged(LINKS), parseLinks, (links) =>
-    links.every(({ name, mac }) => /^[A-Za-z0-9._-]{1,15}$/.test(name) && /^[0-9a-f:]{17}$/.test(mac)),
+    links.every(({ name, mac }) => /^[A-Za-z0-9._-]{1,15}$/.test(name) && /^(?:[0-9a-f:]{17}|)$/.test(mac)),
   )
 })
 
@@ -70,6 +75,6 @@ const NEIGHBOURS = JSON.stringify([
 test('neighbours whose link address is known are told; a damaged list is refused', (t) => {
   t.deepEqual(parseNeighbours(NEIGHBOURS), [{ address: '10.1.0.1', mac: 'ee:ee:ee:ee:ee:ee' }])
   refusesOrKeeps(t, damaged(NEIGHBOURS), parseNeighbours, (known) =>
-    known.every(({ mac }) => /^[0-9a-f:]{17}$/.test(mac)),
+    known.every(({ mac }) => /^(?:[0-9a-f:]{17}|)$/.test(mac)),
   )
 })

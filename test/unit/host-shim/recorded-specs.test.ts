@@ -18,6 +18,7 @@ const IMAGE = {
   cmd: ['echo out; echo err >&2; exit 7'],
   user: 'web',
   workingDir: '',
+  chainId: '',
 }
 
 const bundleOf = (release: string, kind: 'sandbox' | 'container') =>

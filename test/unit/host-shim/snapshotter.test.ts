@@ -15,14 +15,18 @@ import {
 import { UNRESOLVED_ID } from '#host-shim/node/container-request'
 import { checkPatterns, isGuestImage } from '#host-shim/snapshotter/guest-references'
 import { fillPlaceholderRoot } from '#host-shim/snapshotter/placeholder-root'
-import { snapshotService } from '#host-shim/snapshotter/snapshotter'
+import { type RootRequest, snapshotService } from '#host-shim/snapshotter/snapshotter'
 import { SnapshotStore } from '#host-shim/snapshotter/store'
 
 function snapshotter(t: ExecutionContext) {
   const directory = mkdtempSync(join(tmpdir(), 'snapshots-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   const store = new SnapshotStore(directory)
-  const fillRoot = (root: string) => fillPlaceholderRoot(root, ['web:staff', '1000', ''])
+  const chains: string[] = []
+  const fillRoot = ({ directory: root, chainId }: RootRequest) => {
+    chains.push(chainId)
+    return fillPlaceholderRoot(root, ['web:staff', '1000', ''])
+  }
   const service = snapshotService({ store, guestImages: ['registry.test/shop/'], fillRoot })
   const context = { metadata: new Metadata() }
   const call = <Schema extends DescMessage, Answer>(
@@ -32,6 +36,7 @@ function snapshotter(t: ExecutionContext) {
   ): Promise<Answer> => method(create(schema, request), context)
   return {
     directory,
+    chains,
     prepare: (key: string, parent = '', labels: Record<string, string> = {}) =>
       call(service.prepare, PrepareSnapshotRequestSchema, { key, parent, labels }),
     commit: (name: string, key: string) => call(service.commit, CommitSnapshotRequestSchema, { name, key }),
@@ -66,10 +71,11 @@ test('a layer of an image that guests pull exists before it is fetched, and cont
 })
 
 test('a container of such an image has a root with nothing but names, none of which is a user of this machine', async (t) => {
-  const { prepare, list } = snapshotter(t)
+  const { chains, prepare, list } = snapshotter(t)
   await t.throwsAsync(prepare('k8s.io/1/extract-1', '', layer('sha256:aa', 'registry.test/shop/web:1')))
   const [base] = await list()
   const { mounts } = await prepare('k8s.io/2/container', base?.name)
+  t.deepEqual(chains, ['sha256:aa'])
   const [mount] = mounts ?? []
   t.like(mount, { type: 'bind', options: ['rbind', 'rw'] })
   t.deepEqual(readdirSync(mount?.source ?? ''), ['etc'])

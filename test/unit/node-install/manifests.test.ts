@@ -1,10 +1,11 @@
 /** Manifests and chart under deploy/: what they name exists, and is what the code calls it. */
 import { accessSync, constants, readFileSync } from 'node:fs'
 import test from 'ava'
+import { monitor } from '#cli/commands/monitor'
 import { nodeInstall } from '#cli/commands/node-install'
 import { verifierServe } from '#cli/commands/verifier-serve'
 import { STORE_KEY_VARIABLE } from '#cli/store-key'
-import { RUNTIME_HANDLER } from '#host-shim/install/node-layout'
+import { nodeLayout, RUNTIME_HANDLER } from '#host-shim/install/node-layout'
 import { NODE_LABEL, podOverhead, runtimeClassYaml } from '#host-shim/install/overhead'
 import { valueAt } from '#host-shim/install/toml-edit'
 import { GUEST_OVERHEAD_MIB, vmSize } from '#host-shim/pod/pod-plan'
@@ -16,10 +17,17 @@ const plain = plainManifests()
 const ENABLED: Readonly<Record<string, readonly string[]>> = {
   runtimeclass: [],
   'node-install': [],
+  monitor: [],
   'node-uninstall': ['uninstall'],
   'verifier-sqlite': ['verifier', 'sqlite'],
   'verifier-postgresql': ['verifier', 'postgresql'],
 }
+
+/** What the image is started with, where a manifest names no script of its own. */
+const COMMANDS = [
+  { prefix: 'verifier', command: verifierServe },
+  { prefix: 'monitor', command: monitor },
+]
 
 test('the plain manifests are what the chart makes of its values', (t) => {
   for (const [name, path] of Object.entries(ENABLED)) {
@@ -29,9 +37,9 @@ test('the plain manifests are what the chart makes of its values', (t) => {
   t.deepEqual([...plain.keys()].toSorted(), [...Object.keys(ENABLED), 'namespaces'].toSorted())
 })
 
-test('the chart installs nodes and RuntimeClass, and a verifier only when asked to', (t) => {
+test('the chart installs nodes, their monitor and RuntimeClass, and a verifier only when asked to', (t) => {
   const rendered = Object.keys(ENABLED).filter((name) => renderTemplate(name, chartValues(), 'x').trim() !== '')
-  t.deepEqual(rendered, ['runtimeclass', 'node-install'])
+  t.deepEqual(rendered, ['runtimeclass', 'node-install', 'monitor'])
   const values = { ...chartValues(), node: { enabled: true, arguments: ['--guest-image=registry.example/'] } }
   t.true(renderTemplate('node-install', values, 'x').includes('            - "--guest-image=registry.example/"\n'))
 })
@@ -81,10 +89,10 @@ test('every command of a manifest is in the image, and every argument is an opti
       for (const [, script] of JSON.stringify(container).matchAll(/\/opt\/caisson-image\/([^"]+)/g)) {
         t.notThrows(() => accessSync(`${DEPLOY}../${script}`, constants.X_OK), script)
       }
-      const options = name.startsWith('verifier') ? verifierServe.options : nodeInstall.options
+      const { options, path } = COMMANDS.find(({ prefix }) => name.startsWith(prefix))?.command ?? nodeInstall
       for (const word of (valueAt(container, ['args']) ?? []) as readonly string[]) {
         const option = /^--([^=]+)/.exec(word)?.[1]
-        t.true(option === undefined ? ['verifier', 'serve'].includes(word) : option in options, `${name}: ${word}`)
+        t.true(option === undefined ? path.split(' ').includes(word) : option in options, `${name}: ${word}`)
       }
     }
   }
@@ -113,6 +121,21 @@ test('the verifier’s pods have no right on their node, and nothing mounts a to
       capabilities: { drop: ['ALL'] },
     })
   }
+})
+
+test('the monitor’s pods have no right on their node but to ask its daemon, and listen on no address of the node', (t) => {
+  const pod = valueAt(plain.get('monitor')?.[0], ['spec', 'template', 'spec'])
+  t.like(pod, { automountServiceAccountToken: false })
+  for (const name of ['hostNetwork', 'hostPID', 'hostIPC']) t.is(valueAt(pod, [name]), undefined, name)
+  t.like(valueAt(containerOf(plain.get('monitor')?.[0]), ['securityContext']), {
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'] },
+  })
+  t.is(nodeLayout().nodeSocket, '/run/caisson/node.sock')
+  t.deepEqual(valueAt(pod, ['volumes']), [
+    { name: 'run', hostPath: { path: '/run/caisson', type: 'DirectoryOrCreate' } },
+  ])
 })
 
 function containerOf(workload: Manifest | undefined): unknown {

@@ -1,0 +1,66 @@
+/**
+ * What containerd has forgotten. One that was killed comes back without what it had only begun, and one whose metadata were
+ * lost comes back without anything; either removes the bundles that it has no owner for, and tells no shim. So a pod
+ * without a task is abandoned, and a task without a bundle, which containerd keeps until it has deleted the task.
+ */
+import { existsSync } from 'node:fs'
+import { errorText } from '#protocol/errors'
+import { deleteInGuest } from './guest-tasks.ts'
+import type { NodePod } from './node-pod.ts'
+import type { TaskRecord } from './pod-record.ts'
+import { detach } from './stdio.ts'
+
+const SIGKILL = 9
+
+type Watched = Pick<NodePod, 'processes'>
+
+export interface Abandoned<Pod> {
+  readonly pods: readonly Pod[]
+  readonly containers: readonly { readonly pod: Pod; readonly task: TaskRecord }[]
+}
+
+/** Abandoned is what two looks in a row find so: a request may just be on its way from one state to the next. */
+export class AbandonedWatch<Pod extends Watched = NodePod> {
+  #suspects: ReadonlySet<Pod | TaskRecord> = new Set()
+
+  look(pods: readonly Pod[]): Abandoned<Pod> {
+    const lost = pods.filter(isForgotten)
+    const containers = pods
+      .filter((pod) => !lost.includes(pod))
+      .flatMap((pod) => forgottenTasks(pod).map((task) => ({ pod, task })))
+    const before = this.#suspects
+    this.#suspects = new Set([...lost, ...containers.map(({ task }) => task)])
+    return {
+      pods: lost.filter((pod) => before.has(pod)),
+      containers: containers.filter(({ task }) => before.has(task)),
+    }
+  }
+}
+
+function isForgotten(pod: Watched): boolean {
+  const tasks = pod.processes.tasks()
+  return tasks.length === 0 || forgottenTasks(pod).some(({ kind }) => kind === 'sandbox')
+}
+
+/** A task that is still being created ends with the request for it. */
+function forgottenTasks(pod: Watched): readonly TaskRecord[] {
+  return pod.processes.tasks().filter(({ status, bundle }) => status !== 'creating' && !existsSync(bundle))
+}
+
+/** Ends a container in its guest and takes it off the record. */
+export async function removeAbandoned(pod: NodePod, task: TaskRecord, log: (line: string) => void): Promise<void> {
+  const process = { task, execId: '', record: task }
+  log(`pod ${pod.record.sandboxId}: containerd has forgotten ${task.id}, it is removed`)
+  try {
+    if (task.status === 'running' || task.status === 'paused') {
+      await pod.guest().agent.signal({ containerId: task.id }, SIGKILL, { all: true })
+      await pod.processes.ended(process)
+    }
+    await deleteInGuest(pod, process, true)
+    await detach(process, await pod.relay.catch(() => undefined))
+    if (pod.processes.find(task.id) === task) pod.forget(process)
+  } catch (error) {
+    // The next look finds it again.
+    log(`pod ${pod.record.sandboxId}: ${task.id} could not be removed: ${errorText(error)}`)
+  }
+}

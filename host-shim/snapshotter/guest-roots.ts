@@ -1,0 +1,75 @@
+/**
+ * The roots of containers whose layers this machine never fetched. containerd takes a layer that one image has for every
+ * image's, so an image that guests do not pull may consist of such layers as well; there is nothing to run it from here.
+ */
+import { Images } from '../containerd/gen/images_pb.ts'
+import type { GrpcClient } from '../containerd/grpc.ts'
+import { type HostImageConfig, readImageConfig } from '../containerd/image-config.ts'
+import { isGuestImage, type ReferencePattern } from './guest-references.ts'
+import { fillPlaceholderRoot } from './placeholder-root.ts'
+import { failure, type RootRequest } from './snapshotter.ts'
+
+const LIST_TIMEOUT_MS = 30_000
+
+interface KnownImage {
+  readonly name: string
+  readonly isGuests: boolean
+  readonly user: string
+  readonly chainId: string
+}
+
+export class GuestRoots {
+  readonly #containerd: GrpcClient
+  readonly #guestImages: readonly ReferencePattern[]
+  /** By digest of the manifest or index. */
+  readonly #configs = new Map<string, HostImageConfig>()
+
+  constructor(containerd: GrpcClient, guestImages: readonly ReferencePattern[]) {
+    this.#containerd = containerd
+    this.#guestImages = guestImages
+  }
+
+  /** @throws GrpcStatusError FAILED_PRECONDITION when the layers are a whole image of this machine's and none of guests' */
+  async fill({ directory, namespace, chainId }: RootRequest): Promise<void> {
+    const images = await this.#list(namespace)
+    const ended = images.filter((image) => image.chainId === chainId)
+    if (ended.length > 0 && !ended.some(({ isGuests }) => isGuests)) {
+      const names = ended.map(({ name }) => name).filter((name) => !name.startsWith('sha256:'))
+      throw failure(
+        'FAILED_PRECONDITION',
+        `this machine has no layer of ${names.join(', ')}: all are layers of images that only guests fetch. Name it as an image of guests too (--guest-image), or remove both images and pull this one first`,
+      )
+    }
+    await fillPlaceholderRoot(
+      directory,
+      images.flatMap(({ isGuests, user }) => (isGuests ? [user] : [])),
+    )
+  }
+
+  async #list(namespace: string): Promise<readonly KnownImage[]> {
+    const options = { timeoutMs: LIST_TIMEOUT_MS, metadata: { 'containerd-namespace': namespace } }
+    const { images } = await this.#containerd.unary(Images.method.list, {}, options)
+    const digests = new Set(images.map(({ target }) => target?.digest ?? ''))
+    for (const known of this.#configs.keys()) if (!digests.has(known)) this.#configs.delete(known)
+    const found: KnownImage[] = []
+    for (const { name, target } of images) {
+      const config = await this.#configOf(namespace, name, target?.digest ?? '')
+      if (config === undefined) continue
+      found.push({
+        name,
+        isGuests: isGuestImage(name, this.#guestImages),
+        user: config.user,
+        chainId: config.chainId,
+      })
+    }
+    return found
+  }
+
+  /** Undefined for an image whose documents containerd has lost: it says nothing of the others. */
+  async #configOf(namespace: string, name: string, digest: string): Promise<HostImageConfig | undefined> {
+    const config =
+      this.#configs.get(digest) ?? (await readImageConfig(this.#containerd, namespace, name).catch(() => undefined))
+    if (config !== undefined) this.#configs.set(digest, config)
+    return config
+  }
+}
