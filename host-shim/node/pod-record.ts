@@ -121,6 +121,7 @@ export class PodStore {
       writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
       renameSync(`${path}.new`, path)
     } catch (cause) {
+      rmSync(`${path}.new`, { force: true })
       throw new UnavailableError('ERR_NODE_STATE', `the record of a pod cannot be written: ${errorText(cause)}`, {
         hint: `Make room in ${this.#directory}; nothing is begun that is not recorded`,
         cause,

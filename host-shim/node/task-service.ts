@@ -160,7 +160,8 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         } catch (error) {
           // A guest that does not even answer this is lost, and whoever kills may count on the end.
           if (signal !== SIGKILL || execId !== '' || !isSilence(error)) throw error
-          await pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
+          // Answered before the end is told, after which containerd asks no more.
+          void pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
         }
         return {}
       }),

@@ -147,6 +147,7 @@ test.serial(
 test.serial('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
   const { kubelet, containerd, image: pushed, initdata } = cluster
   const image = pushed.reference
+  const topics = await containerd.events(t)
   const pod = await kubelet.runPod({ name: 'limited', initdata })
   const linux = limits(96n * MIB)
   const shell = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP], linux })
@@ -169,7 +170,17 @@ test.serial('limits hold, can be changed, and are told apart from other ends; a 
   const ended = await greedy.exited()
   t.is(ended.exitCode, 137)
   t.is(ended.reason, 'OOMKilled')
+  // The memory of a guest is what its host must not have.
+  t.throws(() => containerd.ctr('task', 'checkpoint', shell.id), { message: /not implemented/ })
   await pod.remove()
+  while (!topics(pod.id).includes('/tasks/delete')) await new Promise((resolve) => setTimeout(resolve, 50))
+  const exec = ['/tasks/exec-added', '/tasks/exec-started', '/tasks/exit']
+  const held = ['/tasks/paused', '/tasks/resumed']
+  const end = ['/tasks/exit', '/tasks/delete']
+  // Who wants a checkpoint pauses first, and goes on when there is none.
+  t.deepEqual(topics(shell.id), ['/tasks/create', '/tasks/start', ...exec, ...exec, ...held, ...held, ...end])
+  t.deepEqual(topics(greedy.id), ['/tasks/create', '/tasks/start', '/tasks/oom', ...end])
+  t.deepEqual(topics(pod.id), ['/tasks/create', '/tasks/start', ...end])
 })
 
 test.serial('exec and attach carry input, terminals, sizes and exit codes', async (t) => {
