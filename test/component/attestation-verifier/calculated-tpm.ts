@@ -84,7 +84,7 @@ const EK_USAGE: readonly Uint8Array[] = [
 ]
 
 function guestWith(tpm: { initdata: Uint8Array; ekKey: KeyObject; ekCertificate: Uint8Array }): EvidenceSource {
-  const pcrs = Array.from({ length: PCR_COUNT }, () => new Uint8Array(32))
+  const pcrs: Uint8Array[] = Array.from({ length: PCR_COUNT }, () => new Uint8Array(32))
   for (const { pcr, data } of BOOT_EVENTS) pcrs[pcr] = extended(sha256(data))
   pcrs[8] = extended(sha256(tpm.initdata))
   const eventLog = bootEventLog()

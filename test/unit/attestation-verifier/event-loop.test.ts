@@ -45,7 +45,6 @@ function answer(tee: 'tpm' | 'tdx', primaryEvidence: JsonObject, state = {}) {
       teePublicKey: { kty: 'EC', crv: 'P-256', alg: 'ECDH-ES+A256KW', x: COORDINATE, y: COORDINATE },
       primaryEvidence,
       additionalEvidence: '',
-      initdataToml: undefined,
     },
     demands: { policies: [{ id: 'strict', policy: STRICT_POLICY }], operator: tee === 'tpm' },
     references: [],
