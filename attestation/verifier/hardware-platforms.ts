@@ -52,6 +52,7 @@ export function hardwarePlatforms(): readonly HardwarePlatform[] {
 
 function* readSnp(primaryEvidence: JsonValue, cache: VekChainCache): Steps<ReadEvidence> {
   const evidence = parseSnpEvidence(primaryEvidence)
+  yield
   return {
     appraise: (context) => appraiseSnp(evidence, context, cache),
     initdata: ({ host_data }) => ({
@@ -91,6 +92,7 @@ function* readTdx(primaryEvidence: JsonValue, cache: EndorsementCache): Steps<Re
 
 function* readAzure(primaryEvidence: JsonValue, form: 'az-snp-vtpm' | 'az-tdx-vtpm'): Steps<ReadEvidence> {
   const evidence = parseAzureEvidence(primaryEvidence)
+  yield
   if (evidence.form !== form) {
     throw new MalformedError('ERR_AZURE_EVIDENCE', `evidence: ${evidence.form} where ${form} was announced`)
   }
