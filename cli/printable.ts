@@ -1,7 +1,12 @@
-/** Parts of a reason are a host's or a stranger's own words: none may steer the terminal. */
-export function printable(line: string): string {
-  return line.replaceAll(
-    /[\p{Cc}\p{Cf}]/gu,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+/**
+ * Text of others on the user's terminal. A certificate's name or a command line could otherwise move the cursor, clear the
+ * screen, change the direction of writing or begin a line that looks like ours.
+ */
+
+/** Controls (C0 with line ends, DEL, C1), separators of lines and paragraphs, what is not seen (marks of direction). */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\u2028\u2029]/gu
+
+/** One line, in which each such character is its number: `\u{1b}`. */
+export function printable(text: string): string {
+  return text.replaceAll(UNPRINTABLE, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
 }

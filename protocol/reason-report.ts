@@ -23,7 +23,8 @@ export interface ReasonReport {
 export const MAX_REPORT_BYTES: number = 64 * 1024
 /** Characters of each text but the request. */
 const MAX_TEXT = 2048
-const MAX_REQUEST = 32 * 1024
+/** Characters of a request; a longer one is left out. */
+export const MAX_REPORTED_REQUEST: number = 32 * 1024
 const STEP_BYTES = 4096
 const CODE = /^ERR_[A-Z0-9_]{1,60}$/
 const ID = /^[0-9a-f]{16}$/
@@ -41,7 +42,7 @@ export function encodeReasonReport(report: ReasonReport): Uint8Array {
     ...(denial === undefined
       ? {}
       : { denial: { field: cut(denial.field), allowed: cut(denial.allowed), asked: cut(denial.asked) } }),
-    ...(request === undefined || request.length > MAX_REQUEST ? {} : { request: request.toWellFormed() }),
+    ...(request === undefined || request.length > MAX_REPORTED_REQUEST ? {} : { request: request.toWellFormed() }),
   })
   const bytes = new TextEncoder().encode(text)
   // With characters of several bytes a request may still be too long.
@@ -67,7 +68,7 @@ export function parseReasonReport(text: string): ReasonReport {
       denial === undefined
         ? undefined
         : { field: member(denial, 'field'), allowed: member(denial, 'allowed'), asked: member(denial, 'asked') },
-    request: fields.has('request') ? fields.string('request', MAX_REQUEST) : undefined,
+    request: fields.has('request') ? fields.string('request', MAX_REPORTED_REQUEST) : undefined,
   }
 }
 

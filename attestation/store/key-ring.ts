@@ -45,9 +45,11 @@ export class KeyRing {
   async current(): Promise<StoredKey> {
     const fresh = this.#freshOf(await this.all())
     if (fresh !== undefined) return fresh
-    return await this.#options.database.transaction(
+    const key = await this.#options.database.transaction(
       async (sql) => this.#freshOf(await this.#load(sql)) ?? (await this.#rotate(sql)),
     )
+    this.#cached = undefined // it does not have the key, whoever made it
+    return key
   }
 
   /** A key that may still be in use, by its id. */
@@ -69,7 +71,9 @@ export class KeyRing {
 
   /** Replaces the current key at once, as after a suspected leak; the old one stays valid for `keepMs`. */
   async rotate(): Promise<StoredKey> {
-    return await this.#options.database.transaction((sql) => this.#rotate(sql))
+    const key = await this.#options.database.transaction((sql) => this.#rotate(sql))
+    this.#cached = undefined
+    return key
   }
 
   async #reload(): Promise<readonly StoredKey[]> {
@@ -112,7 +116,6 @@ export class KeyRing {
       createdMs,
       sealing.seal(Buffer.from(material), this.#place(kid)),
     )
-    this.#cached = undefined
     return { kid, createdMs, material }
   }
 

@@ -1,7 +1,7 @@
 /** What a TDX quote, its certificate and Intel's documents say, by the names of docs/claims.md. Believed or not. */
 import { toHex } from '#protocol/encoding'
 import type { Claims, ClaimValue } from '../evidence/verdict.ts'
-import { describeEvent } from '../tpm/parse/describe-event.ts'
+import { describeLog } from '../tpm/parse/describe-log.ts'
 import type { TcbEvaluation } from './evaluate/tcb-status.ts'
 import { isDebugTd } from './evaluate/td-attributes.ts'
 import type { TdxEvidence } from './parse/evidence.ts'
@@ -15,7 +15,7 @@ export function claimsOf(
   judged: { readonly endorsement: Endorsement; readonly tcb: TcbEvaluation | undefined },
 ): Claims {
   const { endorsement, tcb } = judged
-  const events = eventLog?.events.map(({ pcr, type, data }) => `${pcr} ${describeEvent(type, data)}`)
+  const events = eventLog === undefined ? undefined : describeLog(eventLog)
   return {
     report_version: quote.version,
     measurement: toHex(report.mrTd),

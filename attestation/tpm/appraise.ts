@@ -13,7 +13,7 @@ import type { TpmReferenceValues } from '../measure/reference-values.ts'
 import { explainPcrMismatch } from '../measure/tpm/explain-pcr-mismatch.ts'
 import { type TrustVector, tpmTrustVector } from '../token/trust-vector.ts'
 import { credentialProof } from './credential-proof.ts'
-import { describeEvent } from './parse/describe-event.ts'
+import { describeLog } from './parse/describe-log.ts'
 import { type EventLog, parseEventLog } from './parse/event-log.ts'
 import type { BankSelection } from './parse/pcr-selection.ts'
 import { type AttestationKey, checkSameKey } from './verify/attestation-key.ts'
@@ -39,6 +39,8 @@ export interface AppraisalCheck {
 
 export interface TpmAppraisalInput {
   readonly evidence: TpmEvidence
+  /** The evidence's event log, for a caller that read it before. */
+  readonly log?: EventLog
   /** Of the Request. */
   readonly key: AttestationKey
   /** What the credential held. */
@@ -87,7 +89,7 @@ export type TpmAppraisal =
 /** Throws `MalformedError` where the evidence cannot be read (event log included); a "no" is returned. */
 export function appraiseTpmEvidence(input: TpmAppraisalInput): TpmAppraisal {
   const { evidence } = input
-  const log = parseEventLog(evidence.eventLog)
+  const log = input.log ?? parseEventLog(evidence.eventLog)
   const checks: AppraisalCheck[] = []
   let quote: VerifiedQuote
   try {
@@ -253,7 +255,7 @@ function claimsOf(quote: VerifiedQuote, log: EventLog): TpmClaims {
   return {
     bank: 'sha256',
     pcrs: Object.fromEntries([...quote.pcrs].map(([pcr, value]) => [String(pcr), toHex(value)])),
-    events: log.events.map(({ pcr, type, data }) => `${pcr} ${describeEvent(type, data)}`),
+    events: describeLog(log),
     reset_count: quote.attest.resetCount,
     restart_count: quote.attest.restartCount,
     firmware_version: quote.attest.firmwareVersion.toString(16),

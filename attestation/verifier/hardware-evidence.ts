@@ -10,6 +10,7 @@ import { applyPolicy } from '../appraisal/apply-policy.ts'
 import { measurementFindings } from '../appraisal/measurement-findings.ts'
 import type { CollateralSource } from '../collateral/source.ts'
 import { type Collateral, NO_COLLATERAL } from '../evidence/collateral.ts'
+import type { Steps } from '../evidence/steps.ts'
 import { type Claims, type Appraisal as EvidenceAppraisal, type Finding, verdictOf } from '../evidence/verdict.ts'
 import { parseReferenceDocument, type ReferenceDocument } from '../measure/reference-document.ts'
 import type { ClaimCheck } from '../store/attestation-log.ts'
@@ -17,6 +18,7 @@ import type { StoredReference } from '../store/reference-store.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
 import { type Explanation, explainFindings, hardwareFacts, tokenClaims } from './explain-findings.ts'
 import type { HardwarePlatform, ReadEvidence } from './hardware-platforms.ts'
+import { inSlices } from './in-slices.ts'
 import { checkInitdata } from './initdata-check.ts'
 import { matchReferences, type ReferenceResult } from './reference-match.ts'
 import type { NamedPolicy } from './tenant-demands.ts'
@@ -39,6 +41,13 @@ interface Judged {
   readonly explanation: Explanation | undefined
 }
 
+interface Occasion {
+  readonly evidence: ReadEvidence
+  readonly digest: Uint8Array
+  readonly collateral: Collateral
+  readonly input: AnswerInput
+}
+
 export class HardwareEvidenceKind implements EvidenceKind {
   readonly tee: string
   readonly #options: HardwareKindOptions
@@ -55,9 +64,9 @@ export class HardwareEvidenceKind implements EvidenceKind {
   async appraise(input: AnswerInput): Promise<Appraisal> {
     const { version, nonce, attestation, demands } = input
     const digest = reportDataDigest(nodeCrypto, { ...attestation, version, nonce })
-    const evidence = this.#options.platform.read(attestation.primaryEvidence)
+    const evidence = await inSlices(this.#options.platform.read(attestation.primaryEvidence))
     const collateral = await this.#collateral(evidence, digest, input)
-    const judged = demands.policies.map((policy) => this.#judge(policy, { evidence, digest, collateral, input }))
+    const judged = await inSlices(this.#judgements({ evidence, digest, collateral, input }))
     const accepted = judged.find(({ explanation }) => explanation === undefined)
     const [closest] = judged.toSorted((a, b) => failures(a) - failures(b))
     const best = accepted ?? closest
@@ -105,15 +114,30 @@ export class HardwareEvidenceKind implements EvidenceKind {
     return disproven ? known.collateral : await source.fetched(first.claims, { keyKnown })
   }
 
+  /** By each policy. What was measured is the same for all of them, and so is what it is compared with. */
+  *#judgements(occasion: Occasion): Steps<Judged[]> {
+    const judged: Judged[] = []
+    let compared: { readonly result: ReferenceResult | undefined } | undefined
+    const referenceOf = (claims: Claims): ReferenceResult | undefined => {
+      compared ??= { result: this.#reference(occasion.evidence, claims, occasion.input) }
+      return compared.result
+    }
+    for (const policy of occasion.input.demands.policies) {
+      judged.push(this.#judge(policy, occasion, referenceOf))
+      yield
+    }
+    return judged
+  }
+
   #judge(
     { id, policy }: NamedPolicy,
-    with_: { evidence: ReadEvidence; digest: Uint8Array; collateral: Collateral; input: AnswerInput },
+    { evidence, digest, collateral, input }: Occasion,
+    referenceOf: (claims: Claims) => ReferenceResult | undefined,
   ): Judged {
-    const { evidence, digest, collateral, input } = with_
     const context = { at: this.#options.now(), nonce: digest, collateral, anchors: policy.anchors }
     const found = evidence.appraise(context)
     const listed = measurementFindings(found, policy).approvedBoot
-    const reference = this.#reference(evidence, found.claims, input)
+    const reference = referenceOf(found.claims)
     const booted = reference?.matched === true || (listed && (reference !== undefined || policy.pcrs.size > 0))
     const appraisal = applyPolicy(booted ? approved(found) : found, policy)
     const problem = booted ? undefined : (reference ?? NOTHING_LISTED)

@@ -4,13 +4,16 @@ import { MalformedError } from '#protocol/errors'
 import { appraiseAzure } from '../azure/appraise.ts'
 import { parseAzureEvidence } from '../azure/parse/evidence.ts'
 import type { AppraisalContext } from '../evidence/context.ts'
+import type { Steps } from '../evidence/steps.ts'
 import type { Appraisal, Claims, Tee } from '../evidence/verdict.ts'
 import { appraiseSnp } from '../snp/appraise.ts'
 import { parseSnpEvidence } from '../snp/parse/evidence.ts'
 import { VekChainCache } from '../snp/verify/vek-chain-cache.ts'
 import { appraiseTdx } from '../tdx/appraise.ts'
-import { parseTdxEvidence } from '../tdx/parse/evidence.ts'
+import { rtmrReplaySteps, runtimeReplaySteps } from '../tdx/evaluate/event-log.ts'
+import { tdxEvidenceSteps } from '../tdx/parse/evidence.ts'
 import { EndorsementCache } from '../tdx/verify/endorsement-cache.ts'
+import { describeSteps } from '../tpm/parse/describe-log.ts'
 import type { InitdataField } from './initdata-check.ts'
 import type { Measured } from './reference-match.ts'
 
@@ -27,8 +30,8 @@ export interface HardwarePlatform {
   readonly tees: readonly string[]
   /** As policies name it. */
   readonly kind: Tee
-  /** Throws `MalformedError` for what is no such evidence. */
-  readonly read: (primaryEvidence: JsonValue) => ReadEvidence
+  /** Throws `MalformedError` for what is no such evidence. Pauses in whatever is as long as its sender makes it. */
+  readonly read: (primaryEvidence: JsonValue) => Steps<ReadEvidence>
 }
 
 const HOST_DATA_BYTES = 32
@@ -47,8 +50,9 @@ export function hardwarePlatforms(): readonly HardwarePlatform[] {
   ]
 }
 
-function readSnp(primaryEvidence: JsonValue, cache: VekChainCache): ReadEvidence {
+function* readSnp(primaryEvidence: JsonValue, cache: VekChainCache): Steps<ReadEvidence> {
   const evidence = parseSnpEvidence(primaryEvidence)
+  yield
   return {
     appraise: (context) => appraiseSnp(evidence, context, cache),
     initdata: ({ host_data }) => ({
@@ -61,8 +65,14 @@ function readSnp(primaryEvidence: JsonValue, cache: VekChainCache): ReadEvidence
   }
 }
 
-function readTdx(primaryEvidence: JsonValue, cache: EndorsementCache): ReadEvidence {
-  const evidence = parseTdxEvidence(primaryEvidence)
+function* readTdx(primaryEvidence: JsonValue, cache: EndorsementCache): Steps<ReadEvidence> {
+  const evidence = yield* tdxEvidenceSteps(primaryEvidence)
+  const { eventLog, runtimeLog } = evidence
+  if (eventLog !== undefined) {
+    yield* rtmrReplaySteps(eventLog)
+    yield* describeSteps(eventLog)
+  }
+  if (runtimeLog !== undefined) yield* runtimeReplaySteps(runtimeLog)
   return {
     appraise: (context) => appraiseTdx(evidence, context, cache),
     initdata: ({ mr_config_id }) => ({
@@ -80,8 +90,9 @@ function readTdx(primaryEvidence: JsonValue, cache: EndorsementCache): ReadEvide
   }
 }
 
-function readAzure(primaryEvidence: JsonValue, form: 'az-snp-vtpm' | 'az-tdx-vtpm'): ReadEvidence {
+function* readAzure(primaryEvidence: JsonValue, form: 'az-snp-vtpm' | 'az-tdx-vtpm'): Steps<ReadEvidence> {
   const evidence = parseAzureEvidence(primaryEvidence)
+  yield
   if (evidence.form !== form) {
     throw new MalformedError('ERR_AZURE_EVIDENCE', `evidence: ${evidence.form} where ${form} was announced`)
   }

@@ -164,10 +164,11 @@ function explainRegister(
   const known = [...current, ...others].flatMap((each) => commandLineOf(each))
   const logged = measured.eventLog?.events.filter(({ pcr }) => pcr === rtmr + 1) ?? []
   const digests = logged.map(({ digests: each }) => toHex(each.sha384 ?? new Uint8Array()))
+  const measuredDigests = new Set(digests)
   if (rtmr === LINUX_LOAD_OPTIONS_RTMR && document.cmdline !== undefined) {
     const predicted = document.cmdline
     const wanted = sha384(predicted)
-    const booted = recogniseCommandLine({ predicted, known, isMeasured: (line) => digests.includes(sha384(line)) })
+    const booted = recogniseCommandLine({ predicted, known, isMeasured: (line) => measuredDigests.has(sha384(line)) })
     if (booted !== undefined && booted !== predicted) return differingToken(predicted, booted)
     if (digests.length > 0 && !digests.includes(wanted)) return 'the kernel command line differs'
   }

@@ -10,20 +10,25 @@ import { type KbsRequest, reportDataDigest } from '#protocol/kbs-messages'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { parseTpmEvidence } from '#protocol/tpm-messages'
 import { applyPolicy } from '../appraisal/apply-policy.ts'
+import type { Steps } from '../evidence/steps.ts'
 import { type Appraisal as EvidenceAppraisal, type Finding, verdictOf } from '../evidence/verdict.ts'
 import { parseReferenceDocument } from '../measure/reference-document.ts'
 import type { TpmReferenceValues } from '../measure/reference-values.ts'
 import type { StoredReference } from '../store/reference-store.ts'
 import type { TrustVector } from '../token/trust-vector.ts'
 import { appraiseTpmEvidence, QUOTED_PCRS, type TpmClaims } from '../tpm/appraise.ts'
+import { describeSteps } from '../tpm/parse/describe-log.ts'
+import { type EventLog, eventLogSteps } from '../tpm/parse/event-log.ts'
 import { verifyAttestationKey } from '../tpm/verify/attestation-key.ts'
 import type { VerifiedEk } from '../tpm/verify/ek-chain.ts'
 import { EkChainCache } from '../tpm/verify/ek-chain-cache.ts'
 import { makeCredential } from '../tpm/verify/make-credential.ts'
+import { replaySteps } from '../tpm/verify/replay.ts'
 import { type ParsedCertificate, parseCertificate } from '../x509/certificate.ts'
 import { fingerprint } from '../x509/fingerprint.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
 import { type Explanation, explainFindings } from './explain-findings.ts'
+import { inSlices } from './in-slices.ts'
 import type { NamedPolicy, TenantDemands } from './tenant-demands.ts'
 
 export interface TpmEvidenceOptions {
@@ -94,13 +99,15 @@ export class TpmEvidenceKind implements EvidenceKind {
     }
   }
 
-  appraise(input: AnswerInput): Appraisal {
+  async appraise(input: AnswerInput): Promise<Appraisal> {
     const { version, nonce, attestation } = input
     const state = readState(input)
     const trusting = this.#trusting(state, input.demands)
     const reportData = reportDataDigest(nodeCrypto, { ...attestation, version, nonce })
+    const evidence = parseTpmEvidence(attestation.primaryEvidence)
     const verdict = appraiseTpmEvidence({
-      evidence: parseTpmEvidence(attestation.primaryEvidence),
+      evidence,
+      log: await inSlices(logSteps(evidence.eventLog)),
       key: verifyAttestationKey(state.akPublic),
       secret: state.secret,
       reportData,
@@ -160,6 +167,14 @@ export class TpmEvidenceKind implements EvidenceKind {
       return byOperator || trusts ? [{ ...named, byOperator }] : []
     })
   }
+}
+
+/** All of the evidence whose length its sender chooses: what the verdict asks of the log is known when it is asked. */
+function* logSteps(bytes: Uint8Array): Steps<EventLog> {
+  const log = yield* eventLogSteps(bytes)
+  if (log.banks.includes(QUOTED_PCRS.bank)) yield* replaySteps(nodeCrypto, log, QUOTED_PCRS.bank)
+  yield* describeSteps(log)
+  return log
 }
 
 interface TrustingPolicy extends NamedPolicy {

@@ -40,7 +40,7 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   'tenant-key': {
     type: 'string',
     placeholder: 'FILE',
-    help: 'public key (PREFIX.pub.jwk) to which the guest seals reasons of refusals; without it they stay inside',
+    help: 'public key (PREFIX.pub.jwk) to which the guest seals reasons of refusals; without it only the verifier is told',
   },
 }
 

@@ -44,7 +44,7 @@ export const policyGenerate: CommandSpec = {
     'signed-by': {
       type: 'string',
       placeholder: 'KEY',
-      help: 'let images that the YAML names without a digest be any that this key has signed: repository/type/tag of the\nverifier, or a PEM file; default: they are pinned to the digest of today',
+      help: 'images without a digest: any that this key signed (repository/type/tag, or a PEM file); default: pin them',
     },
     'seccomp-profiles': {
       type: 'string',

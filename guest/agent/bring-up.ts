@@ -7,8 +7,9 @@ import type { RegistryRoute } from '#image/registry/registries-conf'
 import type { LookasideConfig } from '#image/signature/registries-d'
 import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
-import { parseWorkloadPolicy } from '#policies/workload'
+import { parseWorkloadPolicy, type WorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
+import { EventKind } from '#protocol/gen/agent_pb'
 import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
 import { parseTenantKey } from '#protocol/tenant-key'
 import type { Platform } from '../platform/platform.ts'
@@ -17,6 +18,7 @@ import { ContainerFactory } from './container-factory.ts'
 import { Containers } from './containers.ts'
 import { ImageMounts } from './image-mounts.ts'
 import { ImageSource } from './image-source.ts'
+import { LAST_REPORT_MS } from './limits.ts'
 import { type ImageMeasurement, noMeasurement, TpmMeasurement } from './measurement.ts'
 import { ipcSysctls, preparePod } from './pod-settings.ts'
 import { PodVolumes } from './pod-volumes.ts'
@@ -40,24 +42,55 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
   if (initdata.tenantKeyJwk !== undefined) options.reasons.sealTo(parseTenantKey(initdata.tenantKeyJwk))
   const policy = parseWorkloadPolicy(initdata.policyYaml)
   const engine = new PolicyEngine(policy, await loadConditions(policy))
-  engine.admitNameServers(request.nameservers)
-  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
-  await preparePod(platform.files, policy, request)
   const hosts = Object.fromEntries(request.hosts.map(({ name, address }) => [name, address]))
   // The disk needs no secrets of the verifier's, and both take a while.
   const scratch = prepareScratch(platform)
   scratch.catch(() => undefined)
   const verifier = await createVerifier(options, initdata, hosts)
-  if (verifier !== undefined) {
-    const { signedTime } = await verifier.attest({ initdataToml })
-    platform.clock.set(signedTime)
-    const reports = new ReasonReports({ clock: platform.clock, tell: (report) => verifier.tell(report) })
-    options.reasons.reportTo((report) => reports.add(report))
+  const work = () =>
+    serveContainers(options, request, { initdataToml, initdata, policy, engine, hosts, scratch, verifier })
+  if (verifier === undefined) return work()
+  const { signedTime } = await verifier.attest({ initdataToml })
+  platform.clock.set(signedTime)
+  const reports = new ReasonReports({ clock: platform.clock, tell: (report) => verifier.tell(report) })
+  options.reasons.reportTo((report) => reports.add(report))
+  try {
+    return await work()
+  } catch (error) {
+    // Nothing of this guest will run, and its host may end it as soon as it knows: the tenant is told first.
+    options.refusals.record(error, 'StartSandbox')
+    await Promise.race([reports.told(), platform.clock.sleep(LAST_REPORT_MS)])
+    throw error
   }
+}
+
+interface Prepared {
+  readonly initdataToml: Uint8Array
+  readonly initdata: Initdata
+  readonly policy: WorkloadPolicy
+  readonly engine: PolicyEngine
+  readonly hosts: Readonly<Record<string, string>>
+  readonly scratch: Promise<string>
+  readonly verifier: Verifier | undefined
+}
+
+/** What the host asks of the pod as a whole is judged here, once there is somebody to tell the reason to. */
+async function serveContainers(
+  options: SandboxOptions,
+  request: SandboxRequest,
+  { initdataToml, initdata, policy, engine, hosts, scratch, verifier }: Prepared,
+): Promise<Attested> {
+  const { platform } = options
+  engine.admitNameServers(request.nameservers)
+  for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
+  await preparePod(platform.files, policy, request)
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
-  const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  const folder = await scratch
+  const free = await platform.storage.freeBytes(folder)
+  options.events.append({ kind: EventKind.SCRATCH, totalBytes: BigInt(free) })
+  const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: folder })
   await prepareContainerCgroup(platform.files)
-  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
+  const volumes = new PodVolumes({ platform, policy: engine, scratch: folder, resource })
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress, signers) => images.pull(reference, onProgress, signers),
@@ -65,7 +98,7 @@ export async function bringUp(options: SandboxOptions, request: SandboxRequest):
     resource,
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
-    scratch: await scratch,
+    scratch: folder,
     volumes,
     hostname: request.hostname,
     sysctls: ipcSysctls(policy),

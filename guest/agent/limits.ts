@@ -23,6 +23,8 @@ export const MAX_REASONS = 256
 export const MAX_WAITING_REPORTS = 32
 export const REPORT_BURST = 8
 export const REPORT_INTERVAL_MS = 15_000
+/** So long a guest that comes to nothing waits for its verifier to have heard why. */
+export const LAST_REPORT_MS = 5000
 /** Sealed reasons in one answer: as many as fit into a message with room to spare. */
 export const MAX_REASONS_PER_ANSWER = 16
 /** Progress of one layer is told at most this often. */

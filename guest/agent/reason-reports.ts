@@ -15,7 +15,7 @@ export interface ReasonReportsOptions {
 export class ReasonReports {
   readonly #options: ReasonReportsOptions
   readonly #waiting: ReasonReport[] = []
-  #isTelling = false
+  #telling: Promise<void> | undefined
   #allowance = REPORT_BURST
   #countedMs: number
 
@@ -28,16 +28,20 @@ export class ReasonReports {
   add(report: ReasonReport): void {
     if (this.#waiting.length >= MAX_WAITING_REPORTS) return
     this.#waiting.push(report)
-    if (!this.#isTelling) void this.#tellAll()
+    this.#telling ??= this.#tellAll()
+  }
+
+  /** Resolves when none waits. */
+  async told(): Promise<void> {
+    await this.#telling
   }
 
   async #tellAll(): Promise<void> {
-    this.#isTelling = true
     for (let report = this.#waiting.shift(); report !== undefined; report = this.#waiting.shift()) {
       await this.#turn()
       await this.#options.tell(report).catch(() => undefined)
     }
-    this.#isTelling = false
+    this.#telling = undefined
   }
 
   async #turn(): Promise<void> {

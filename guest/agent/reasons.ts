@@ -1,6 +1,6 @@
 /**
  * Why something was refused. The host sees a code and a correlation id; the reason stays here. When initdata has a tenant
- * key, the host also gets the reason sealed to it, to hand on; without one the reason never leaves the guest.
+ * key, the host also gets the reason sealed to it, to hand on. The tenant's verifier is told, too, without the host.
  */
 
 import { VerifierRefusal } from '#attestation/client/verifier-http'
@@ -10,7 +10,7 @@ import { refusalError } from '#protocol/agent-service'
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { toHex } from '#protocol/encoding'
 import { CaissonError, DeniedError, errorText, UnavailableError, UnverifiedError } from '#protocol/errors'
-import type { ReasonReport } from '#protocol/reason-report'
+import { MAX_REPORTED_REQUEST, type ReasonReport } from '#protocol/reason-report'
 import type { TenantKey } from '#protocol/tenant-key'
 import { RpcError } from '#protocol/ttrpc/status'
 import { AgentError } from './agent-error.ts'
@@ -118,9 +118,10 @@ function reportOf(
   { correlationId, code, subject, message, hint, denial }: Reason,
   request: ContainerRequest | undefined,
 ): ReasonReport {
-  const step = request === undefined ? undefined : requestCase(request)
-  const known = { correlationId, code, subject, message, hint, denial }
-  return { ...known, request: step === undefined ? undefined : JSON.stringify(step) }
+  const step = request === undefined ? undefined : JSON.stringify(requestCase(request))
+  // Reports wait in memory, and a host may ask for much.
+  const isShort = step !== undefined && step.length <= MAX_REPORTED_REQUEST
+  return { correlationId, code, subject, message, hint, denial, request: isShort ? step : undefined }
 }
 
 /** What an error becomes for the host. */

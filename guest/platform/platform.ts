@@ -143,7 +143,10 @@ export interface Storage {
   detachLoop(device: string): Promise<void>
   /** Path of a device-mapper device. */
   openVerity(name: string, device: VerityDevice): Promise<string>
-  /** dm-crypt aes-xts-plain64 with a fresh random key that exists in this guest's kernel only. */
+  /**
+   * Encrypted and authenticated with fresh random keys that exist in this guest's kernel only; what was never written, or
+   * was changed by the host, is an I/O error. Throws `UnavailableError` ERR_SCRATCH.
+   */
   openScratch(name: string, device: string): Promise<string>
   closeMapped(name: string): Promise<void>
   /** dm-crypt aes-xts-plain64 with this key over `sectors` (of 512 bytes) from `offset` on; bytes but for the count. */

@@ -8,6 +8,7 @@
 
 #include "cgroup_program.h"
 #include "descriptors.h"
+#include "device_mapper.h"
 #include "network.h"
 #include "poller.h"
 #include "storage.h"
@@ -173,8 +174,8 @@ void ExportStorage(Napi::Env env, Napi::Object& exports) {
       return CreateMapped(name, target, parameters, static_cast<uint64_t>(sectors), read_only);
     });
   });
-  Export(env, exports, "createEncrypted", [](const Info& i) {
-    return OnThread(i, [name = Text(i, 0), device = Text(i, 1)] { return CreateEncrypted(name, device); });
+  Export(env, exports, "createScratch", [](const Info& i) {
+    return OnThread(i, [name = Text(i, 0), device = Text(i, 1)] { return CreateScratch(name, device); });
   });
   Export(env, exports, "createCrypt", [](const Info& i) {
     return OnThread(i, [name = Text(i, 0), device = Text(i, 1), key = Bytes(i, 2), offset = Long(i, 3),

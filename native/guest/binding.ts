@@ -36,7 +36,7 @@ export interface Binding {
   attachLoop(file: string, readOnly: boolean, directIo: boolean): Promise<number>
   detachLoop(device: string): Promise<number>
   createMapped(name: string, target: string, parameters: string, sectors: number, readOnly: boolean): Promise<number>
-  createEncrypted(name: string, device: string): Promise<number>
+  createScratch(name: string, device: string): Promise<number>
   createCrypt(
     name: string,
     device: string,

@@ -81,9 +81,13 @@ export async function createMapped(
   return `/dev/dm-${check(`dm ${target} ${name}`, await native().createMapped(name, target, parameters, sectors, readOnly))}`
 }
 
-/** dm-crypt (aes-xts-plain64) with a random key that exists in the kernel alone. @returns the path of the device node */
-export async function createEncrypted(name: string, device: string): Promise<string> {
-  return `/dev/dm-${check(`dm crypt ${name}`, await native().createEncrypted(name, device))}`
+/**
+ * dm-crypt on dm-integrity over the whole device: encrypted and authenticated, with random keys that exist in the kernel
+ * alone. Blocks are of 4096 bytes; one that was never written, or that somebody else wrote, is an I/O error.
+ * @returns the path of the device node
+ */
+export async function createScratch(name: string, device: string): Promise<string> {
+  return `/dev/dm-${check(`dm scratch ${name}`, await native().createScratch(name, device))}`
 }
 
 /** dm-crypt (aes-xts-plain64) with this key of 64 bytes, which is copied for the call and wiped. @returns the device node's path */

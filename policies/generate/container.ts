@@ -72,6 +72,7 @@ export function draftContainer(container: KubeObject, context: ContainerContext)
     resources: resourcesOf(container),
     ports: [...new Set(objectsOf(container.ports).flatMap(portOf))],
     exec: execsOf(container, environment.expand),
+    terminationMessage: lastWordsOf(container, context),
     logs: context.logs ? new Remarked('allow', 'the host reads all output of this container') : undefined,
   })
   // An empty list of capabilities means none, where no list means the default.
@@ -170,6 +171,12 @@ function resourcesOf(container: KubeObject): DraftMap {
 function portOf(port: KubeObject): number[] {
   const number = Number(port.containerPort)
   return (text(port.protocol) ?? 'TCP') === 'TCP' && Number.isInteger(number) ? [number] : []
+}
+
+/** Kubernetes reads a file of every container when it ends; the host is let to read it where the YAML names the file. */
+function lastWordsOf(container: KubeObject, { logs }: ContainerContext): Remarked | undefined {
+  const path = text(container.terminationMessagePath)
+  return logs && path !== undefined ? new Remarked(path, 'the host reads the end of it') : undefined
 }
 
 /** Probes and hooks that run a command in the container; others need no permission. */

@@ -38,7 +38,7 @@ function build(draft: Draft, path: string, choices: { path: string; question: st
     list.items = draft.map((item, index) => build(item, `${path}[${index}]`, choices))
     // Commands and ports read best on one line, rules do not.
     list.flow = draft.every((item) => typeof item !== 'object' || isList(item))
-    if (list.flow && draft.some((item) => isList(item))) list.flow = false
+    if (list.flow && draft.some((item) => isList(item) || hasLines(item))) list.flow = false
     return list
   }
   if (typeof draft === 'object') {
@@ -48,7 +48,7 @@ function build(draft: Draft, path: string, choices: { path: string; question: st
       const node = build(value, path === '' ? key : `${path}.${key}`, choices)
       return new Pair(scalarOf(key), node)
     })
-    map.flow = path !== '' && entries.length <= 4 && entries.every(([, value]) => isPlain(value))
+    map.flow = path !== '' && entries.length <= 4 && entries.every(([, value]) => isPlain(value) && !hasLines(value))
     return map
   }
   return scalarOf(draft)
@@ -56,7 +56,8 @@ function build(draft: Draft, path: string, choices: { path: string; question: st
 
 function scalarOf<Value extends string | number | boolean>(value: Value): Scalar<Value> {
   const scalar = new Scalar(value)
-  if (typeof value === 'string' && needsQuotes(value)) scalar.type = Scalar.QUOTE_DOUBLE
+  if (typeof value === 'string' && hasLines(value)) scalar.type = Scalar.BLOCK_LITERAL
+  else if (typeof value === 'string' && needsQuotes(value)) scalar.type = Scalar.QUOTE_DOUBLE
   return scalar
 }
 
@@ -66,6 +67,11 @@ function isList(draft: Draft): draft is readonly Draft[] {
 
 function isPlain(draft: Draft): boolean {
   return typeof draft !== 'object'
+}
+
+/** Scripts and keys are read line by line. */
+function hasLines(draft: Draft): boolean {
+  return typeof draft === 'string' && draft.includes('\n')
 }
 
 /** Text that another reader of YAML could take for a number, a time or a truth value. */

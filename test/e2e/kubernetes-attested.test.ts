@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { create } from '@bufbuild/protobuf'
 import test, { type ExecutionContext } from 'ava'
-import { parse } from 'yaml'
+import { parse, parseDocument } from 'yaml'
 import { PLACEHOLDER_IMAGE } from '#host-shim/containerd/placeholder'
 import { parseInitdata } from '#protocol/initdata'
 import { writeImageLayout } from '#tools/nginx-image/layout'
@@ -16,7 +16,7 @@ import { KeyValueSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
 import { startNetwork } from '../fixtures/kubernetes/network.ts'
-import { PodFolder } from '../fixtures/kubernetes/volume-folder.ts'
+import { PodFolder, writeVolume } from '../fixtures/kubernetes/volume-folder.ts'
 import { filesWith, processesWith } from './fixtures/node-search.ts'
 import { formsOf, Search } from './fixtures/search.ts'
 import { IMAGE_POLICY, REGISTRY_NAME, Tenant, VCPUS, VERIFIER_NAME } from './fixtures/tenant.ts'
@@ -37,21 +37,36 @@ spec:
           image: ${repository}/web:1
           env: [{ name: MODE, value: production }]
           readinessProbe: { exec: { command: [/bin/sh, -c, exit 0] } }
+          securityContext: { seccompProfile: { type: RuntimeDefault }, capabilities: { drop: [ALL] } }
+          volumeMounts: [{ name: settings, mountPath: /etc/app }, { name: cache, mountPath: /cache }]
         - name: unsigned
           image: ${repository}/unsigned:1
+      volumes:
+        - { name: settings, configMap: { name: settings } }
+        - { name: cache, emptyDir: { sizeLimit: 8Mi } }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: settings }
+data: { app.yaml: "mode: fixed" }
 `
 
-/** Beside what the YAML says: a container with an encrypted volume. */
-const KEEPER = (image: string): string => `
-  - name: keeper
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(KEEP)}]
-    logs: allow
-    devices: [{ volume: db, path: /dev/db }]
-    mounts: [{ volume: db, path: /db }]
-volumes:
-  - { name: db, kind: luks, key: default/keys/db, format: empty, gid: 2000 }
-`
+/** Beside what the YAML says: a container whose image is sealed, and one with an encrypted volume. */
+function withMore(policy: string, image: string): string {
+  const document = parseDocument(policy)
+  const add = (list: string, entry: object): void => document.addIn([list], document.createNode(entry))
+  add('volumes', { name: 'db', kind: 'luks', key: 'default/keys/db', format: 'empty', gid: 2000 })
+  add('containers', { name: 'one', sealedImage: SEALED_REFERENCE, logs: 'allow' })
+  add('containers', {
+    name: 'keeper',
+    image,
+    args: ['/bin/sh', '-c', KEEP],
+    logs: 'allow',
+    devices: [{ volume: 'db', path: '/dev/db' }],
+    mounts: [{ volume: 'db', path: '/db' }],
+  })
+  return document.toString({ lineWidth: 0 })
+}
 
 /** What a tenant does before the pod is applied. The initdata that the YAML then carries holds this policy. */
 async function generated(t: ExecutionContext, tenant: Tenant, yaml: string): Promise<string> {
@@ -63,11 +78,29 @@ async function generated(t: ExecutionContext, tenant: Tenant, yaml: string): Pro
   const verifier = ['--verifier-url', `https://${VERIFIER_NAME}:${port}`, '--verifier-ca', ca]
   const more = ['--registry-ca', ca, '--image-policy', IMAGE_POLICY, '--inject', tenant.path('injected.yaml')]
   await promisify(execFile)(process.execPath, [MAIN, ...words, ...registry, ...verifier, ...more])
-  const injected = parse(readFileSync(tenant.path('injected.yaml'), 'utf8')) as Injected
+  const [workload = ''] = readFileSync(tenant.path('injected.yaml'), 'utf8').split('\n---\n')
+  const injected = parse(workload) as Injected
   const annotation = injected.spec.template.metadata.annotations['caisson.dev/initdata'] ?? ''
   const policy = readFileSync(tenant.path('policy.yaml'), 'utf8')
   t.is(parseInitdata(gunzipSync(Buffer.from(annotation, 'base64'))).policyYaml, policy)
   return policy
+}
+
+/** Under the id that the host shows, the tenant reads the reason at its verifier, with what was asked. */
+async function toldToTenant(t: ExecutionContext, tenant: Tenant, id = ''): Promise<void> {
+  for (const deadline = Date.now() + 120_000; ; await new Promise((resolve) => setTimeout(resolve, 200))) {
+    const [record] = await tenant.admin.explain(id).catch(() => [])
+    if (record === undefined && Date.now() < deadline) continue
+    t.like(record, { id, stage: 'guest', code: 'ERR_POLICY_DENIED' })
+    const [check] = record?.checks ?? []
+    t.deepEqual([check?.claim, check?.found], ['containers.web.args', '["sh"]'])
+    t.like(JSON.parse(record?.facts['request-case'] ?? '{}'), { name: 'web' })
+    return
+  }
+}
+
+function mount(containerPath: string, hostPath: string, readonly = false) {
+  return { $typeName: 'runtime.v1.Mount' as const, containerPath, hostPath, readonly }
 }
 
 interface Injected {
@@ -79,7 +112,7 @@ interface Injected {
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 const SEALED_REFERENCE = 'default/images/one'
 const tag = `canary${randomBytes(12).toString('hex')}`
-const SERVE = 'echo served; while :; do sleep 1; done'
+const SERVE = 'cat /etc/app/app.yaml 2>/dev/null; echo served; while :; do sleep 1; done'
 const PLAINTEXT = 'what the disk of the host never shows'
 const KEEP = `ls -A /db; cat /db/kept 2>/dev/null; echo '${PLAINTEXT}' > /db/kept; stat -c '%a %g' /db; echo kept`
 
@@ -100,7 +133,7 @@ test.serial(
     const pause = await tenant.push(layout('pause'), 'pause', undefined)
     writeFileSync(tenant.path('ca.pem'), tenant.ca.certificatePem)
     const yaml = await generated(t, tenant, DEPLOYMENT(tenant.repository('team')))
-    const policy = `${yaml}  - { name: one, sealedImage: ${SEALED_REFERENCE}, logs: allow }${KEEPER(image)}`
+    const policy = withMore(yaml, image)
     const initdata = tenant.initdata(policy)
     await tenant.expect(initdata)
     await tenant.admin.putResource('default/keys/db', randomBytes(64))
@@ -133,12 +166,19 @@ test.serial(
     }
     const keep = { command: ['/bin/sh', '-c', KEEP], devices: [device] }
     const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
+    const host = new PodFolder(containerd.path('kubelet'), 'uid-attested')
+    const [settings, cache] = [host.volume('configmap', 'settings'), host.volume('empty-dir', 'cache')]
+    writeVolume(settings, 'v1', { 'app.yaml': 'mode: fixed' })
+    const mounts = [mount('/etc/app', settings, true), mount('/cache', cache)]
     const envs = (value: string) => [create(KeyValueSchema, { key: 'MODE', value })]
     const code = /ERR_POLICY_DENIED.*[0-9a-f]{16}/
-    await t.throwsAsync(pod.run('web', image, { args: ['sh'] }), { message: code }, 'what the YAML does not say')
+    const denied = await t.throwsAsync(pod.run('web', image, { args: ['sh'] }), { message: code })
+    await toldToTenant(t, tenant, /[0-9a-f]{16}/.exec(String(denied?.message).split('ERR_POLICY_DENIED')[1] ?? '')?.[0])
     await t.throwsAsync(pod.run('web', image, { attempt: 1, envs: envs('debug') }), { message: code })
-    const web = await pod.run('web', image, { attempt: 2, envs: envs('production') })
+    const web = await pod.run('web', image, { attempt: 2, envs: envs('production'), mounts })
     await web.logged(/served/)
+    t.regex(web.log().join('\n'), /mode: fixed/)
+    await t.throwsAsync(web.exec(['/bin/sh', '-c', 'exit 1']), { message: /ERR_POLICY_DENIED/ }, 'another command')
     t.is((await web.exec(['/bin/sh', '-c', 'exit 0'])).exitCode, 0, 'its probe')
     await t.throwsAsync(pod.run('unsigned', unsigned), { message: /ERR_IMAGE_UNSIGNED/ })
 

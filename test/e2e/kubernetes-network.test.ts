@@ -1,7 +1,7 @@
 /** A pod's network, names and kernel settings, and connections that containerd forwards to its ports. */
 import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -27,27 +27,47 @@ const CONFINED =
   'cat /proc/self/status; cat /etc/passwd > /file || echo kept; id; cat /sys/devices/system/cpu/online; mkdir /made 2>&1 || true'
 const GUARANTEED = { memoryLimitInBytes: 256n << 20n, cpuQuota: 200_000n, cpuPeriod: 100_000n }
 
-const CONTAINERS = (image: string): string => `
-  - name: server
-    image: ${image}
-    args: [/bin/echo-server, "8080", "9090", "http:8000"]
-    logs: allow
-    ports: [8080]
-  - name: confined
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(CONFINED)}]
-    user: "1000:2000"
-    capabilities: [KILL]
-    seccomp: { deny: [mkdir, mkdirat] }
-    readOnlyRoot: true
-    logs: allow
-    resources: { memory: { max: 256Mi }, cpu: { max: "2" } }
-  - { name: look, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOK)}], logs: allow }
-`
-const POD = `
-sysctls: { net.core.somaxconn: "1234", kernel.msgmax: "9999" }
-hostAliases: [{ address: 10.9.9.9, names: [db.shop.test, db] }]
-`
+const PROFILE = {
+  defaultAction: 'SCMP_ACT_ALLOW',
+  architectures: ['SCMP_ARCH_X86_64'],
+  syscalls: [{ names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO' }],
+}
+const shell = (script: string) => ['/bin/sh', '-c', script]
+
+/** What a tenant applies; the policy is what `caisson policy generate` makes of it. */
+const POD = (image: string) => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'net' },
+  spec: {
+    runtimeClassName: 'caisson',
+    automountServiceAccountToken: false,
+    securityContext: { sysctls: Object.entries(SYSCTLS).map(([name, value]) => ({ name, value })) },
+    hostAliases: [{ ip: '10.9.9.9', hostnames: ['db.shop.test', 'db'] }],
+    containers: [
+      {
+        name: 'server',
+        image,
+        command: ['/bin/echo-server', '8080', '9090', 'http:8000'],
+        ports: [{ containerPort: 8080 }],
+      },
+      {
+        name: 'confined',
+        image,
+        command: shell(CONFINED),
+        securityContext: {
+          runAsUser: 1000,
+          runAsGroup: 2000,
+          readOnlyRootFilesystem: true,
+          capabilities: { drop: ['ALL'], add: ['KILL'] },
+          seccompProfile: { type: 'Localhost', localhostProfile: 'profiles/no-folders.json' },
+        },
+        resources: { limits: { memory: '256Mi', cpu: '2' } },
+      },
+      { name: 'look', image, command: shell(LOOK) },
+    ],
+  },
+})
 const SYSCTLS = { 'net.core.somaxconn': '1234', 'kernel.msgmax': '9999' }
 
 const scope = new FileScope()
@@ -60,14 +80,17 @@ let runDenied: () => Promise<unknown>
 
 test.before(async () => {
   const layers = [{ compression: 'gzip' as const, entries: [file('bin/echo-server', echoServer(), 0o755)] }]
-  const cluster = await startCluster(scope, CONTAINERS, { layers, dualStackMtu: MTU })
+  const cluster = await startCluster(scope, undefined, { layers, dualStackMtu: MTU })
   image = cluster.image.reference
-  const { kubelet, initdataOf } = cluster
+  const { kubelet, folder } = cluster
   state = cluster.containerd.state
   namespace = cluster.namespace
   killDaemon = () => cluster.containerd.endDaemon('SIGKILL')
   await kubelet.pull(image)
-  const initdata = initdataOf(CONTAINERS(image), POD)
+  mkdirSync(join(folder, 'profiles'))
+  writeFileSync(join(folder, 'profiles/no-folders.json'), JSON.stringify(PROFILE))
+  const asIs = (text: string) => text
+  const initdata = await cluster.generate(JSON.stringify(POD(image)), asIs, ['--seccomp-profiles', folder])
   const dns = { searches: ['shop.test', 'cluster.test'], options: ['ndots:3'] }
   pod = await kubelet.runPod({ name: 'net', initdata, dns, linux: { sysctls: SYSCTLS, resources: GUARANTEED } })
   runDenied = () => kubelet.runPod({ name: 'denied', initdata, linux: { sysctls: { 'net.core.somaxconn': '4096' } } })

@@ -3,18 +3,12 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
-import { nodeCrypto } from '#protocol/node/crypto'
-import { volumeDigest } from '#protocol/volume-content'
 import { Int64ValueSchema, LinuxContainerSecurityContextSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesContainer } from '../fixtures/kubernetes/kubelet.ts'
 import { PodFolder, writeVolume } from '../fixtures/kubernetes/volume-folder.ts'
 
 const SETTINGS = { 'app.yaml': 'mode: fixed\n', 'conf.d/extra': 'nested\n' }
-const DIGEST = volumeDigest(
-  nodeCrypto,
-  Object.entries(SETTINGS).map(([path, text]) => ({ path, content: new TextEncoder().encode(text) })),
-)
 
 const WRITE = [
   'cat /etc/app/app.yaml /etc/app/conf.d/extra /etc/keys/password /etc/podinfo/labels',
@@ -34,70 +28,114 @@ const WRITE = [
 const DISK = 'echo from the guest > /dev/raw; stat -c "%F" /dev/raw; cat /dev/vda 2>/dev/null || echo no other'
 const LOOP = "trap 'exit 0' TERM; while :; do sleep 1; done"
 
-const POLICY = (image: string): string => `
-  - name: writer
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(WRITE)}]
-    logs: allow
-    terminationMessage: /dev/termination-log
-    groups: [2000]
-    mounts:
-      - { volume: settings, path: /etc/app }
-      - { volume: keys, path: /etc/keys }
-      - { volume: podinfo, path: /etc/podinfo }
-      - { volume: cache, path: /cache }
-      - { volume: fast, path: /fast }
-      - { volume: shm, path: /dev/shm }
-  - name: reader
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
-    groups: [2000]
-    exec:
-      - [/bin/cat, /etc/podinfo/labels]
-      - [/bin/cat, /etc/app/app.yaml]
-      - [/bin/cat, /part/file, /dev/shm/name, /one]
-      - [/bin/ls, /etc/podinfo]
-    mounts:
-      - { volume: settings, path: /etc/app }
-      - { volume: settings, path: /one, subPath: conf.d/extra }
-      - { volume: podinfo, path: /etc/podinfo }
-      - { volume: cache, path: /part, subPath: part, readOnly: true }
-      - { volume: cache, path: /fresh, subPath: made/here }
-      - { volume: shm, path: /dev/shm }
-  - name: linker
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
-    mounts: [{ volume: cache, path: /cache }]
-    exec: [[/bin/ln, -s, /etc, /cache/link]]
-  - name: follower
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
-    mounts: [{ volume: cache, path: /x, subPath: link/passwd }]
-  - name: disk
-    image: ${image}
-    user: "0"
-    args: [/bin/sh, -c, ${JSON.stringify(DISK)}]
-    logs: allow
-    devices: [{ volume: raw, path: /dev/raw }]
-  - { name: plain, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(LOOP)}] }
-`
-const VOLUMES = `
-volumes:
-  - { name: raw, kind: block }
-  - { name: settings, kind: config-map, digest: "${DIGEST}" }
-  - { name: keys, kind: secret, mode: "0440", gid: 2000 }
-  - { name: podinfo, kind: downward-api, mutable: true }
-  - { name: cache, kind: scratch, maxBytes: 8388608, gid: 2000 }
-  - { name: fast, kind: tmpfs, maxBytes: 8388608 }
-  - { name: shm, kind: tmpfs, maxBytes: 83886080 }
-`
+const shell = (script: string) => ['/bin/sh', '-c', script]
+const probe = (...command: readonly string[]) => ({ exec: { command } })
+const place = (name: string, mountPath: string, more: object = {}) => ({ name, mountPath, ...more })
+
+/** What a tenant applies; the policy is what `caisson policy generate` makes of it. */
+const POD = (image: string) => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'volumes' },
+  spec: {
+    runtimeClassName: 'caisson',
+    automountServiceAccountToken: false,
+    securityContext: { fsGroup: 2000 },
+    volumes: [
+      { name: 'raw', persistentVolumeClaim: { claimName: 'raw' } },
+      {
+        name: 'settings',
+        configMap: {
+          name: 'settings',
+          items: [
+            { key: 'app.yaml', path: 'app.yaml' },
+            { key: 'extra', path: 'conf.d/extra' },
+          ],
+        },
+      },
+      { name: 'keys', secret: { secretName: 'keys', defaultMode: 288 } },
+      { name: 'podinfo', downwardAPI: { items: [{ path: 'labels', fieldRef: { fieldPath: 'metadata.labels' } }] } },
+      { name: 'cache', emptyDir: { sizeLimit: '8Mi' } },
+      { name: 'fast', emptyDir: { medium: 'Memory', sizeLimit: '8Mi' } },
+      { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: '80Mi' } },
+    ],
+    containers: [
+      {
+        name: 'writer',
+        image,
+        command: shell(WRITE),
+        terminationMessagePath: '/dev/termination-log',
+        volumeMounts: [
+          place('settings', '/etc/app'),
+          place('keys', '/etc/keys'),
+          place('podinfo', '/etc/podinfo'),
+          place('cache', '/cache'),
+          place('fast', '/fast'),
+          place('shm', '/dev/shm'),
+        ],
+      },
+      {
+        name: 'reader',
+        image,
+        command: shell(LOOP),
+        startupProbe: probe('/bin/cat', '/etc/podinfo/labels'),
+        livenessProbe: probe('/bin/cat', '/etc/app/app.yaml'),
+        readinessProbe: probe('/bin/cat', '/part/file', '/dev/shm/name', '/one'),
+        lifecycle: { preStop: probe('/bin/ls', '/etc/podinfo') },
+        volumeMounts: [
+          place('settings', '/etc/app'),
+          place('settings', '/one', { subPath: 'conf.d/extra' }),
+          place('podinfo', '/etc/podinfo'),
+          place('cache', '/part', { subPath: 'part', readOnly: true }),
+          place('cache', '/fresh', { subPath: 'made/here' }),
+          place('shm', '/dev/shm'),
+        ],
+      },
+      {
+        name: 'linker',
+        image,
+        command: shell(LOOP),
+        lifecycle: { postStart: probe('/bin/ln', '-s', '/etc', '/cache/link') },
+        volumeMounts: [place('cache', '/cache')],
+      },
+      {
+        name: 'follower',
+        image,
+        command: shell(LOOP),
+        volumeMounts: [place('cache', '/x', { subPath: 'link/passwd' })],
+      },
+      {
+        name: 'disk',
+        image,
+        command: shell(DISK),
+        securityContext: { runAsUser: 0 },
+        volumeDevices: [{ name: 'raw', devicePath: '/dev/raw' }],
+      },
+      { name: 'plain', image, command: shell(LOOP) },
+    ],
+  },
+})
+const CONFIG_MAP = {
+  apiVersion: 'v1',
+  kind: 'ConfigMap',
+  metadata: { name: 'settings' },
+  data: { 'app.yaml': SETTINGS['app.yaml'], extra: SETTINGS['conf.d/extra'] },
+}
+const YAML = (image: string): string =>
+  [POD(image), CONFIG_MAP].map((document) => JSON.stringify(document)).join('\n---\n')
+
+/** The choices that the YAML leaves: what the disk is, and which permissions are meant. */
+function decided(policy: string): string {
+  return policy.replace(/!choose "luks[^"]*"/, 'block').replace(/!choose "permissions[\s\S]*?"(?=[,}\n])/, '"0440"')
+}
 
 test.serial(
   'volumes of a pod are what Kubernetes promises, and no more of the host than the policy declares',
   async (t) => {
-    const cluster = await startCluster(t, POLICY, { volumes: VOLUMES })
-    const { kubelet, containerd, folder, image: pushed, initdata } = cluster
+    const cluster = await startCluster(t)
+    const { kubelet, containerd, folder, image: pushed } = cluster
     const image = pushed.reference
+    const initdata = await cluster.generate(YAML(image), decided)
     await kubelet.pull(image)
     const host = new PodFolder(containerd.path('kubelet'), 'uid-volumes')
     const file = join(folder, 'disk')
@@ -131,7 +169,7 @@ test.serial(
     const lines = writer.log().map((line) => line.replace(/^stdout F /, ''))
     for (const line of [
       ...['mode: fixed', 'nested', 'hunter2', 'app="one"', '..data', 'labels', 'read-only'],
-      ...['2777 2000', '777 0', 'cache-full', 'shm-large', '2000'],
+      ...['2777 2000', 'cache-full', 'shm-large', '2000'],
     ]) {
       t.true(lines.includes(line), `${line} in ${lines.join('\n')}`)
     }

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
+import { parseDocument, type YAMLMap, type YAMLSeq } from 'yaml'
 import { ContainerState, LinuxContainerConfigSchema, NamespaceMode } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
@@ -17,47 +18,89 @@ const WORDS = 'for f in /proc/[0-9]*/cmdline; do cat $f; echo; done'
 const SIZE = 'read line; echo "got $line"; stty size'
 const MIB = 1024n * 1024n
 
-const POLICY = (image: string): string => `
-  - { name: once, image: ${image}, logs: allow }
-  - name: shell
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
-    logs: allow
-    stdin: true
-    terminal: true
-    exec:
-      - [/bin/sh, -c, ${JSON.stringify(LIMITS)}]
-      - [/bin/sh, -c, ${JSON.stringify(SIZE)}]
-      - [/bin/sleep, "60"]
-      - [/bin/false]
-  - { name: deaf, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(DEAF)}], logs: allow }
-  - name: look
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOK)}]
-    env: { B: two }
-    user: "0"
-    workingDir: /srv
-    logs: allow
-    mounts:
-      - { kind: scratch, path: /data }
-  - { name: greedy, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(GREEDY)}], user: "0", logs: allow }
-  - { name: silent, image: ${image} }
-  - { name: debug, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(WORDS)}], targetContainer: shell, logs: allow }
-  - { name: peer, image: ${image}, args: [/bin/sleep, "12345"] }
-`
+const shell = (script: string) => ['/bin/sh', '-c', script]
+const probe = (...command: readonly string[]) => ({ exec: { command } })
+
+/** What a tenant applies; the policy is what `caisson policy generate` makes of it. */
+const POD = (image: string) => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'many' },
+  spec: {
+    runtimeClassName: 'caisson',
+    automountServiceAccountToken: false,
+    volumes: [{ name: 'data', emptyDir: {} }],
+    containers: [
+      { name: 'once', image },
+      {
+        name: 'shell',
+        image,
+        command: shell(LOOP),
+        stdin: true,
+        tty: true,
+        startupProbe: probe('/bin/sh', '-c', LIMITS),
+        livenessProbe: probe('/bin/false'),
+        readinessProbe: probe('/bin/sleep', '60'),
+        lifecycle: { preStop: probe('/bin/sh', '-c', SIZE) },
+      },
+      { name: 'deaf', image, command: shell(DEAF) },
+      {
+        name: 'look',
+        image,
+        command: shell(LOOK),
+        env: [{ name: 'B', value: 'two' }],
+        workingDir: '/srv',
+        securityContext: { runAsUser: 0, seccompProfile: { type: 'RuntimeDefault' } },
+        volumeMounts: [{ name: 'data', mountPath: '/data' }],
+      },
+      {
+        name: 'greedy',
+        image,
+        command: shell(GREEDY),
+        securityContext: { runAsUser: 0 },
+        resources: { limits: { memory: '96Mi', cpu: '500m' } },
+      },
+      { name: 'silent', image },
+      { name: 'peer', image, command: ['/bin/sleep', '12345'] },
+    ],
+  },
+})
+
+const SHARED = (image: string) => {
+  const { spec, ...pod } = POD(image)
+  const containers = [
+    { name: 'peer', image, command: ['/bin/sleep', '12345'] },
+    { name: 'look', image, command: shell(WORDS) },
+  ]
+  return { ...pod, spec: { ...spec, volumes: [], containers, shareProcessNamespace: true } }
+}
+
+/** What a person adds: no YAML has ephemeral containers, and one container's output is not for the host. */
+function decided(policy: string, image: string): string {
+  const document = parseDocument(policy)
+  const containers = document.get('containers') as YAMLSeq<YAMLMap>
+  containers.items.find((container) => container.get('name') === 'silent')?.delete('logs')
+  containers.add(
+    document.createNode({ name: 'debug', image, args: shell(WORDS), targetContainer: 'shell', logs: 'allow' }),
+  )
+  return document.toString()
+}
 
 const scope = new FileScope()
 let cluster: Cluster
+let initdata: Uint8Array
 test.before(async () => {
-  cluster = await startCluster(scope, POLICY)
-  await cluster.kubelet.pull(cluster.image.reference)
+  cluster = await startCluster(scope)
+  const { reference } = cluster.image
+  initdata = await cluster.generate(JSON.stringify(POD(reference)), (policy) => decided(policy, reference))
+  await cluster.kubelet.pull(reference)
 })
 test.after.always(() => scope.end())
 
 test.serial(
   'containers of a pod come and go: one after the other, several at once, and the last one again',
   async (t) => {
-    const { kubelet, image: pushed, initdata } = cluster
+    const { kubelet, image: pushed } = cluster
     const image = pushed.reference
     const pod = await kubelet.runPod({ name: 'many', initdata })
     // An init container: it ends before the others start, and is kept until it is removed.
@@ -103,7 +146,7 @@ test.serial(
 test.serial(
   'environment, user, directory, volume and names are what pod and image say, within the policy',
   async (t) => {
-    const { kubelet, folder, image: pushed, initdata } = cluster
+    const { kubelet, folder, image: pushed } = cluster
     const image = pushed.reference
     const pod = await kubelet.runPod({ name: 'inside', initdata })
     const volume = join(folder, 'pods/u/volumes/kubernetes.io~empty-dir/data')
@@ -145,7 +188,7 @@ test.serial(
 )
 
 test.serial('limits hold, can be changed, and are told apart from other ends; a pod can be paused', async (t) => {
-  const { kubelet, containerd, image: pushed, initdata } = cluster
+  const { kubelet, containerd, image: pushed } = cluster
   const image = pushed.reference
   const topics = await containerd.events(t)
   const pod = await kubelet.runPod({ name: 'limited', initdata })
@@ -184,7 +227,7 @@ test.serial('limits hold, can be changed, and are told apart from other ends; a 
 })
 
 test.serial('exec and attach carry input, terminals, sizes and exit codes', async (t) => {
-  const { kubelet, image: pushed, initdata } = cluster
+  const { kubelet, image: pushed } = cluster
   const image = pushed.reference
   const pod = await kubelet.runPod({ name: 'streams', initdata })
   const shell = await pod.run('shell', image, { command: ['/bin/sh', '-c', LOOP] })
@@ -209,7 +252,7 @@ test.serial('exec and attach carry input, terminals, sizes and exit codes', asyn
 test.serial(
   'hooks and probes run by the exact words of the policy, and an ephemeral container looks into the one it is for',
   async (t) => {
-    const { kubelet, image: pushed, initdata } = cluster
+    const { kubelet, image: pushed } = cluster
     const image = pushed.reference
     const pod = await kubelet.runPod({ name: 'looked-at', initdata })
     const command = ['/bin/sh', '-c', LOOP]
@@ -242,10 +285,10 @@ test.serial(
 test.serial(
   'containers of a pod with shareProcessNamespace see each other, and each may end and come again',
   async (t) => {
-    const { kubelet, image: pushed, initdata, initdataOf } = cluster
+    const { kubelet, image: pushed } = cluster
     const image = pushed.reference
     const pid = { pid: NamespaceMode.POD }
-    const shared = initdataOf(SHARED(image), 'shareProcessNamespace: true')
+    const shared = await cluster.generate(JSON.stringify(SHARED(image)))
     const pod = await kubelet.runPod({ name: 'shared', initdata: shared, linux: podNamespaces(pid) })
     const linux = namespaces(pid)
     const peer = await pod.run('peer', image, { command: ['/bin/sleep', '12345'], linux })
@@ -268,11 +311,6 @@ test.serial(
     await apart.remove()
   },
 )
-
-const SHARED = (image: string): string => `
-  - { name: peer, image: ${image}, args: [/bin/sleep, "12345"] }
-  - { name: look, image: ${image}, args: [/bin/sh, -c, ${JSON.stringify(WORDS)}], logs: allow }
-`
 
 function podNamespaces(options: { readonly pid: NamespaceMode }) {
   return { securityContext: { namespaceOptions: options } }

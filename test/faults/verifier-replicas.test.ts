@@ -13,6 +13,7 @@ import { nodeCrypto } from '#protocol/node/crypto'
 import { UndiciTransport } from '#protocol/node/http'
 import { referenceFor } from '../component/attestation-verifier/reference.ts'
 import { bootTpm, makeTpmCa } from '../component/attestation-verifier/software-tpm.ts'
+import { type FarAway, farAway } from '../fixtures/postgres/far-away.ts'
 import { startPostgres } from '../fixtures/postgres/server.ts'
 
 const INITDATA = Buffer.from('version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"policy.yaml" = "x"\n')
@@ -63,8 +64,8 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 0
 }
 
-async function setUp(t: ExecutionContext) {
-  const postgres = await startPostgres(t)
+async function setUp(t: ExecutionContext, place?: FarAway) {
+  const postgres = await startPostgres(t, place)
   const tpmCa = await makeTpmCa()
   t.teardown(() => tpmCa.remove())
   const ca = createCa({ name: 'replicas' })
@@ -110,6 +111,11 @@ async function setUp(t: ExecutionContext) {
   return { postgres, replicas, guests, admin }
 }
 
+/** Longer than a replica waits for a statement, and than the database keeps a transaction that nobody continues. */
+const CUT_MS = 15_000
+/** What was on its way when the wire was cut has arrived by then, or never will. */
+const SETTLED_MS = 2_000
+
 /** Asks until the verifier gives the secret, or says that another guest has it. Whatever else happens is tried again. */
 async function fetchSecret(guest: Attester, name: string): Promise<string | undefined> {
   for (const deadline = Date.now() + PATIENCE_MS; ; ) {
@@ -148,9 +154,8 @@ for (const [what, fault] of [
 ] as const) {
   test(`while ${what}, no one-time secret is given to two guests, and none is lost`, async (t) => {
     const world = await setUp(t)
-    const names = Array.from({ length: SECRETS }, (_, index) => `once/secret/${index}`)
     const asking = Promise.all(
-      names.map(async (name) => Promise.all(world.guests.map((guest) => fetchSecret(guest, name)))),
+      names().map(async (name) => Promise.all(world.guests.map((guest) => fetchSecret(guest, name)))),
     )
     await Promise.all([fault(world), asking])
     const results = await asking
@@ -162,4 +167,46 @@ for (const [what, fault] of [
     })
     t.is((await world.admin.listResources()).length, SECRETS)
   })
+}
+
+test('while the database is cut off, twice, nothing is released; then no one-time secret is given to two guests, and none is lost', async (t) => {
+  const wire = farAway(t)
+  const { guests, admin, replicas } = await setUp(t, wire)
+  let given = 0
+  const ask = async (guest: Attester, name: string): Promise<string | undefined> => {
+    const secret = await fetchSecret(guest, name)
+    given++
+    return secret
+  }
+  const rounds = [0, 1].map((round) => names().filter((_, index) => index % 2 === round))
+  const results: (string | undefined)[][] = []
+  for (const round of rounds) {
+    const before = given
+    const asking = Promise.all(round.map((name) => Promise.all(guests.map((guest) => ask(guest, name)))))
+    // In the middle of it.
+    while (given === before) await sleep(1)
+    wire.cut()
+    await sleep(SETTLED_MS)
+    const settled = given
+    await sleep(CUT_MS)
+    t.is(given, settled, 'a replica that does not reach the store gives nothing and refuses nothing for good')
+    t.true(settled - before < round.length * guests.length, 'the cut came before the end')
+    wire.mend()
+    results.push(...(await asking))
+  }
+  const order = rounds.flat()
+  results.forEach((answers, index) => {
+    t.deepEqual(
+      answers.filter((answer) => answer !== undefined),
+      [`secret ${order[index]?.split('/').at(-1)}`],
+    )
+  })
+  t.is((await admin.listResources()).length, SECRETS)
+  // All of them, by themselves.
+  t.is(replicas.length, REPLICAS)
+  for (const guest of guests) await t.notThrowsAsync(guest.attest({ initdataToml: INITDATA }))
+})
+
+function names(): readonly string[] {
+  return Array.from({ length: SECRETS }, (_, index) => `once/secret/${index}`)
 }

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
+import { inOneGo, STEP_ITEMS, type Steps } from '../../evidence/steps.ts'
 import type { Finding } from '../../evidence/verdict.ts'
 import type { EventLog } from '../../tpm/parse/event-log.ts'
 import { extendPcr } from '../../tpm/verify/replay.ts'
@@ -16,12 +17,24 @@ const REGISTER_BYTES = 48
 /** Extended by programs long after the firmware wrote its log. */
 const RUNTIME_RTMR = 3
 
+/** Logs are replayed once, however often they are judged. */
+const runtimeReplays = new WeakMap<RuntimeLog, Uint8Array>()
+const replays = new WeakMap<EventLog, readonly Uint8Array[]>()
+
 /** What RTMR3 holds after these lines, each of which is measured by its digest. */
-export function replayRuntimeLog({ initial, lines }: RuntimeLog): Uint8Array {
-  return lines.reduce((pcr, line) => {
+export function replayRuntimeLog(log: RuntimeLog): Uint8Array {
+  return runtimeReplays.get(log) ?? inOneGo(runtimeReplaySteps(log))
+}
+
+export function* runtimeReplaySteps(log: RuntimeLog): Steps<Uint8Array> {
+  let pcr = log.initial
+  for (const [index, line] of log.lines.entries()) {
+    if (index % STEP_ITEMS === STEP_ITEMS - 1) yield
     const digest = new Uint8Array(createHash('sha384').update(line).digest())
-    return extendPcr(nodeCrypto, 'sha384', { pcr, digest })
-  }, initial)
+    pcr = extendPcr(nodeCrypto, 'sha384', { pcr, digest })
+  }
+  runtimeReplays.set(log, pcr)
+  return pcr
 }
 
 /** The lines must go on where the firmware's log ends (zeros without one), and lead to the register. */
@@ -40,13 +53,19 @@ export function runtimeLogFindings(runtimeLog: RuntimeLog, log: EventLog | undef
 }
 
 /** What RTMR0 to RTMR3 hold after these events. Events of other registers are left out. */
-export function replayRtmrs(log: EventLog): Uint8Array[] {
+export function replayRtmrs(log: EventLog): readonly Uint8Array[] {
+  return replays.get(log) ?? inOneGo(rtmrReplaySteps(log))
+}
+
+export function* rtmrReplaySteps(log: EventLog): Steps<readonly Uint8Array[]> {
   const rtmrs = Array.from({ length: RTMR_COUNT }, (): Uint8Array => new Uint8Array(REGISTER_BYTES))
-  for (const { pcr: register, digests } of log.events) {
+  for (const [index, { pcr: register, digests }] of log.events.entries()) {
+    if (index % STEP_ITEMS === STEP_ITEMS - 1) yield
     const value = rtmrs[register - 1]
     if (value === undefined) continue
     rtmrs[register - 1] = extendPcr(nodeCrypto, 'sha384', { pcr: value, digest: digests.sha384 ?? new Uint8Array() })
   }
+  replays.set(log, rtmrs)
   return rtmrs
 }
 

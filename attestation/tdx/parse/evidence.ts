@@ -4,8 +4,9 @@
  * `outblob` of configfs-tsm as JSON.
  */
 import { MalformedError } from '#protocol/errors'
+import { inOneGo, type Steps } from '../../evidence/steps.ts'
 import { decodeText, utf8Text } from '../../evidence/text-encoding.ts'
-import { type EventLog, parseEventLog } from '../../tpm/parse/event-log.ts'
+import { type EventLog, eventLogSteps, parseEventLog } from '../../tpm/parse/event-log.ts'
 import { parseQuote, type Quote } from './quote.ts'
 import { parseRuntimeLog, type RuntimeLog } from './runtime-log.ts'
 
@@ -26,11 +27,16 @@ const MAX_TEXT_CHARS = 8 * 1024 * 1024
  * with.
  */
 export function parseTdxEvidence(evidence: unknown): TdxEvidence {
+  return inOneGo(tdxEvidenceSteps(evidence))
+}
+
+/** Throws as `parseTdxEvidence`, at whichever step. */
+export function* tdxEvidenceSteps(evidence: unknown): Steps<TdxEvidence> {
   if (evidence instanceof Uint8Array) {
     const text = evidence[0] === 0x7b ? utf8Text(evidence) : undefined
-    return text === undefined ? tdxEvidenceOf(evidence, undefined) : fromJson(readJson(text))
+    return text === undefined ? tdxEvidenceOf(evidence, undefined) : yield* fromJson(readJson(text))
   }
-  return fromJson(typeof evidence === 'string' ? readJson(evidence) : evidence)
+  return yield* fromJson(typeof evidence === 'string' ? readJson(evidence) : evidence)
 }
 
 /** A quote that came apart from its log, as beside Azure's TPM quote. Throws as `parseTdxEvidence`. */
@@ -42,13 +48,16 @@ export function tdxEvidenceOf(quote: Uint8Array, eventLog: Uint8Array | undefine
   }
 }
 
-function fromJson(value: unknown): TdxEvidence {
+function* fromJson(value: unknown): Steps<TdxEvidence> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed('an object is needed')
   const members: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(value))
   const quote = members.quote ?? members.outblob
   if (quote === undefined) throw malformed('there is no member "quote"')
   const log = members.cc_eventlog
-  const evidence = tdxEvidenceOf(readBytes(quote, 'quote'), isAbsent(log) ? undefined : readBytes(log, 'cc_eventlog'))
+  const quoteBytes = readBytes(quote, 'quote')
+  const logBytes = isAbsent(log) ? undefined : readBytes(log, 'cc_eventlog')
+  const alone = tdxEvidenceOf(quoteBytes, undefined)
+  const evidence = { ...alone, eventLog: logBytes === undefined ? undefined : yield* eventLogSteps(logBytes) }
   const runtimeLog = members.aa_eventlog
   if (isAbsent(runtimeLog)) return evidence
   if (typeof runtimeLog !== 'string') throw malformed('aa_eventlog: text is needed')

@@ -7,6 +7,7 @@ import { concatBytes, equalBytes, toHex } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
 import type { Claims, Finding } from '../../evidence/verdict.ts'
 import { describeEvent } from '../parse/describe-event.ts'
+import { describeLog } from '../parse/describe-log.ts'
 import type { EventLog, TpmEvent } from '../parse/event-log.ts'
 import type { PcrValues } from '../parse/pcr-values.ts'
 import { grubText, measuredData } from '../verify/measured-data.ts'
@@ -45,7 +46,7 @@ export function appraiseBootLog(log: EventLog, quoted: PcrValues): BootLogApprai
   return {
     claims: {
       event_log: { ...about, replayed_pcrs: [...heard.keys()].toSorted((a, b) => a - b) },
-      events: log.events.map(({ pcr, type, data: content }) => `${pcr} ${describeEvent(type, content)}`),
+      events: describeLog(log),
       secure_boot: state?.known === true ? state.enabled : null,
       ...bootClaims(data, heard),
     },

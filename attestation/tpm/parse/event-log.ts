@@ -12,6 +12,7 @@
 import { ByteReader } from '#protocol/byte-reader'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { MalformedError } from '#protocol/errors'
+import { inOneGo, STEP_ITEMS, type Steps } from '../../evidence/steps.ts'
 import { HASH_BYTES } from './algorithms.ts'
 import { EventLogError } from './event-log-error.ts'
 import { readLogHeader } from './event-log-header.ts'
@@ -62,6 +63,11 @@ const SHA1_ONLY: readonly Bank[] = [{ id: 4, size: SHA1_FIELD }]
 
 /** Throws `EventLogError`. */
 export function parseEventLog(bytes: Uint8Array): EventLog {
+  return inOneGo(eventLogSteps(bytes))
+}
+
+/** Throws as `parseEventLog`, at whichever step. */
+export function* eventLogSteps(bytes: Uint8Array): Steps<EventLog> {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw new EventLogError('ERR_EVENT_LOG_LIMIT', `event log of ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`)
   }
@@ -73,14 +79,14 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
   const paddingAt = startOfPadding(bytes)
   const reader = new ByteReader(bytes, 'event log')
   try {
-    return readLog(reader, paddingAt)
+    return yield* readLog(reader, paddingAt)
   } catch (error) {
     if (error instanceof EventLogError || !(error instanceof MalformedError)) throw error
     throw new EventLogError('ERR_EVENT_LOG_RECORD', error.message, { cause: error })
   }
 }
 
-function readLog(reader: ByteReader, paddingAt: number): EventLog {
+function* readLog(reader: ByteReader, paddingAt: number): Steps<EventLog> {
   const first = readSha1Record(reader)
   const header = first.type === EV_NO_ACTION ? readLogHeader(first.data) : undefined
   const agile = header?.form === 'crypto-agile'
@@ -92,13 +98,15 @@ function readLog(reader: ByteReader, paddingAt: number): EventLog {
   const readRecord = agile ? (from: ByteReader) => readEvent(from, banks) : readSha1Record
   const events: TpmEvent[] = []
   let startupLocality: number | undefined
+  let measuredPcr0 = false
   const keep = (event: TpmEvent): void => {
     if (event.type !== EV_NO_ACTION) {
       events.push(event)
+      measuredPcr0 ||= event.pcr === 0
       return
     }
     // Section 10.4.5.3: it comes before anything is measured into PCR 0, and later ones change nothing.
-    if (event.pcr !== 0 || events.some(({ pcr }) => pcr === 0)) return
+    if (event.pcr !== 0 || measuredPcr0) return
     startupLocality = readStartupLocality(event) ?? startupLocality
   }
   if (!agile) keep(first)
@@ -106,6 +114,7 @@ function readLog(reader: ByteReader, paddingAt: number): EventLog {
   while (reader.remaining > 0 && (reader.offset < paddingAt || reader.remaining < MIN_PADDING)) {
     if (++records > MAX_EVENTS) throw new EventLogError('ERR_EVENT_LOG_LIMIT', `more than ${MAX_EVENTS} events`)
     keep(readRecord(reader))
+    if (records % STEP_ITEMS === 0) yield
   }
   return {
     format: agile ? 'crypto-agile' : 'sha1',

@@ -1,6 +1,7 @@
 /** Event log → PCR values (TPM 2.0 part 1, section 17.2). A log counts for those PCRs that it replays to as quoted. */
 import type { CryptoProvider, HashAlgorithm } from '#protocol/crypto-provider'
 import { equalBytes } from '#protocol/encoding'
+import { inOneGo, STEP_ITEMS, type Steps } from '../../evidence/steps.ts'
 import { HASH_BYTES } from '../parse/algorithms.ts'
 import { type EventLog, EventLogError } from '../parse/event-log.ts'
 
@@ -34,19 +35,38 @@ export function extendPcr(
   return crypto.digest(bank, both)
 }
 
+/** A log is replayed once, however often it is judged. */
+const replayed = new WeakMap<EventLog, Map<HashAlgorithm, ReadonlyMap<number, Uint8Array>>>()
+
 /** Values of all PCRs that the log has events for. Throws `EventLogError` ERR_EVENT_LOG_BANK when the log lacks the bank. */
-export function replayEventLog(crypto: CryptoProvider, log: EventLog, bank: HashAlgorithm): Map<number, Uint8Array> {
+export function replayEventLog(
+  crypto: CryptoProvider,
+  log: EventLog,
+  bank: HashAlgorithm,
+): ReadonlyMap<number, Uint8Array> {
+  return replayed.get(log)?.get(bank) ?? inOneGo(replaySteps(crypto, log, bank))
+}
+
+/** Throws as `replayEventLog`, at whichever step. */
+export function* replaySteps(
+  crypto: CryptoProvider,
+  log: EventLog,
+  bank: HashAlgorithm,
+): Steps<ReadonlyMap<number, Uint8Array>> {
   if (!log.banks.includes(bank)) {
     throw new EventLogError('ERR_EVENT_LOG_BANK', `the event log has no ${bank} digests, only ${log.banks.join(', ')}`)
   }
   const pcrs = new Map<number, Uint8Array>()
-  for (const event of log.events) {
+  for (const [index, event] of log.events.entries()) {
+    if (index % STEP_ITEMS === STEP_ITEMS - 1) yield
     const digest = event.digests[bank]
     // The parser wants a digest of every bank in every record; passing one over would make another log of this one.
     if (digest === undefined) throw new EventLogError('ERR_EVENT_LOG_BANK', `an event has no ${bank} digest`)
     const pcr = pcrs.get(event.pcr) ?? firstPcr(event.pcr, bank, log.startupLocality)
     pcrs.set(event.pcr, extendPcr(crypto, bank, { pcr, digest }))
   }
+  const banks = replayed.get(log) ?? new Map<HashAlgorithm, ReadonlyMap<number, Uint8Array>>()
+  replayed.set(log, banks.set(bank, pcrs))
   return pcrs
 }
 
@@ -69,10 +89,10 @@ export function replayMismatches(
   quote: { bank: HashAlgorithm; pcrs: ReadonlyMap<number, Uint8Array>; judged: readonly number[] },
 ): ReplayMismatch[] {
   const { bank } = quote
-  const replayed = replayEventLog(crypto, log, bank)
+  const values = replayEventLog(crypto, log, bank)
   return quote.judged.flatMap((pcr) => {
     const quoted = quote.pcrs.get(pcr)
-    const value = replayed.get(pcr) ?? initialPcr(pcr, bank, log.startupLocality)
+    const value = values.get(pcr) ?? initialPcr(pcr, bank, log.startupLocality)
     return quoted === undefined || equalBytes(value, quoted) ? [] : [{ bank, pcr, replayed: value, quoted }]
   })
 }

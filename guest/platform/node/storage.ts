@@ -6,8 +6,8 @@ import {
   bindInRoot,
   blockDeviceSize,
   createCrypt,
-  createEncrypted,
   createMapped,
+  createScratch,
   detachLoop,
   mount,
   removeMapped,
@@ -48,7 +48,17 @@ export function nodeStorage(files: Files): Storage {
       const sectors = (dataBlocks * dataBlockSize) / SECTOR_BYTES
       return createMapped(name, 'verity', parameters, { sectors, readOnly: true })
     },
-    openScratch: (name, device) => createEncrypted(name, device),
+    openScratch: async (name, device) => {
+      try {
+        return await createScratch(name, device)
+      } catch (cause) {
+        if (!(cause instanceof SyscallError)) throw cause
+        throw new UnavailableError('ERR_SCRATCH', `the scratch disk cannot be set up: ${cause.errno}`, {
+          hint: 'Give the virtual machine a larger scratch disk, on storage that can be read and written: at least 64 MiB.',
+          cause,
+        })
+      }
+    },
     openCrypt: (name, { device, key, offset, sectors, sectorBytes }) =>
       createCrypt(name, device, { key, offsetSectors: offset / SECTOR_BYTES, sectors, sectorBytes }),
     readDevice: async (path, offset, length) => {

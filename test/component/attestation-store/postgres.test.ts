@@ -11,6 +11,7 @@ import { ResourceStore } from '#attestation/store/resource-store'
 import { Sealing } from '#attestation/store/sealing'
 import { SpentChallenges } from '#attestation/store/spent-challenges'
 import { DEFAULT_SETTINGS, TenantStore } from '#attestation/store/tenant-store'
+import { farAway } from '../../fixtures/postgres/far-away.ts'
 import { type PostgresServer, startPostgres } from '../../fixtures/postgres/server.ts'
 
 const KEY = new LocalKeyWrapper(new Uint8Array(32))
@@ -184,6 +185,35 @@ test.serial(
     await server.start()
     t.true(await spent.isSpent('before'))
     await t.notThrowsAsync(database.transaction((sql) => spent.spend(sql, 'during', 9_000_000_000_000, new Date(1))))
+  },
+)
+
+test.serial(
+  'a replica that is cut off in the middle of a decision has decided nothing, and goes on by itself when the wire is mended',
+  async (t) => {
+    const wire = farAway(t)
+    const server = await startPostgres(t, wire)
+    const [database, other] = (await replicasOf(t, server)) as [Database, Database]
+    const spent = new SpentChallenges(database)
+    const spend = (on: Database, id: string) =>
+      on.transaction((sql) => spent.spend(sql, id, 9_000_000_000_000, new Date(1)))
+    const cut = database.transaction(async (sql) => {
+      await spent.spend(sql, 'cut', 9_000_000_000_000, new Date(1))
+      wire.cut()
+      await sql.get('SELECT 1 AS one')
+    })
+    await t.throwsAsync(cut, { code: 'ERR_STORE_FAILED' })
+    wire.mend()
+    // The lock of the one that fell silent is taken back by the server, and dead connections are replaced.
+    for (const deadline = Date.now() + 120_000; ; ) {
+      const [mine, others] = await Promise.allSettled([spend(database, 'after'), spend(other, 'of another')])
+      const isDone = (result: PromiseSettledResult<unknown>) =>
+        result.status === 'fulfilled' || String(result.reason.code) === 'ERR_CHALLENGE_SPENT'
+      if (isDone(mine) && isDone(others)) break
+      if (Date.now() > deadline) return t.fail('it did not go on')
+    }
+    t.false(await spent.isSpent('cut'))
+    t.true((await spent.isSpent('after')) && (await spent.isSpent('of another')))
   },
 )
 

@@ -1,15 +1,16 @@
 /** `caisson verifier tenant`, `resource`, `identity`, `audit` and `explain`, as administrators type them, against a running verifier. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import test from 'ava'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
-import type { CommandSpec } from '#cli/command'
+import { type CommandSpec, parseInvocation } from '#cli/command'
 import { verifierAudit } from '#cli/commands/verifier-audit'
+import { verifierBackup, verifierRestore } from '#cli/commands/verifier-backup'
 import { verifierExplain } from '#cli/commands/verifier-explain'
 import { verifierIdentity } from '#cli/commands/verifier-identity'
 import { verifierResource } from '#cli/commands/verifier-resource'
 import { verifierTenant } from '#cli/commands/verifier-tenant'
-import { deskAt } from './desk.ts'
+import { Captured, deskAt } from './desk.ts'
 import { amd, attesterOf, INITDATA, policyWith, snpReference, snpSource } from './hardware-guests.ts'
 
 const IMAGE = `sha256:${'1'.repeat(64)}`
@@ -128,3 +129,27 @@ for (const [spec, mistakes] of WRONG) {
     await t.throwsAsync(caisson(spec, 'put', 'x', '--admin', `owner:${key}`), { code: 'ERR_ADMIN_KEY' })
   })
 }
+
+test('a store is backed up while its verifier runs, and restored where nothing is, with one-time secrets blocked unless told otherwise', async (t) => {
+  const { site, file } = await deskAt(t)
+  await site.admin.putResource('a/b/kept', Buffer.from('of the shop alone'))
+  await site.admin.putResource('a/b/once', Buffer.from('once'), { kind: 'attested' }, { maxHolders: 1 })
+  const run = async (spec: CommandSpec, ...words: readonly string[]): Promise<string> => {
+    const out = new Captured(words.includes('--json'))
+    t.is(await spec.run(parseInvocation(spec, words, out)), 0)
+    return out.text
+  }
+  const backup = file('verifier.backup')
+  t.regex(await run(verifierBackup, backup, '--store', site.storePath), /^[1-9]\d* rows in /)
+  t.is(statSync(backup).mode & 0o077, 0)
+  for (const form of ['of the shop alone', Buffer.from('of the shop alone').toString('base64')]) {
+    t.false(readFileSync(backup, 'utf8').includes(form), 'secrets stay sealed')
+  }
+  const restored = file('restored.db')
+  const said = await run(verifierRestore, backup, '--store', restored, '--json')
+  t.like(JSON.parse(said) as object, { blockedOneTimeSecrets: 1 })
+  await t.throwsAsync(run(verifierRestore, backup, '--store', restored), { code: 'ERR_BACKUP_TARGET' })
+  const all = file('all.db')
+  const kept = await run(verifierRestore, backup, '--store', all, '--keep-one-time', '--json')
+  t.like(JSON.parse(kept) as object, { blockedOneTimeSecrets: 0 })
+})

@@ -67,7 +67,7 @@ test('the tenant reads under the host’s id why its guest denied something, and
   t.regex(text, /^[0-9a-f]{16} {2}\S+ {2}guest +refused {2}ERR_POLICY_DENIED$/m)
   t.regex(
     text,
-    /NO {2}containers\.web\.env\.MODE\n +expected production\n +found +debug\\u001b/,
+    /NO {2}containers\.web\.env\.MODE\n +expected production\n +found +debug\\u\{1b\}/,
     'and no word of the host steers',
   )
   t.regex(text, /attest +accepted/, 'with the attestation of the guest that said so')

@@ -9,7 +9,7 @@ import { toBase64 } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { authorities, makeReport, type ReportSpec, rootCrl, vekCertificate } from '../../fixtures/snp/amd-like.ts'
 import { certifyPlatform, createIntelPki, type Holder, type IntelPki, pemChain } from '../../fixtures/tdx/intel-pki.ts'
-import { makeQuote, type TdFields } from '../../fixtures/tdx/quote-maker.ts'
+import { makeQuote, type QuotingEnclave, type TdFields } from '../../fixtures/tdx/quote-maker.ts'
 import type { Site } from './site.ts'
 
 export const INITDATA: Uint8Array = Buffer.from(
@@ -78,6 +78,8 @@ export interface TdxGuest {
   readonly td?: Partial<TdFields>
   readonly initdata?: Uint8Array
   readonly pck?: Holder
+  /** One quoting enclave for all quotes, as platforms have; default: each quote has its own. */
+  readonly enclave?: QuotingEnclave
 }
 
 export function tdxSource(guest: TdxGuest = {}): EvidenceSource {
@@ -91,6 +93,7 @@ export function tdxSource(guest: TdxGuest = {}): EvidenceSource {
       makeQuote({
         pckKey: pck.key,
         certification: { type: 5, data: pemChain(pck, intel.platformCa, intel.root) },
+        ...(guest.enclave === undefined ? {} : { enclave: guest.enclave }),
         td: { ...guest.td, reportData: padded(reportData), mrConfigId: fitted(digest, 48) },
       }),
     ),

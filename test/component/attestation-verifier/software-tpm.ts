@@ -62,7 +62,7 @@ export async function bootTpm(
   const events = boot.events ?? BOOT_EVENTS
   for (const { pcr, data } of events) await tpm.extend(pcr, sha256(data))
   await tpm.extend(8, sha256(boot.initdata))
-  return { ...tpm, eventLog: async () => eventLog(events) }
+  return { ...tpm, eventLog: async () => bootEventLog(events) }
 }
 
 async function startTpm(t: Pick<ExecutionContext, 'teardown'>, stateDir: string): Promise<Omit<TestTpm, 'eventLog'>> {
@@ -147,7 +147,7 @@ function extendCommand(pcr: number, digest: Uint8Array): Uint8Array {
 }
 
 /** TCG PC Client Platform Firmware Profile, section 10: a crypto-agile log with the SHA-256 bank alone. */
-function eventLog(events: typeof BOOT_EVENTS): Uint8Array {
+export function bootEventLog(events: typeof BOOT_EVENTS = BOOT_EVENTS): Uint8Array {
   const EV_NO_ACTION = 3
   const EV_EVENT_TAG = 6
   const u32 = (value: number): Buffer => {

@@ -21,6 +21,8 @@ const PROGRAMS = [
   'mount',
   'unshare',
   'ln',
+  'sum',
+  'sync',
 ]
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/srv:/bin/sh\n'
 const GROUP = 'root:x:0:\nweb:x:33:\nlogs:x:44:web\n'

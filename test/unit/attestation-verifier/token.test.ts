@@ -14,15 +14,21 @@ const MINUTE = 60_000
 const ISSUER = 'caisson-verifier'
 
 async function issuerAt(t: ExecutionContext, clock: { now: number }): Promise<TokenIssuer> {
+  return (await issuersAt(t, clock))()
+}
+
+/** Issuers of several processes on one store. */
+async function issuersAt(t: ExecutionContext, clock: { now: number }): Promise<() => TokenIssuer> {
   const database = await SqliteDatabase.open(IN_MEMORY)
   t.teardown(() => database[Symbol.asyncDispose]())
   const now = () => new Date(clock.now)
   const sealing = await Sealing.open(database, new LocalKeyWrapper(new Uint8Array(32)), now())
-  return new TokenIssuer({
-    ...{ database, sealing, tenant: 'default', now },
-    rotateAfterMs: 60 * MINUTE,
-    tokenLifetimeMs: 5 * MINUTE,
-  })
+  return () =>
+    new TokenIssuer({
+      ...{ database, sealing, tenant: 'default', now },
+      rotateAfterMs: 60 * MINUTE,
+      tokenLifetimeMs: 5 * MINUTE,
+    })
 }
 
 function claims(clock: { now: number }) {
@@ -37,6 +43,17 @@ test('a token verifies with the published keys until it expires', async (t) => {
   const input = { token, keys: await tokens.publishedKeys(), issuer: ISSUER }
   t.is(verifyToken({ ...input, now: new Date(clock.now) }).sub, 'x')
   t.throws(() => verifyToken({ ...input, now: new Date(clock.now + 5 * MINUTE) }), { code: 'ERR_TOKEN_EXPIRED' })
+})
+
+test('processes that start together on an empty store publish the key that they sign with', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const start = await issuersAt(t, clock)
+  const processes = [start(), start(), start()]
+  const tokens = await Promise.all(processes.map((each) => each.sign(claims(clock), 'JWT')))
+  for (const [index, each] of processes.entries()) {
+    const [token = '', keys] = [tokens[index], await each.publishedKeys()]
+    t.is(verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }).sub, 'x')
+  }
 })
 
 test('the header names the key and carries its public half alone', async (t) => {

@@ -74,6 +74,14 @@ test('the verifier is told what the guest itself refused, with the request of a 
   })
   t.like(JSON.parse(told[0]?.request ?? ''), { name: 'web', args: ['sh'], env: { MODE: 'debug' } })
   t.false(JSON.stringify(log.entries).includes('registry.test'), 'the request is not kept')
+  const long = { ...REQUEST, args: ['x'.repeat(100_000)] }
+  const another = t.throws(() =>
+    judging(long, () => {
+      throw new DeniedError('ERR_POLICY_DENIED', 'no', { field: 'f', allowed: 'a', asked: 'b' })
+    }),
+  )
+  refusals.record(another, 'CreateContainer c2')
+  t.is(told[1]?.request, undefined, 'too long to wait in memory')
 })
 
 test('reasons are told a few at once, then one now and then, and too many are dropped; nobody waits for them', async (t) => {

@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
 import { exportJWK, generateKeyPair } from 'jose'
 import { EventLog } from '#guest/agent/events'
-import { MAX_REASONS } from '#guest/agent/limits'
+import { LAST_REPORT_MS, MAX_REASONS } from '#guest/agent/limits'
 import { ReasonLog, Refusals } from '#guest/agent/reasons'
 import { Sandbox, type SandboxOptions } from '#guest/agent/sandbox'
 import { agentService } from '#guest/agent/service'
@@ -11,6 +11,7 @@ import { AGENT_MAX_MESSAGE_BYTES, Agent, refusalOf } from '#protocol/agent-servi
 import { UnverifiedError } from '#protocol/errors'
 import { EventKind, Stage, StreamKind } from '#protocol/gen/agent_pb'
 import { encodeInitdata, type Initdata } from '#protocol/initdata'
+import type { ReasonReport } from '#protocol/reason-report'
 import { openSealedReason } from '#protocol/sealed-reason'
 import { parseTenantIdentity, parseTenantKey } from '#protocol/tenant-key'
 import { TtrpcClient } from '#protocol/ttrpc/client'
@@ -184,6 +185,29 @@ test('a sandbox that the verifier refuses is failed for ever, and the host learn
   const reason = reasons.entries.find((entry) => entry.correlationId === status.correlationId)
   t.is(reason?.message, 'PCR 4 is not what it should be')
   t.deepEqual(platform.codes, ['agent-failed'])
+})
+
+test('a pod that is refused as a whole is told to the verifier before the host learns of it, and nobody waits for long', async (t) => {
+  const told: ReasonReport[] = []
+  const signedTime = new Date(1_800_000_000_000)
+  const verifier = {
+    attest: async () => ({ token: '', expiresAt: signedTime, signedTime }),
+    getResource: async () => new Uint8Array(),
+    token: async () => 'a.b.c',
+    evidence: async () => null,
+    getCertificate: () => Promise.reject(new Error('never')),
+    tell: async (report: ReasonReport) => void told.push(report),
+  }
+  const denied = { sysctls: [{ name: 'kernel.msgmax', value: '1' }] }
+  const { client } = setUp(t, { verifier })
+  const error = await t.throwsAsync(client.unary(method.startSandbox, denied))
+  t.is(refusalOf(error)?.code, 'ERR_POLICY_DENIED')
+  t.like(told[0], { correlationId: refusalOf(error)?.correlationId, denial: { field: 'sysctls.kernel.msgmax' } })
+  const away = setUp(t, { verifier: { ...verifier, tell: () => new Promise<never>(() => undefined) } })
+  const refused = refusal(t, away.client.unary(method.startSandbox, denied))
+  while (away.platform.clock.sleepers === 0) await new Promise((resolve) => setImmediate(resolve))
+  away.platform.clock.advance(LAST_REPORT_MS)
+  t.is(await refused, 'ERR_POLICY_DENIED')
 })
 
 test('initdata that is malformed, or names no verifier where one is needed, fails the sandbox', async (t) => {

@@ -143,6 +143,8 @@ function decisions({ containers, volumes, dns, pod, ...rest }: WorkloadPolicy): 
       egress: rule.egress === undefined ? 'anywhere' : each(rule.egress.map(({ to, ports }) => [to, each(ports)])),
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
+      seccomp: 'names' in rule.seccomp ? { ...rule.seccomp, names: each(rule.seccomp.names) } : rule.seccomp,
+      signedBy: rule.signedBy === undefined ? undefined : each(rule.signedBy),
       requires: each(rule.requires),
       conditions: each(rule.conditions.map(({ expression }) => expression)),
     })),
