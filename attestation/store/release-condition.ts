@@ -27,6 +27,7 @@ export const RELEASE_LANGUAGE: ConditionLanguage = new ConditionLanguage({
   reference: 'string',
   policy: 'string',
   initdata: 'string',
+  documents: 'map',
   images: 'list',
   claims: 'map',
 })

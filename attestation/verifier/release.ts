@@ -89,6 +89,7 @@ function releaseVariables(claims: JWTPayload): Claims {
     reference: claims['caisson.reference'],
     policy: claims['caisson.policy'],
     initdata: member(evidence, 'init_data'),
+    documents: member(evidence, 'init_data_claims'),
     images: claims['caisson.images'] ?? [],
   }
   const present = Object.fromEntries(Object.entries(variables).filter(([, value]) => value !== undefined))

@@ -64,6 +64,15 @@ function print(event: Event, out: Pick<Output, 'progress'>, atMs: number): void 
     })
     return
   }
+  if (event.kind === EventKind.SCRATCH) {
+    const bytes = Number(event.totalBytes)
+    // A disk and never memory: how large a layer becomes is not known before it is there.
+    out.progress(`${seconds} scratch: a disk, encrypted and authenticated, ${bytes} bytes for images and containers`, {
+      scratchBytes: bytes,
+      atMs,
+    })
+    return
+  }
   if (event.kind === EventKind.PULL_TROUBLE) {
     const { layer, layers, errorCode: code, retryInMs } = event
     const where = layers === 0 ? '' : `layer ${layer + 1} of ${layers}, `

@@ -9,6 +9,7 @@ import { loadConditions } from '#policies/container-conditions'
 import { PolicyEngine } from '#policies/engine'
 import { parseWorkloadPolicy, type WorkloadPolicy } from '#policies/workload'
 import { UnavailableError } from '#protocol/errors'
+import { EventKind } from '#protocol/gen/agent_pb'
 import { type Initdata, MAX_INITDATA_BYTES, parseInitdata } from '#protocol/initdata'
 import { parseTenantKey } from '#protocol/tenant-key'
 import type { Platform } from '../platform/platform.ts'
@@ -84,9 +85,12 @@ async function serveContainers(
   for (const { name, value } of request.sysctls) engine.admitSysctl(name, value)
   await preparePod(platform.files, policy, request)
   const { measurement, resource } = afterAttestation(platform, verifier, initdataToml)
-  const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: await scratch })
+  const folder = await scratch
+  const free = await platform.storage.freeBytes(folder)
+  options.events.append({ kind: EventKind.SCRATCH, totalBytes: BigInt(free) })
+  const images = await imageSource(options, initdata, policy.imagePolicy, { resource, hosts, scratch: folder })
   await prepareContainerCgroup(platform.files)
-  const volumes = new PodVolumes({ platform, policy: engine, scratch: await scratch, resource })
+  const volumes = new PodVolumes({ platform, policy: engine, scratch: folder, resource })
   const factory = new ContainerFactory({
     platform,
     pull: (reference, onProgress, signers) => images.pull(reference, onProgress, signers),
@@ -94,7 +98,7 @@ async function serveContainers(
     resource,
     certificate: verifier === undefined ? undefined : (asked, options) => verifier.getCertificate(asked, options),
     images: new ImageMounts(platform, IMAGE_MOUNTS_DIR),
-    scratch: await scratch,
+    scratch: folder,
     volumes,
     hostname: request.hostname,
     sysctls: ipcSysctls(policy),

@@ -194,6 +194,8 @@ test('a sandbox runs containers from images it verified, within its policy, and 
   }
   t.is(events[0], EventKind.STAGE_NETWORK)
   t.true(early.includes(EventKind.PULL_MANIFEST), 'the image is fetched as soon as the guest may, for no container yet')
+  const scratch = early.indexOf(EventKind.SCRATCH)
+  t.true(scratch >= 0 && scratch < early.indexOf(EventKind.PULL_MANIFEST), 'what room there is, before it is used')
   t.true(events.includes(EventKind.PULL_DONE) && events.includes(EventKind.REFUSED))
   const exit = await pod.stop()
   t.is(exit.code, 0)

@@ -14,7 +14,9 @@ test.after.always(() => scope.end())
 function clusterOf(release: Release): Promise<Cluster> {
   const known = clusters.get(release)
   if (known !== undefined) return known
-  const made = startCluster(scope, POLICY, { release })
+  const made = startCluster(scope, undefined, { release }).then(async (cluster) => {
+    return { ...cluster, initdata: await cluster.generate(JSON.stringify(POD(cluster.image.reference))) }
+  })
   clusters.set(release, made)
   return made
 }
@@ -111,20 +113,20 @@ async function killedDaemon(t: ExecutionContext, release: Release): Promise<void
 const TICKS = 'i=0; while [ $i -lt 30 ]; do echo tick $i; i=$((i+1)); sleep 1; done; exit 9'
 const LOOP = "trap 'exit 5' TERM; echo waiting; while :; do sleep 1; done"
 
-const POLICY = (image: string): string => `
-  - name: once
-    image: ${image}
-    logs: allow
-  - name: shell
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(LOOP)}]
-    logs: allow
-    exec:
-      - [/bin/cat, /etc/motd]
-  - name: ticks
-    image: ${image}
-    args: [/bin/sh, -c, ${JSON.stringify(TICKS)}]
-    logs: allow
-    exec:
-      - [/bin/cat, /etc/motd]
-`
+const probe = { exec: { command: ['/bin/cat', '/etc/motd'] } }
+
+/** What a tenant applies; the policy is what `caisson policy generate` makes of it. */
+const POD = (image: string) => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'first' },
+  spec: {
+    runtimeClassName: 'caisson',
+    automountServiceAccountToken: false,
+    containers: [
+      { name: 'once', image },
+      { name: 'shell', image, command: ['/bin/sh', '-c', LOOP], readinessProbe: probe },
+      { name: 'ticks', image, command: ['/bin/sh', '-c', TICKS], livenessProbe: probe },
+    ],
+  },
+})

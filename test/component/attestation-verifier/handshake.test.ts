@@ -488,4 +488,17 @@ test('the token names the digest of the workload policy, and a guest with anothe
   }
   t.like(await claimsOf(initdata(ours)), { submods: { cpu0: { 'ear.veraison.annotated-evidence': evidence } } })
   await refused(t, served, claimsOf(initdata(others)), 'ERR_PCR_MISMATCH')
+
+  // Registered as well, it attests as what it is; what is kept for the one policy is not for the other.
+  await served.admin.putReference(referenceFor('other-policy', { initdata: initdata(others) }))
+  const require = `documents["policy.yaml"] == "${evidence.init_data_claims['policy.yaml']}"`
+  await served.admin.putResource('default/app/kept', Buffer.from('kept'), { kind: 'attested', require })
+  const guestOf = async (booted: Uint8Array) => {
+    const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: booted }))
+    await attester.attest({ initdataToml: booted })
+    return attester
+  }
+  t.is(Buffer.from(await (await guestOf(initdata(ours))).getResource('default/app/kept')).toString(), 'kept')
+  const other = await guestOf(initdata(others))
+  await refused(t, served, other.getResource('default/app/kept'), 'ERR_RELEASE_CLAIMS')
 })

@@ -50,3 +50,9 @@ test('a pull that waits says why and for how long', async (t) => {
     '   1.5 s pulling: layer 3 of 3, ERR_REGISTRY_SLOW',
   ])
 })
+
+test('where images go, and how much of them, is told before anything is pulled', async (t) => {
+  t.deepEqual(await lines([{ kind: EventKind.SCRATCH, totalBytes: 1_000_000n }]), [
+    '   1.5 s scratch: a disk, encrypted and authenticated, 1000000 bytes for images and containers',
+  ])
+})
