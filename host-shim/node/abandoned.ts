@@ -1,7 +1,7 @@
 /**
- * What containerd has forgotten. One that was killed comes back without what it had only begun, and one whose metadata were
- * lost comes back without anything; either removes the bundles that it has no owner for, and tells no shim. So a pod
- * without a task is abandoned, and a task without a bundle, which containerd keeps until it has deleted the task.
+ * What containerd has forgotten. One that was killed comes back without what it had only begun: it removes bundles that it
+ * has no owner for, or never made one, and tells no shim. So a pod without a task is abandoned, and a task without a bundle,
+ * which containerd keeps until it has deleted the task.
  */
 import { existsSync } from 'node:fs'
 import { errorText } from '#protocol/errors'
