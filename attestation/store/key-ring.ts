@@ -69,6 +69,11 @@ export class KeyRing {
     return await this.#reload()
   }
 
+  /** All of them as the store has them now: another process may have made one a moment ago. Newest first. */
+  async refreshed(): Promise<readonly StoredKey[]> {
+    return await this.#reload()
+  }
+
   /** Replaces the current key at once, as after a suspected leak; the old one stays valid for `keepMs`. */
   async rotate(): Promise<StoredKey> {
     const key = await this.#options.database.transaction((sql) => this.#rotate(sql))

@@ -43,7 +43,13 @@ export class GuestClaims {
         hint: 'Attest first.',
       })
     }
-    return verifyToken({ token, keys: await tokens.publishedKeys(), issuer, now: now() })
+    const input = { token, issuer, now: now() }
+    try {
+      return verifyToken({ ...input, keys: await tokens.publishedKeys() })
+    } catch (error) {
+      if (!(error instanceof UnverifiedError) || error.code !== 'ERR_TOKEN_UNKNOWN_KEY') throw error
+      return verifyToken({ ...input, keys: await tokens.publishedKeys({ fresh: true }) })
+    }
   }
 
   /** The handshake in which the guest got its claims, under whose id the tenant finds all records of it. */

@@ -48,10 +48,14 @@ export class TokenIssuer {
     return token
   }
 
-  /** JWK set (RFC 7517 section 5), newest key first; never empty. */
-  async publishedKeys(): Promise<JSONWebKeySet> {
+  /**
+   * JWK set (RFC 7517 section 5), newest key first; never empty.
+   *
+   * @param options.fresh with what another process made a moment ago
+   */
+  async publishedKeys({ fresh = false }: { fresh?: boolean } = {}): Promise<JSONWebKeySet> {
     await this.#ring.current()
-    const keys = await this.#ring.all()
+    const keys = fresh ? await this.#ring.refreshed() : await this.#ring.all()
     const before = this.#published.keys
     if (keys.length === before.length && keys.every(({ kid }, index) => kid === before[index]?.kid)) {
       return this.#published

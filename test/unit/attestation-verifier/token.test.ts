@@ -1,12 +1,15 @@
 import { readFileSync } from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
 import { decodeProtectedHeader, exportJWK, generateKeyPair, type JWK, SignJWT, UnsecuredJWT } from 'jose'
+import { AttestationLog } from '#attestation/store/attestation-log'
 import { LocalKeyWrapper } from '#attestation/store/key-wrapper'
 import { Sealing } from '#attestation/store/sealing'
 import { IN_MEMORY, SqliteDatabase } from '#attestation/store/sqlite'
 import { earClaims } from '#attestation/token/ear'
 import { statusOf, type TrustTier, tierOf, tpmTrustVector } from '#attestation/token/trust-vector'
 import { verifyToken } from '#attestation/token/verify-token'
+import { GuestClaims } from '#attestation/verifier/guest-claims'
+import { SessionSealer } from '#attestation/verifier/session-seal'
 import { TokenIssuer } from '#attestation/verifier/token-issuer'
 import { CaissonError } from '#protocol/errors'
 
@@ -54,6 +57,28 @@ test('processes that start together on an empty store publish the key that they 
     const [token = '', keys] = [tokens[index], await each.publishedKeys()]
     t.is(verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) }).sub, 'x')
   }
+})
+
+test('a token of a key that another process made a moment ago is believed', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const database = await SqliteDatabase.open(IN_MEMORY)
+  t.teardown(() => database[Symbol.asyncDispose]())
+  const now = () => new Date(clock.now)
+  const sealing = await Sealing.open(database, new LocalKeyWrapper(new Uint8Array(32)), now())
+  const place = { database, sealing, tenant: 'default', now, rotateAfterMs: 60 * MINUTE }
+  const start = () => new TokenIssuer({ ...place, tokenLifetimeMs: 5 * MINUTE })
+  const [there, here] = [start(), start()]
+  const sealer = new SessionSealer({ ...place, sessionLifetimeMs: 5 * MINUTE })
+  const log = new AttestationLog(database, { tenant: 'default', keep: 10 })
+  const guests = new GuestClaims({ sealer, tokens: here, log, issuer: ISSUER, now })
+  t.is((await here.publishedKeys()).keys.length, 1)
+  await there.rotate()
+  const token = await there.sign(claims(clock), 'JWT')
+  t.is((await guests.find({ cookie: undefined, authorization: `Bearer ${token}` })).sub, 'x')
+  const stranger = await (await issuerAt(t, clock)).sign(claims(clock), 'JWT')
+  await t.throwsAsync(guests.find({ cookie: undefined, authorization: `Bearer ${stranger}` }), {
+    code: 'ERR_TOKEN_UNKNOWN_KEY',
+  })
 })
 
 test('the header names the key and carries its public half alone', async (t) => {
