@@ -24,7 +24,8 @@ export const targets = [
   { name: 'caisson-pod', kind: 'program', sources: ['native/host/pod/*.cc'] },
   {
     name: 'containerd-shim-caisson-v2',
-    kind: 'program',
+    // Its start is what a pod waits for, and loading libstdc++ was a third of it.
+    kind: 'static-program',
     sources: ['native/host/shim/*.cc', 'native/host/pod/event_loop.cc', 'native/host/pod/unix_socket.cc'],
     flags: ['-Inative/host/pod'],
   },
