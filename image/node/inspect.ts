@@ -5,7 +5,7 @@ import { formatReference, type ImageReference, parseReference, withDigest } from
 import { DEFAULT_LIMITS } from '../limits.ts'
 import type { ImageConfig } from '../manifest/config.ts'
 import { LINUX_AMD64 } from '../manifest/platform.ts'
-import { fetchImageConfig, resolveImage } from '../pull/pull-image.ts'
+import { fetchImageConfig, resolveImage } from '../pull/resolve-image.ts'
 import type { RegistryClient } from '../registry/client.ts'
 import { signaturesIn } from '../signature/cosign.ts'
 

@@ -5,16 +5,15 @@
 import type { CryptoProvider } from '#protocol/crypto-provider'
 import { MalformedError, UnavailableError } from '#protocol/errors'
 import { type Digest, digestHex, parseDigest } from '#protocol/oci/digest'
-import { CONFIG_TYPES } from '#protocol/oci/media-types'
-import { formatReference, type ImageReference, parseReference, withDigest } from '#protocol/oci/reference'
+import { type ImageReference, parseReference } from '#protocol/oci/reference'
 import { chainId } from '../layer/chain-id.ts'
 import type { LayerEngine } from '../layer/engine.ts'
 import type { ImageIndexer } from '../layer/indexer.ts'
 import type { LayerStore, StoredIndex, StoredLayer } from '../layer/store.ts'
 import { DEFAULT_LIMITS, type ImageLimits } from '../limits.ts'
-import { checkPlatform, type ImageConfig, parseImageConfig } from '../manifest/config.ts'
-import { type ImageManifest, parseManifest } from '../manifest/manifest.ts'
-import { LINUX_AMD64, selectPlatform, type WantedPlatform } from '../manifest/platform.ts'
+import type { ImageConfig } from '../manifest/config.ts'
+import type { ImageManifest } from '../manifest/manifest.ts'
+import { LINUX_AMD64, type WantedPlatform } from '../manifest/platform.ts'
 import {
   evaluateSignaturePolicy,
   type KeyResolver,
@@ -31,6 +30,7 @@ import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } f
 import { type PatienceOptions, patiently } from './patience.ts'
 import type { PullProgress } from './progress.ts'
 import { BATCH_BYTES, type Spread } from './read-blob.ts'
+import { fetchImageConfig, resolveImage } from './resolve-image.ts'
 
 const DEFAULT_CONNECTIONS = 4
 const DEFAULT_NO_PROGRESS_MS = 60_000
@@ -90,65 +90,6 @@ export interface PulledImage {
   readonly index: StoredIndex
   /** Which rule of the signature policy admitted it. */
   readonly admittedBy: string
-}
-
-/** A manifest that was fetched and verified, with the way that led to it. */
-export interface ResolvedImage {
-  readonly reference: ImageReference
-  readonly manifest: ImageManifest
-  readonly manifestBytes: Uint8Array
-  readonly manifestDigest: Digest
-  readonly indexDigest: Digest | undefined
-}
-
-/** Follows at most one index. Errors: those of the registry client and of `parseManifest`, and ERR_IMAGE_PLATFORM. */
-export async function resolveImage(
-  registry: RegistryClient,
-  reference: ImageReference,
-  { platform = LINUX_AMD64, signal }: { platform?: WantedPlatform; signal?: AbortSignal | undefined } = {},
-): Promise<ResolvedImage> {
-  const name = formatReference(reference)
-  const top = await registry.fetchManifest(reference, signal)
-  const document = parseManifest(top.bytes, name)
-  if (document.kind === 'manifest') {
-    const { bytes: manifestBytes, digest: manifestDigest } = top
-    return { reference, manifest: document, manifestBytes, manifestDigest, indexDigest: undefined }
-  }
-  const chosen = selectPlatform(document, platform, name)
-  const fetched = await registry.fetchManifest(withDigest(reference, chosen.digest), signal)
-  const what = `${name}, manifest ${chosen.digest}`
-  if (fetched.bytes.byteLength !== chosen.size) {
-    throw new MalformedError('ERR_BLOB_SIZE', `${what}: ${fetched.bytes.byteLength} bytes, described as ${chosen.size}`)
-  }
-  const manifest = parseManifest(fetched.bytes, what, chosen.mediaType)
-  if (manifest.kind === 'index') {
-    throw new MalformedError('ERR_IMAGE_MEDIA_TYPE', `${what}: an index within an index`)
-  }
-  const { digest: manifestDigest } = chosen
-  return { reference, manifest, manifestBytes: fetched.bytes, manifestDigest, indexDigest: top.digest }
-}
-
-/** The configuration a manifest names, verified, for `platform`, with as many diff ids as there are layers. */
-export async function fetchImageConfig(
-  registry: RegistryClient,
-  image: ResolvedImage,
-  { platform, limits, signal }: { platform: WantedPlatform; limits: ImageLimits; signal?: AbortSignal | undefined },
-): Promise<{ readonly config: ImageConfig; readonly bytes: Uint8Array }> {
-  const { manifest, reference } = image
-  const what = `configuration ${manifest.config.digest}`
-  if (!CONFIG_TYPES.has(manifest.config.mediaType)) {
-    throw new MalformedError('ERR_IMAGE_MEDIA_TYPE', `${what}: ${manifest.config.mediaType} is not that of an image`)
-  }
-  const bytes = await registry.fetchBlob(reference, manifest.config, { maxBytes: limits.maxConfigBytes, what, signal })
-  const config = parseImageConfig(bytes, what)
-  checkPlatform(config, platform, what)
-  if (config.diffIds.length !== manifest.layers.length) {
-    throw new MalformedError(
-      'ERR_IMAGE_LAYER_COUNT',
-      `${what}: ${config.diffIds.length} diff ids for ${manifest.layers.length} layers`,
-    )
-  }
-  return { config, bytes }
 }
 
 export async function pullImage(options: PullOptions): Promise<PulledImage> {

@@ -1,0 +1,85 @@
+/** A node gets another release while pods run: two guests side by side, for as long as the verifier knows both. */
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import test from 'ava'
+import type { buildGuest } from '#guest/build/build'
+import { AttestedNode } from '../fixtures/kubernetes/attested.ts'
+import type { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
+import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
+import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+const MAIN = join(ROOT, 'cli/main.ts')
+const EXEC = ['/bin/sh', '-c', 'exit 0']
+/** Of gRPC. */
+const UNAVAILABLE = 14
+const UNKNOWN_GUEST = { message: /ERR_PCR_MISMATCH/ }
+
+test.serial(
+  'a node is upgraded with a pod running: old and new guest attest side by side, until the old one is retired',
+  async (t) => {
+    t.timeout(1_800_000)
+    const node = await AttestedNode.start(t)
+    const { tenant, containerd, image, initdata, referenceId } = node
+    const release = anotherRelease(tenant.path('release'))
+    const { buildGuest: build } = (await import(pathToFileURL(join(release, 'guest/build/build.ts')).href)) as {
+      readonly buildGuest: typeof buildGuest
+    }
+    const guest = await build()
+    t.not(guest.rootPath, tenant.guest.rootPath)
+
+    const old = await (await node.runPod()).run('web', image)
+    await old.logged(/served/)
+    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    // Not known yet: a release reaches the verifier before it reaches nodes.
+    await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
+    await tenant.expect(initdata, guest)
+    const fresh = await runPod(node)
+    await (await fresh.run('web', image)).logged(/served/)
+    t.deepEqual(roots(containerd), [tenant.guest.rootPath, guest.rootPath].toSorted())
+    t.is((await old.exec(EXEC)).exitCode, 0)
+
+    // Nothing old begins any more; what runs goes on.
+    await tenant.admin.retireReference(referenceId)
+    await containerd.upgradeDaemon(MAIN)
+    await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
+    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    t.is((await old.exec(EXEC)).exitCode, 0)
+    await old.stop()
+    t.is((await old.status()).exitCode, 5)
+    await node.kubelet.removeAll()
+    t.deepEqual(await leftoversAfter(containerd), [])
+  },
+)
+
+/** containerd learns by a call that fails that its connection to a snapshotter is gone; kubelets try again, and so do we. */
+async function runPod(node: AttestedNode): Promise<KubernetesPod> {
+  for (;;) {
+    const outcome = await node.runPod().catch((error: unknown) => error)
+    if (!(outcome instanceof Error)) return outcome as KubernetesPod
+    if (!('code' in outcome) || outcome.code !== UNAVAILABLE) throw outcome
+    await setTimeout(200)
+  }
+}
+
+/** This tree with one statement more in its guest. */
+function anotherRelease(into: string): string {
+  mkdirSync(into)
+  for (const name of readdirSync(ROOT)) {
+    if (name === 'node_modules') symlinkSync(join(ROOT, name), join(into, name))
+    else if (!/^\.(?!npmrc)|^bench$|^docs$|^test$/.test(name))
+      cpSync(join(ROOT, name), join(into, name), { recursive: true })
+  }
+  const main = join(into, 'guest/main.ts')
+  writeFileSync(main, `${readFileSync(main, 'utf8')}\nReflect.set(globalThis, 'caissonRelease', 2)\n`)
+  return into
+}
+
+/** Root file systems that machines of the node run from. */
+function roots(containerd: TestContainerd): readonly string[] {
+  const lines = containerd.processes().map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'))
+  const files = lines.flatMap((line) => [...line.matchAll(/"filename":"([^"]+)"/g)].map(([, path = '']) => path))
+  return [...new Set(files.filter((path) => !path.startsWith(containerd.state)))].toSorted()
+}
