@@ -82,7 +82,7 @@ async function makePod(t: ExecutionContext, root: string, name: string) {
   const ip = (...words: string[]): string => execFileSync('ip', ['-netns', netns, ...words], { encoding: 'utf8' })
   execFileSync('ip', ['netns', 'add', netns])
   t.teardown(() => execFileSync('ip', ['netns', 'delete', netns]))
-  ip('link', 'add', 'eth0', 'type', 'bridge')
+  ip('link', 'add', 'eth0', 'up', 'type', 'bridge')
   await joinPodNetwork(namespace)
   writeFileSync(
     join(directory, 'record.json'),
