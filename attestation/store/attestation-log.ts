@@ -53,8 +53,8 @@ export interface NewRecord extends Omit<AttestationRecord, 'id'> {
 }
 
 const MAX_TEXT_CHARACTERS = 4_000
-/** Of strangers, of the verifier about guests, and of guests about themselves: none pushes out another's. */
-const WINDOWS = [
+/** Of strangers, of the verifier about guests, and of guests about themselves: none pushes out another's. Each has an index. */
+export const RECORD_WINDOWS: readonly string[] = [
   "(stage = 'auth' OR handshake IS NULL)",
   "(stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL)",
   "(stage = 'guest' AND handshake IS NOT NULL)",
@@ -159,7 +159,7 @@ export class AttestationLog {
 
   async #trim(sql: Sql): Promise<void> {
     this.#sinceTrim = 0
-    for (const window of WINDOWS) {
+    for (const window of RECORD_WINDOWS) {
       await sql.run(
         `DELETE FROM attestation_records WHERE tenant = ? AND ${window} AND seq <=
            (SELECT seq FROM attestation_records WHERE tenant = ? AND ${window} ORDER BY seq DESC LIMIT 1 OFFSET ?)`,

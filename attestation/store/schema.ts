@@ -123,11 +123,12 @@ function identityTables({ integer, table }: Dialect): readonly string[] {
   ]
 }
 
-/** Sixth schema. The two windows of `attestation-log.ts`: what is too old in one is found without looking at the rest. */
+/** Sixth schema. The windows of `attestation-log.ts`, word for word: what is too old in one is found without the others. */
 const RECORD_WINDOWS: readonly string[] = [
   `CREATE INDEX records_of_strangers ON attestation_records (tenant, seq) WHERE stage = 'auth' OR handshake IS NULL`,
-  `CREATE INDEX records_of_guests ON attestation_records (tenant, seq)
-     WHERE stage <> 'auth' AND handshake IS NOT NULL`,
+  `CREATE INDEX records_about_guests ON attestation_records (tenant, seq)
+     WHERE stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL`,
+  `CREATE INDEX records_by_guests ON attestation_records (tenant, seq) WHERE stage = 'guest' AND handshake IS NOT NULL`,
 ]
 
 type Step = (sql: Sql) => Promise<void>

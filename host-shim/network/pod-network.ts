@@ -59,18 +59,19 @@ export async function describePodNetwork(namespace: string): Promise<GuestInterf
   }
 }
 
-/** What CNI set up; others are there in every namespace that the kernel makes. */
+/** What CNI set up; others, down and without an address, are there in every namespace that the kernel makes. */
 async function podLink(namespace: string): Promise<LinkState | undefined> {
   const links = parseLinks(await inNamespace(namespace, ['ip', '-json', 'address', 'show']))
-  const found = links.filter(({ name, loopback, isUp }) => isUp && !loopback && name !== TAP)
+  const found = links.filter(
+    ({ name, loopback, isUp, addresses }) => !loopback && name !== TAP && (isUp || addresses.length > 0),
+  )
   const [link] = found
-  if (found.length > 1 || link?.mac === '') {
-    const names = found.map(({ name, mac }) => (mac === '' ? `${name} (no Ethernet)` : name))
-    throw new UsageError('ERR_POD_INTERFACES', `the pod's network has the interfaces ${names.join(', ')}`, {
-      hint: 'A pod of Caisson has one Ethernet interface: ask for no further networks, as the annotation k8s.v1.cni.cncf.io/networks does',
-    })
-  }
-  return link
+  if (link === undefined) return undefined
+  if (found.length === 1 && link.mac !== '' && link.isUp) return link
+  const names = found.map(({ name, mac, isUp }) => `${name}${mac === '' ? ' (no Ethernet)' : isUp ? '' : ' (down)'}`)
+  throw new UsageError('ERR_POD_INTERFACES', `the pod's network has the interfaces ${names.join(', ')}`, {
+    hint: 'A pod of Caisson has one Ethernet interface, which is up: ask for no further networks, as the annotation k8s.v1.cni.cncf.io/networks does, and look at what the CNI plugin left.',
+  })
 }
 
 /** Removes what `joinPodNetwork` made; a namespace that is gone has nothing left of it. */

@@ -1,32 +1,33 @@
+/** Attestation over HTTPS with real TPMs: what a host may do with the messages between guest and verifier. */
 import { json } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { decodeJwt, type JSONWebKeySet } from 'jose'
 import { STRICT_POLICY } from '#attestation/appraisal/policy'
-import { Attester } from '#attestation/client/attester'
 import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { createTeeKeyPair } from '#attestation/client/sealed-resource'
 import { tpmEvidenceSource } from '#attestation/client/tpm-evidence-source'
-import { VerifierRefusal } from '#attestation/client/verifier-http'
 import { NO_COLLATERAL } from '#attestation/evidence/collateral'
 import { verifyEvidence } from '#attestation/evidence/verify-evidence'
 import { verifyToken } from '#attestation/token/verify-token'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { toHex } from '#protocol/encoding'
-import type { HttpRequest, HttpTransport } from '#protocol/http-transport'
-import { encodeInitdata } from '#protocol/initdata'
+import type { HttpTransport } from '#protocol/http-transport'
 import { nodeCrypto } from '#protocol/node/crypto'
-import { type AdmittedImage, admittedImageDigest } from '#protocol/tpm-messages'
-import { referenceFor } from './reference.ts'
-import { type Site, startSite } from './site.ts'
-import { BOOT_EVENTS, bootTpm, makeTpmCa, sha256, type TestCa, type TestTpm } from './software-tpm.ts'
+import { admittedImageDigest } from '#protocol/tpm-messages'
+import type { Site } from './site.ts'
+import { bootTpm, makeTpmCa, sha256, type TestCa } from './software-tpm.ts'
 
-const INITDATA = Buffer.from('version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"policy.yaml" = "x"\n')
-const IMAGE: AdmittedImage = {
-  container: 'web',
-  manifest: `sha256:${'1'.repeat(64)}`,
-  config: `sha256:${'2'.repeat(64)}`,
-  diffIds: [`sha256:${'3'.repeat(64)}`],
-}
+import {
+  type Answer,
+  attesterOf,
+  changingAnswers,
+  codeOf,
+  HostileTransport,
+  IMAGE,
+  INITDATA,
+  refused,
+  siteTrusting,
+} from './tpm-guest.ts'
 
 let trusted: TestCa & { remove(): void }
 let foreign: TestCa & { remove(): void }
@@ -39,90 +40,8 @@ test.after.always(() => {
   foreign.remove()
 })
 
-async function site(t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Site> {
-  const trust = { trustedTpmCas: [trusted.rootPem], tpmIntermediates: [trusted.intermediatePem] }
-  const started = await startSite(t, { ...trust, ...config })
-  await started.admin.putReference(referenceFor('guest-1', { initdata: INITDATA }))
-  await started.admin.putResource('default/tls/key', Buffer.from('tls key'))
-  await started.admin.putResource('default/tls/late', Buffer.from('late'), {
-    kind: 'images',
-    manifests: [IMAGE.manifest],
-  })
-  return started
-}
-
-function attesterOf(
-  served: Site,
-  tpm: TestTpm,
-  options: { http?: HttpTransport; evidence?: EvidenceSource } = {},
-): Attester {
-  return new Attester({
-    http: options.http ?? served.http,
-    crypto: nodeCrypto,
-    evidence: options.evidence ?? tpmEvidenceSource({ tpm, crypto: nodeCrypto }),
-    url: served.verifier.url,
-    now: () => new Date(),
-    backOff: { attempts: 1, firstDelayMs: 1, maxDelayMs: 1 },
-  })
-}
-
-/** The guest's connection in the hands of the host: may change each request's URL, headers and body. */
-class HostileTransport implements HttpTransport {
-  readonly sent: HttpRequest[] = []
-  readonly #inner: HttpTransport
-  readonly #change: (request: HttpRequest, sent: readonly HttpRequest[]) => HttpRequest
-
-  constructor(
-    inner: HttpTransport,
-    change: (request: HttpRequest, sent: readonly HttpRequest[]) => HttpRequest = (r) => r,
-  ) {
-    this.#inner = inner
-    this.#change = change
-  }
-
-  request(request: HttpRequest) {
-    const changed = this.#change(request, this.sent)
-    this.sent.push(changed)
-    return this.#inner.request(changed)
-  }
-
-  async close(): Promise<void> {}
-}
-
-/** Changes the JSON of answers on their way. */
-function changingAnswers(inner: HttpTransport, change: (answer: Answer) => void): HostileTransport {
-  return new HostileTransport(inner, (request) => {
-    if (!request.url.endsWith('/attest') || !(request.body instanceof Uint8Array)) return request
-    const answer: Answer = JSON.parse(Buffer.from(request.body).toString())
-    change(answer)
-    return { ...request, body: Buffer.from(JSON.stringify(answer)) }
-  })
-}
-
-interface Answer {
-  'init-data': { body: string }
-  'runtime-data': { nonce: string; 'tee-pubkey': object }
-  'tee-evidence': {
-    primary_evidence: {
-      ak_public: string
-      tpm_quote: { message: string; signature: string; pcrs: string[] }
-      event_log: string
-      credential_secret: string
-      images?: object[]
-    }
-  }
-}
-
-/** The attestation must be refused with this code; returns the tenant's record of it. */
-async function refused(t: ExecutionContext, served: Site, work: Promise<unknown>, code: string) {
-  const error = await t.throwsAsync(work, { instanceOf: VerifierRefusal })
-  t.is(error?.refusal.code, code)
-  const records = await served.admin.explain(error?.refusal.correlationId ?? '')
-  const record = records.find(({ id }) => id === error?.refusal.correlationId)
-  t.is(record?.verdict, 'refused')
-  t.is(record?.code, code)
-  return record
-}
+const site = (t: ExecutionContext, config: Partial<VerifierConfig> = {}): Promise<Site> =>
+  siteTrusting(t, trusted, config)
 
 test('a guest with a real TPM attests and gets its resource', async (t) => {
   const served = await site(t)
@@ -199,12 +118,6 @@ test('an answer that the host sends a second time is refused', async (t) => {
   if (answer === undefined) return t.fail()
   t.is(await codeOf(served, answer), 'ERR_CHALLENGE_SPENT')
 })
-
-async function codeOf(served: Site, request: HttpRequest): Promise<unknown> {
-  const { body } = await served.http.request(request)
-  const problem = await json(body)
-  return typeof problem === 'object' && problem !== null && 'code' in problem ? problem.code : undefined
-}
 
 test("an old quote under a new challenge is refused, the new challenge's nonce written beside it or not", async (t) => {
   const served = await site(t)
@@ -288,53 +201,6 @@ test("another guest's answer in this guest's session is refused", async (t) => {
   await refused(t, served, attesterOf(served, one, { http }).attest({ initdataToml: INITDATA }), 'ERR_NONCE_MISMATCH')
 })
 
-test('a guest that booted something else is refused, and the record names the PCR with both values', async (t) => {
-  const served = await site(t)
-  const events = BOOT_EVENTS.map((event) => (event.pcr === 9 ? { ...event, data: 'command line init=/bin/sh' } : event))
-  const tpm = await bootTpm(t, trusted, { initdata: INITDATA, events })
-  const record = await refused(
-    t,
-    served,
-    attesterOf(served, tpm).attest({ initdataToml: INITDATA }),
-    'ERR_PCR_MISMATCH',
-  )
-  const wrong = record?.checks.filter(({ ok }) => !ok) ?? []
-  t.is(wrong.length, 1)
-  t.regex(wrong[0]?.claim ?? '', /9/)
-  t.not(wrong[0]?.expected, wrong[0]?.found)
-  t.truthy(wrong[0]?.remedy)
-})
-
-test('a mixture of two registered guests is refused: values match as one document or not at all', async (t) => {
-  const served = await site(t)
-  const mixed = BOOT_EVENTS.map((event) => (event.pcr === 9 ? { ...event, data: 'other command line' } : event))
-  const both = mixed.map((event) => (event.pcr === 4 ? { ...event, data: 'other kernel' } : event))
-  await served.admin.putReference(referenceFor('guest-2', { initdata: INITDATA, events: both }))
-  const tpm = await bootTpm(t, trusted, { initdata: INITDATA, events: mixed })
-  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: INITDATA }), 'ERR_PCR_MISMATCH')
-})
-
-test('initdata that the host exchanged is refused, whether the guest shows the old or the new', async (t) => {
-  const served = await site(t)
-  const exchanged = Buffer.from(INITDATA.toString().replace('"x"', '"y"'))
-  const tpm = await bootTpm(t, trusted, { initdata: exchanged })
-  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: exchanged }), 'ERR_PCR_MISMATCH')
-  await refused(t, served, attesterOf(served, tpm).attest({ initdataToml: INITDATA }), 'ERR_INITDATA_MISMATCH')
-})
-
-test('without reference values nothing matches, and the record says so', async (t) => {
-  const served = await site(t)
-  await served.admin.removeReference('guest-1')
-  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
-  const record = await refused(
-    t,
-    served,
-    attesterOf(served, tpm).attest({ initdataToml: INITDATA }),
-    'ERR_NO_REFERENCE_VALUES',
-  )
-  t.regex(`${record?.reason} ${record?.hint}`, /caisson measure|reference/)
-})
-
 test('a challenge of one process is answered at another, once', async (t) => {
   const served = await site(t)
   const second = await served.startSecond()
@@ -391,21 +257,6 @@ test('a session that has expired is refused by the verifier’s clock', async (t
   await refused(t, served, afterwards, 'ERR_SESSION_EXPIRED')
 })
 
-test('a verifier does not start with a CA file that it cannot read whole', async (t) => {
-  for (const pem of ['', 'x', `${trusted.rootPem}-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n`]) {
-    await t.throwsAsync(site(t, { trustedTpmCas: [pem] }), { code: 'ERR_TPM_CA' })
-  }
-  await t.throwsAsync(site(t, { trustedTpmCas: ['-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'] }), {
-    code: 'ERR_CERTIFICATE',
-  })
-})
-
-test('root and intermediate in one file are both read', async (t) => {
-  const served = await site(t, { trustedTpmCas: [trusted.rootPem + trusted.intermediatePem], tpmIntermediates: [] })
-  const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: INITDATA }))
-  await t.notThrowsAsync(attester.attest({ initdataToml: INITDATA }))
-})
-
 test('evidence for a workload is a quote over its data by a key that nobody activates, after any handshake', async (t) => {
   const served = await site(t)
   const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
@@ -441,64 +292,4 @@ test('evidence for a workload is a quote over its data by a key that nobody acti
   }
   const keyOf = (evidence: unknown) => (evidence as { ak_public: string }).ak_public
   t.not(keyOf(first), keyOf(second))
-})
-
-test('a TPM that is a program needs a policy that names its CA and permits emulated ones', async (t) => {
-  const served = await startSite(t)
-  await served.admin.putReference(referenceFor('guest-1', { initdata: INITDATA }))
-  const tpm = await bootTpm(t, trusted, { initdata: INITDATA })
-  const attempt = () => attesterOf(served, tpm).attest({ initdataToml: INITDATA })
-  await refused(t, served, attempt(), 'ERR_TPM_NO_TRUSTED_CA')
-  const policy = (more: string, ...pems: string[]) => {
-    const anchors = pems.map((pem) => `  - |\n${pem.trim().replace(/^/gm, '    ')}`).join('\n')
-    return `apiVersion: caisson/v1\nkind: AppraisalPolicy\nanchors:\n${anchors}\n${more}`
-  }
-  await served.admin.putPolicy('foreign', policy('emulated: true\n', foreign.rootPem, foreign.intermediatePem))
-  await refused(t, served, attempt(), 'ERR_EK_UNTRUSTED')
-  await served.admin.putPolicy('ours', policy('', trusted.rootPem, trusted.intermediatePem))
-  const record = await refused(t, served, attempt(), 'ERR_EVIDENCE_REFUSED')
-  t.true(record?.checks.some(({ claim, ok }) => claim.startsWith('emulated') && !ok))
-  await served.admin.putPolicy('ours', policy('emulated: true\n', trusted.rootPem, trusted.intermediatePem))
-  const { token } = await attempt()
-  t.is(decodeJwt(token)['caisson.policy'], 'ours')
-})
-
-test('the token names the digest of the workload policy, and a guest with another policy attests as what it is, or not at all', async (t) => {
-  const served = await site(t)
-  const policies = ['web', 'other'].map((name) => `containers:\n  - name: ${name}\n`)
-  const [ours = '', others = ''] = policies
-  const initdata = (policyYaml: string) =>
-    encodeInitdata({
-      verifier: undefined,
-      registryCaPem: [],
-      imagePolicyResource: undefined,
-      registryCredentialsResource: undefined,
-      policyYaml,
-      tenantKeyJwk: undefined,
-    })
-  await served.admin.putReference(referenceFor('with-policy', { initdata: initdata(ours) }))
-  const claimsOf = async (booted: Uint8Array) => {
-    const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: booted }))
-    const { token } = await attester.attest({ initdataToml: booted })
-    return decodeJwt(token)
-  }
-  const evidence = {
-    init_data: toHex(sha256(initdata(ours))),
-    init_data_claims: { 'policy.yaml': `sha256:${toHex(sha256(Buffer.from(ours)))}` },
-  }
-  t.like(await claimsOf(initdata(ours)), { submods: { cpu0: { 'ear.veraison.annotated-evidence': evidence } } })
-  await refused(t, served, claimsOf(initdata(others)), 'ERR_PCR_MISMATCH')
-
-  // Registered as well, it attests as what it is; what is kept for the one policy is not for the other.
-  await served.admin.putReference(referenceFor('other-policy', { initdata: initdata(others) }))
-  const require = `documents["policy.yaml"] == "${evidence.init_data_claims['policy.yaml']}"`
-  await served.admin.putResource('default/app/kept', Buffer.from('kept'), { kind: 'attested', require })
-  const guestOf = async (booted: Uint8Array) => {
-    const attester = attesterOf(served, await bootTpm(t, trusted, { initdata: booted }))
-    await attester.attest({ initdataToml: booted })
-    return attester
-  }
-  t.is(Buffer.from(await (await guestOf(initdata(ours))).getResource('default/app/kept')).toString(), 'kept')
-  const other = await guestOf(initdata(others))
-  await refused(t, served, other.getResource('default/app/kept'), 'ERR_RELEASE_CLAIMS')
 })

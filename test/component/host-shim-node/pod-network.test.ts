@@ -18,6 +18,8 @@ test.serial(
     t.is(await joinPodNetwork(namespace), undefined, 'a pod without a network')
     add('eth0')
     ip('-n', pod, 'address', 'add', '10.9.0.2/24', 'dev', 'eth0')
+    const down = await t.throwsAsync(joinPodNetwork(namespace), { code: 'ERR_POD_INTERFACES' })
+    t.regex(down?.message ?? '', /eth0 \(down\)/, 'not a pod without a network')
     ip('-n', pod, 'link', 'set', 'eth0', 'up')
     // Never set up by anybody.
     add('spare0')

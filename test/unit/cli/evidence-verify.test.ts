@@ -52,7 +52,7 @@ for (const { report, vek, chain, verdict, fields, vek_valid } of snp.reports) {
 
   test(`${report} is accepted while its certificate is valid, and says what it claims`, async (t) => {
     t.is(verdict, 'accept')
-    const debugged = (BigInt(fields['policy'] ?? 0) & (1n << 19n)) !== 0n
+    const debugged = (BigInt(fields.policy ?? 0) & (1n << 19n)) !== 0n
     const words = [path, '--tee', 'snp', '--collateral', collateral(), '--at', at]
     const strict = await verdictFor(...words)
     t.deepEqual(
@@ -65,10 +65,10 @@ for (const { report, vek, chain, verdict, fields, vek_valid } of snp.reports) {
     const { claims } = permitted
     for (const name of ['measurement', 'report_data', 'host_data', 'guest_svn', 'vmpl'])
       t.is(claims[name], fields[name], name)
-    t.is(claims['report_version'], fields['version'])
-    t.is((claims['tcb'] as { value: string }).value, String(fields['reported_tcb']))
-    t.deepEqual(claims['chip_id'] ?? '0'.repeat(128), fields['chip_id'])
-    t.is(claims['firmware_version'], fields['cur_ver'])
+    t.is(claims.report_version, fields.version)
+    t.is((claims.tcb as { value: string }).value, String(fields.reported_tcb))
+    t.deepEqual(claims.chip_id ?? '0'.repeat(128), fields.chip_id)
+    t.is(claims.firmware_version, fields.cur_ver)
   })
 
   test(`${report} is refused when its certificate has expired`, async (t) => {
@@ -85,7 +85,7 @@ for (const { report, vek, chain, verdict, fields, vek_valid } of snp.reports) {
 
   test(`${report} is bound to its report data, padded with zeros, and to no other nonce`, async (t) => {
     const words = [path, '--tee', 'snp', '--collateral', collateral(), '--at', at]
-    const nonce = String(fields['report_data']).replace(/(00)+$/, '') || '00'
+    const nonce = String(fields.report_data).replace(/(00)+$/, '') || '00'
     const codes = async (text: string) => (await verdictFor(...words, '--nonce', text)).reasons.map(({ code }) => code)
     t.false((await codes(nonce)).includes('nonce_mismatch'))
     t.true((await codes(`${nonce}01`.slice(-128))).includes('nonce_mismatch'))
@@ -148,7 +148,7 @@ for (const { quote, collateral, valid_window, verdict } of tdx['tcb_status_check
     const middle = new Date((Date.parse(from) + Date.parse(until)) / 2).toISOString()
     for (const at of [from, middle]) {
       const { verdict: found, claims, exitCode } = await verdictFor(...words(at))
-      t.deepEqual([found, exitCode, `accept ${String(claims['tcb_status'])}, advisories []`], ['affirming', 0, verdict])
+      t.deepEqual([found, exitCode, `accept ${String(claims.tcb_status)}, advisories []`], ['affirming', 0, verdict])
     }
     for (const [at, step] of [
       [from, -1000],
@@ -162,12 +162,12 @@ for (const { quote, collateral, valid_window, verdict } of tdx['tcb_status_check
 
 for (const entry of tdx.quotes) {
   const { file, trailing } = entry
-  if (entry['tee'] !== '0x81') continue
+  if (entry.tee !== '0x81') continue
   test(`${file} is genuine without collateral, is not affirmed, and says what it claims`, async (t) => {
     const whole = read(file)
     const zeros = whole.subarray(whole.length - trailing).every((byte) => byte === 0)
     const path = join(folder({ quote: zeros ? whole : whole.subarray(0, whole.length - trailing) }), 'quote')
-    const [from = ''] = String(entry['pck_valid']).split('..')
+    const [from = ''] = String(entry.pck_valid).split('..')
     const at = new Date(Date.parse(from) + 86_400_000 * 30).toISOString()
     const { verdict, reasons, claims } = await verdictFor(
       path,
@@ -208,7 +208,7 @@ for (const { file, nonce_utf8 = '', pcr0, verdict } of tpm.cases) {
       good.reasons.every(({ code }) => code.startsWith('unchecked_') || code === 'sept_ve'),
       JSON.stringify(good.reasons),
     )
-    t.is((good.claims['pcrs'] as { sha256: Record<string, string> }).sha256['0'], pcr0)
+    t.is((good.claims.pcrs as { sha256: Record<string, string> }).sha256['0'], pcr0)
     const other = await verdictFor(...words, '--nonce', `${nonce}00ff`)
     t.true(other.reasons.some(({ code }) => code === 'nonce_mismatch'))
     t.is(other.verdict, 'contraindicated')
