@@ -17,7 +17,7 @@ import test, { type ExecutionContext } from 'ava'
 import { identifyProcess } from '#host-shim/pod/process-identity'
 import { caisson, canaryWorkload, Host, POD } from './fixtures/canary-host.ts'
 import { LoopbackCapture, sendOverLoopback } from './fixtures/loopback.ts'
-import { formsOf, isGuestMemory, mappingsOf, programOf, Search } from './fixtures/search.ts'
+import { formsOf, isGuestMemory, mappingsOf, programOf, Search, statesOf } from './fixtures/search.ts'
 import { REGISTRY_NAME, VERIFIER_NAME } from './fixtures/tenant.ts'
 
 /** Part of each canary of this run: whoever finds one finds this. Letters and digits, so that no encoding escapes them. */
@@ -72,6 +72,8 @@ test('the search finds a canary in each form, across chunks, in files, names, wo
   t.teardown(() => child.kill())
   await once(child, 'spawn')
   const pid = child.pid ?? 0
+  // Before it sleeps its loader lays libraries out, and a mapping beyond a file's end cannot be read.
+  while (statesOf(pid)[0] !== 'S') await setTimeout(1)
   t.deepEqual(search.words(pid), ['environ of sleep: plain'])
   t.deepEqual(
     search.memory(pid, () => true),
