@@ -8,9 +8,8 @@ import { errorText } from '#protocol/errors'
 import { deleteInGuest } from './guest-tasks.ts'
 import type { NodePod } from './node-pod.ts'
 import type { TaskRecord } from './pod-record.ts'
+import { SIGKILL } from './processes.ts'
 import { detach } from './stdio.ts'
-
-const SIGKILL = 9
 
 type Watched = Pick<NodePod, 'processes'>
 

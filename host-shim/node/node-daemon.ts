@@ -22,6 +22,7 @@ import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
 import { type PodRecord, PodStore } from './pod-record.ts'
 import { metricsText, type PodReport, reportPod } from './pod-report.ts'
+import { SIGKILL_EXIT } from './processes.ts'
 import { RelayControl } from './relay-control.ts'
 import { taskStatus } from './task-errors.ts'
 import { taskService } from './task-service.ts'
@@ -32,7 +33,6 @@ interface Served {
   readonly server: TtrpcServer
 }
 
-const KILLED = 137
 /** Between two looks for what containerd has forgotten. No request of containerd's leaves a pod without a task for so long. */
 const ABANDONED_MS = 30_000
 
@@ -186,7 +186,9 @@ export class NodeDaemon implements AsyncDisposable {
     const stopped = task?.status === 'stopped' ? task : undefined
     const atMs = stopped?.exitedAtMs ?? Date.now()
     const seconds = Math.floor(atMs / 1000)
-    socket.end(`deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? KILLED} ${seconds} ${(atMs % 1000) * 1_000_000}\n`)
+    socket.end(
+      `deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? SIGKILL_EXIT} ${seconds} ${(atMs % 1000) * 1_000_000}\n`,
+    )
   }
 
   async #relay(block: Block, socket: Socket): Promise<void> {
