@@ -41,9 +41,9 @@ function isForgotten(pod: Watched): boolean {
   return tasks.length === 0 || forgottenTasks(pod).some(({ kind }) => kind === 'sandbox')
 }
 
-/** A task that is still being created ends with the request for it. */
-function forgottenTasks(pod: Watched): readonly TaskRecord[] {
-  return pod.processes.tasks().filter(({ status, bundle }) => status !== 'creating' && !existsSync(bundle))
+/** What this daemon is creating is wanted; what an earlier one only began is so for as long as its bundle is there. */
+function forgottenTasks({ processes }: Watched): readonly TaskRecord[] {
+  return processes.tasks().filter((task) => !processes.underway.has(task) && !existsSync(task.bundle))
 }
 
 /** Ends a container in its guest and takes it off the record. */

@@ -17,6 +17,8 @@ export interface Process {
 }
 
 export class Processes {
+  /** What this very daemon is creating: each ends with the request for it. */
+  readonly underway: Set<TaskRecord> = new Set()
   readonly #record: PodRecord
   readonly #ends = new Map<ProcessRecord, PromiseWithResolvers<void>>()
 

@@ -35,6 +35,7 @@ export async function createTask(
     execs: {},
   }
   pod.record.tasks[id] = task
+  pod.processes.underway.add(task)
   try {
     pod.saveFirst()
     const machine = kind === 'sandbox' ? await pod.boot() : await createContainer(pod, task, again)
@@ -44,6 +45,8 @@ export async function createTask(
     delete pod.record.tasks[id]
     if (kind === 'sandbox') await pod.stopMachine(SIGKILL_EXIT, 0)
     throw error
+  } finally {
+    pod.processes.underway.delete(task)
   }
   const io = { stdin, stdout, stderr, terminal }
   const { pid } = task
