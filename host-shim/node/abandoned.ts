@@ -46,9 +46,12 @@ function forgottenTasks({ processes }: Watched): readonly TaskRecord[] {
   return processes.tasks().filter((task) => !processes.underway.has(task) && !existsSync(task.bundle))
 }
 
-/** Ends a container in its guest and takes it off the record. */
+/** Ends a container in its guest and takes it off the record, once the pod has been taken over. */
 export async function removeAbandoned(pod: NodePod, task: TaskRecord, log: (line: string) => void): Promise<void> {
   const process = { task, execId: '', record: task }
+  await pod.resumed
+  // Removed or made again in the meantime: nothing of what the guest has now is abandoned.
+  if (pod.processes.find(task.id) !== task) return
   log(`pod ${pod.record.sandboxId}: containerd has forgotten ${task.id}, it is removed`)
   try {
     if (task.status === 'running' || task.status === 'paused') {
