@@ -36,6 +36,45 @@ export class AbandonedWatch<Pod extends Watched = NodePod> {
   }
 }
 
+export interface AbandonedRemovalOptions {
+  /** Ends a pod and removes everything of it. */
+  readonly end: (pod: NodePod) => Promise<void>
+  readonly log: (line: string) => void
+}
+
+/** Removes what is abandoned; each once at a time, however long a guest takes over it. */
+export class AbandonedRemoval {
+  readonly #watch = new AbandonedWatch()
+  readonly #underway = new Set<NodePod | TaskRecord>()
+  readonly #options: AbandonedRemovalOptions
+
+  constructor(options: AbandonedRemovalOptions) {
+    this.#options = options
+  }
+
+  look(all: readonly NodePod[]): void {
+    const { end, log } = this.#options
+    const { pods, containers } = this.#watch.look(all)
+    for (const pod of pods) {
+      void this.#once(pod, async () => {
+        log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
+        await end(pod)
+      })
+    }
+    for (const { pod, task } of containers) void this.#once(task, () => removeAbandoned(pod, task, log))
+  }
+
+  async #once(what: NodePod | TaskRecord, remove: () => Promise<void>): Promise<void> {
+    if (this.#underway.has(what)) return
+    this.#underway.add(what)
+    try {
+      await remove()
+    } finally {
+      this.#underway.delete(what)
+    }
+  }
+}
+
 function isForgotten(pod: Watched): boolean {
   const tasks = pod.processes.tasks()
   return tasks.length === 0 || forgottenTasks(pod).some(({ kind }) => kind === 'sandbox')

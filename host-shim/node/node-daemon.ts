@@ -12,7 +12,7 @@ import { TtrpcServer } from '#protocol/ttrpc/server'
 import { Task } from '../containerd/gen/task_pb.ts'
 import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
 import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
-import { AbandonedWatch, removeAbandoned } from './abandoned.ts'
+import { AbandonedRemoval } from './abandoned.ts'
 import { ANNOTATION } from './annotations.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
@@ -44,13 +44,14 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #server: Server
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
-  readonly #abandoned = new AbandonedWatch()
+  readonly #abandoned: AbandonedRemoval
   #looks: ReturnType<typeof setInterval> | undefined
 
   private constructor(config: NodeConfig, lock: DaemonLock) {
     this.#config = config
     this.#lock = lock
     this.#store = new PodStore(config.stateRoot)
+    this.#abandoned = new AbandonedRemoval({ end: (pod) => this.#end(pod), log: config.log })
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
 
@@ -78,7 +79,8 @@ export class NodeDaemon implements AsyncDisposable {
       daemon.#server.listen(config.socket, resolve)
     })
     await chmod(config.socket, 0o600)
-    daemon.#looks = setInterval(() => daemon.#removeAbandoned(), config.abandonedMs ?? ABANDONED_MS).unref()
+    const look = (): void => daemon.#abandoned.look([...daemon.#pods.values()].map(({ pod }) => pod))
+    daemon.#looks = setInterval(look, config.abandonedMs ?? ABANDONED_MS).unref()
     return daemon
   }
 
@@ -240,15 +242,6 @@ export class NodeDaemon implements AsyncDisposable {
     const served = { pod, server }
     this.#pods.set(keyOf(record.namespace, record.sandboxId), served)
     return served
-  }
-
-  #removeAbandoned(): void {
-    const { pods, containers } = this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
-    for (const pod of pods) {
-      this.#config.log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
-      void this.#end(pod)
-    }
-    for (const { pod, task } of containers) void removeAbandoned(pod, task, this.#config.log)
   }
 
   async #end(pod: NodePod): Promise<void> {

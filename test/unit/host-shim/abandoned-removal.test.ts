@@ -4,7 +4,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { removeAbandoned } from '#host-shim/node/abandoned'
+import { AbandonedRemoval, removeAbandoned } from '#host-shim/node/abandoned'
 import { NodeMetrics } from '#host-shim/node/metrics'
 import { NodePod } from '#host-shim/node/node-pod'
 import { PodStore, type TaskRecord } from '#host-shim/node/pod-record'
@@ -88,4 +88,22 @@ test('a container that is made again before its pod has been taken over is not t
   await removal
   t.is(pod.processes.find('c'), again)
   t.deepEqual(lines, [])
+})
+
+test('a removal that outlasts the time between two looks is not begun again', async (t) => {
+  const one = podOf(t)
+  const task = forgotten(one.folder)
+  one.pod.record.tasks.pod = { ...forgotten(tmpdir()), id: 'pod', bundle: tmpdir(), kind: 'sandbox' }
+  one.pod.record.tasks.c = task
+  const empty = podOf(t)
+  const lines: string[] = []
+  const removal = new AbandonedRemoval({
+    end: () => new Promise(() => undefined),
+    log: (line) => lines.push(line),
+  })
+  for (let look = 0; look < 4; look++) removal.look([one.pod, empty.pod])
+  await one.attachRelay()
+  await new Promise((resolve) => setImmediate(resolve))
+  const said = (name: string) => lines.filter((line) => line.includes(`has forgotten ${name}`)).length
+  t.deepEqual([said('it'), said('c')], [1, 1], lines.join('\n'))
 })
