@@ -51,7 +51,7 @@ export class NodeDaemon implements AsyncDisposable {
     this.#config = config
     this.#lock = lock
     this.#store = new PodStore(config.stateRoot)
-    this.#abandoned = new AbandonedRemoval({ end: (pod) => this.#end(pod), log: config.log })
+    this.#abandoned = new AbandonedRemoval({ end: (pod) => this.#endUnasked(pod), log: config.log })
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
 
@@ -99,7 +99,7 @@ export class NodeDaemon implements AsyncDisposable {
       const { pod } = this.#serve(record)
       // A relay that is gone took its pod along; what they left is removed here.
       const alive = record.relay !== undefined && (await isSameProcess(record.relay))
-      if (!alive) await this.#end(pod)
+      if (!alive) await this.#endUnasked(pod)
     }
   }
 
@@ -207,7 +207,7 @@ export class NodeDaemon implements AsyncDisposable {
     pod.save()
     const relay = new RelayControl(socket, pid)
     void relay.closed.then(async () => {
-      if (!(await isSameProcess(identity))) await this.#end(pod)
+      if (!(await isSameProcess(identity))) await this.#endUnasked(pod)
     })
     await pod.attachRelay(relay)
   }
@@ -234,7 +234,7 @@ export class NodeDaemon implements AsyncDisposable {
     const pod = new NodePod(record, this.#config, this.#store, this.#metrics)
     const server = new TtrpcServer({ toStatus: taskStatus })
     const impl = timedService(
-      taskService(pod, () => void this.#end(pod)),
+      taskService(pod, () => void this.#endUnasked(pod)),
       this.#metrics.rpc,
     )
     server.register(Task, impl)
@@ -242,6 +242,15 @@ export class NodeDaemon implements AsyncDisposable {
     const served = { pod, server }
     this.#pods.set(keyOf(record.namespace, record.sandboxId), served)
     return served
+  }
+
+  /** Nobody waits for this end: what fails is told here, and tried again with the next reason to end the pod. */
+  async #endUnasked(pod: NodePod): Promise<void> {
+    try {
+      await this.#end(pod)
+    } catch (error) {
+      this.#config.log(`pod ${pod.record.sandboxId}: it could not be removed: ${errorText(error)}`)
+    }
   }
 
   async #end(pod: NodePod): Promise<void> {

@@ -224,9 +224,19 @@ export class NodePod {
     this.#lose()
   }
 
-  /** Removes the pod and everything it made. Idempotent. */
+  /** As `stopMachine`, for nobody who waits: containerd deletes what it killed, and that tries again. */
+  killMachine(exitStatus: number, graceMs?: number): void {
+    this.stopMachine(exitStatus, graceMs).catch((error: unknown) => {
+      this.#config.log(`pod ${this.record.sandboxId}: what its machine left is not removed: ${errorText(error)}`)
+    })
+  }
+
+  /** Removes the pod and everything it made. Idempotent; after a failure the next call tries again. */
   end(): Promise<void> {
-    this.#ended ??= this.#end()
+    this.#ended ??= this.#end().catch((error: unknown) => {
+      this.#ended = undefined
+      throw error
+    })
     return this.#ended
   }
 

@@ -98,7 +98,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (record.status === 'stopped') throw rpcStatus('notFound', 'process already finished: not found')
         if (execId === '' && task.kind === 'sandbox') {
           // The sandbox has no process of its own: its end is the machine's.
-          void pod.stopMachine(SIGNAL_EXIT + signal)
+          pod.killMachine(SIGNAL_EXIT + signal)
           return {}
         }
         const name = { containerId: id, ...(execId === '' ? {} : { execId }) }
@@ -108,7 +108,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
           // A guest that does not even answer this is lost, and whoever kills may count on the end.
           if (signal !== SIGKILL || execId !== '' || !isSilence(error)) throw error
           // Answered before the end is told, after which containerd asks no more.
-          void pod.stopMachine(SIGKILL_EXIT, 0)
+          pod.killMachine(SIGKILL_EXIT, 0)
         }
         return {}
       }),
