@@ -1,7 +1,7 @@
 import { type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { openExistingDatabase } from '#attestation/store/open-database'
 import { isPkcs11Uri, parsePkcs11Uri } from '#attestation/store/pkcs11-uri'
 import { rewrap } from '#attestation/store/sealing'
-import { openDatabase } from '#attestation/verifier/verifier'
 import type { CommandSpec } from '../command.ts'
 import { createStoreKeyFile, keyWrapperOf } from '../store-key.ts'
 
@@ -27,7 +27,7 @@ export const verifierRekey: CommandSpec = {
   run: async (invocation) => {
     const old = await keyWrapperOf(invocation.required('store-key'))
     const target = invocation.required('new-key')
-    await using database = await openDatabase(invocation.required('store'))
+    await using database = await openExistingDatabase(invocation.required('store'))
     // The new key is on the disk before anything needs it: a crash leaves a key too many, never one too few.
     const keys = await rewrap(database, old, () => makeKey(target))
     invocation.out.result({ dataKeys: keys, newKey: target }, `${keys} data keys wrapped by ${target}`)
