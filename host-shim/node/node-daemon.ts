@@ -12,7 +12,7 @@ import { TtrpcServer } from '#protocol/ttrpc/server'
 import { Task } from '../containerd/gen/task_pb.ts'
 import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
 import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
-import { AbandonedWatch, removeAbandoned } from './abandoned.ts'
+import { AbandonedRemoval } from './abandoned.ts'
 import { ANNOTATION } from './annotations.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
@@ -22,6 +22,7 @@ import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
 import { type PodRecord, PodStore } from './pod-record.ts'
 import { metricsText, type PodReport, reportPod } from './pod-report.ts'
+import { SIGKILL_EXIT } from './processes.ts'
 import { RelayControl } from './relay-control.ts'
 import { taskStatus } from './task-errors.ts'
 import { taskService } from './task-service.ts'
@@ -32,7 +33,6 @@ interface Served {
   readonly server: TtrpcServer
 }
 
-const KILLED = 137
 /** Between two looks for what containerd has forgotten. No request of containerd's leaves a pod without a task for so long. */
 const ABANDONED_MS = 30_000
 
@@ -44,13 +44,14 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #server: Server
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
-  readonly #abandoned = new AbandonedWatch()
+  readonly #abandoned: AbandonedRemoval
   #looks: ReturnType<typeof setInterval> | undefined
 
   private constructor(config: NodeConfig, lock: DaemonLock) {
     this.#config = config
     this.#lock = lock
     this.#store = new PodStore(config.stateRoot)
+    this.#abandoned = new AbandonedRemoval({ end: (pod) => this.#endUnasked(pod), log: config.log })
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
 
@@ -78,7 +79,8 @@ export class NodeDaemon implements AsyncDisposable {
       daemon.#server.listen(config.socket, resolve)
     })
     await chmod(config.socket, 0o600)
-    daemon.#looks = setInterval(() => daemon.#removeAbandoned(), config.abandonedMs ?? ABANDONED_MS).unref()
+    const look = (): void => daemon.#abandoned.look([...daemon.#pods.values()].map(({ pod }) => pod))
+    daemon.#looks = setInterval(look, config.abandonedMs ?? ABANDONED_MS).unref()
     return daemon
   }
 
@@ -97,7 +99,7 @@ export class NodeDaemon implements AsyncDisposable {
       const { pod } = this.#serve(record)
       // A relay that is gone took its pod along; what they left is removed here.
       const alive = record.relay !== undefined && (await isSameProcess(record.relay))
-      if (!alive) await this.#end(pod)
+      if (!alive) await this.#endUnasked(pod)
     }
   }
 
@@ -186,7 +188,9 @@ export class NodeDaemon implements AsyncDisposable {
     const stopped = task?.status === 'stopped' ? task : undefined
     const atMs = stopped?.exitedAtMs ?? Date.now()
     const seconds = Math.floor(atMs / 1000)
-    socket.end(`deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? KILLED} ${seconds} ${(atMs % 1000) * 1_000_000}\n`)
+    socket.end(
+      `deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? SIGKILL_EXIT} ${seconds} ${(atMs % 1000) * 1_000_000}\n`,
+    )
   }
 
   async #relay(block: Block, socket: Socket): Promise<void> {
@@ -203,7 +207,7 @@ export class NodeDaemon implements AsyncDisposable {
     pod.save()
     const relay = new RelayControl(socket, pid)
     void relay.closed.then(async () => {
-      if (!(await isSameProcess(identity))) await this.#end(pod)
+      if (!(await isSameProcess(identity))) await this.#endUnasked(pod)
     })
     await pod.attachRelay(relay)
   }
@@ -230,7 +234,7 @@ export class NodeDaemon implements AsyncDisposable {
     const pod = new NodePod(record, this.#config, this.#store, this.#metrics)
     const server = new TtrpcServer({ toStatus: taskStatus })
     const impl = timedService(
-      taskService(pod, () => void this.#end(pod)),
+      taskService(pod, () => void this.#endUnasked(pod)),
       this.#metrics.rpc,
     )
     server.register(Task, impl)
@@ -240,13 +244,13 @@ export class NodeDaemon implements AsyncDisposable {
     return served
   }
 
-  #removeAbandoned(): void {
-    const { pods, containers } = this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
-    for (const pod of pods) {
-      this.#config.log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
-      void this.#end(pod)
+  /** Nobody waits for this end: what fails is told here, and tried again with the next reason to end the pod. */
+  async #endUnasked(pod: NodePod): Promise<void> {
+    try {
+      await this.#end(pod)
+    } catch (error) {
+      this.#config.log(`pod ${pod.record.sandboxId}: it could not be removed: ${errorText(error)}`)
     }
-    for (const { pod, task } of containers) void removeAbandoned(pod, task, this.#config.log)
   }
 
   async #end(pod: NodePod): Promise<void> {
