@@ -1,0 +1,22 @@
+/** A daemon that cannot start, as the one after it finds the node; no VM is booted. */
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { daemon } from './fixtures/shim.ts'
+
+const NEVER_MS = 2 ** 30
+
+test('a daemon that could not start keeps none from starting after it', async (t) => {
+  const root = mkdtempSync(join(tmpdir(), 'cd-'))
+  t.teardown(() => rmSync(root, { recursive: true, force: true }))
+  const beside = () => Promise.reject(new Error('nothing beside'))
+  await t.throwsAsync(daemon(root, NEVER_MS, { beside }), { message: 'nothing beside' })
+  const socket = join(root, 'n/node.sock')
+  mkdirSync(socket)
+  await t.throwsAsync(daemon(root, NEVER_MS), { code: 'ERR_FS_EISDIR' })
+  rmdirSync(socket)
+  await using node = await daemon(root, NEVER_MS)
+  t.truthy(node)
+  await t.throwsAsync(daemon(root, NEVER_MS), { code: 'ERR_NODE_RUNNING' })
+})
