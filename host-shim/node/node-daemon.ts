@@ -182,8 +182,9 @@ export class NodeDaemon implements AsyncDisposable {
       answers: [],
       begun: [],
     }
-    const { pod } = this.#serve(record)
-    pod.saveFirst()
+    // A pod that is served is one that the next daemon finds: of one that could not be written down nothing is left here.
+    this.#store.save(record)
+    this.#serve(record)
     return `relay ${socket}`
   }
 
