@@ -70,18 +70,16 @@ export class NodeDaemon implements AsyncDisposable {
       lock?.[Symbol.dispose]()
       throw nodeRunning(config)
     }
-    const daemon = new NodeDaemon(config, lock)
-    await daemon.#adopt()
-    await serveBeside()
-    await rm(config.socket, { force: true })
-    await new Promise<void>((resolve, reject) => {
-      daemon.#server.once('error', reject)
-      daemon.#server.listen(config.socket, resolve)
-    })
-    await chmod(config.socket, 0o600)
-    const look = (): void => daemon.#abandoned.look([...daemon.#pods.values()].map(({ pod }) => pod))
-    daemon.#looks = setInterval(look, config.abandonedMs ?? ABANDONED_MS).unref()
-    return daemon
+    try {
+      const daemon = new NodeDaemon(config, lock)
+      await daemon.#adopt()
+      await serveBeside()
+      await daemon.#listen()
+      return daemon
+    } catch (error) {
+      lock[Symbol.dispose]()
+      throw error
+    }
   }
 
   /** Ends this process's part; pods go on, and wait for the next daemon. */
@@ -91,6 +89,18 @@ export class NodeDaemon implements AsyncDisposable {
     for (const socket of this.#connections) socket.destroy()
     await closed
     this.#lock[Symbol.dispose]()
+  }
+
+  async #listen(): Promise<void> {
+    const { socket, abandonedMs = ABANDONED_MS } = this.#config
+    await rm(socket, { force: true })
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject)
+      this.#server.listen(socket, resolve)
+    })
+    await chmod(socket, 0o600)
+    const look = (): void => this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
+    this.#looks = setInterval(look, abandonedMs).unref()
   }
 
   async #adopt(): Promise<void> {
@@ -172,8 +182,9 @@ export class NodeDaemon implements AsyncDisposable {
       answers: [],
       begun: [],
     }
-    const { pod } = this.#serve(record)
-    pod.saveFirst()
+    // A pod that is served is one that the next daemon finds: of one that could not be written down nothing is left here.
+    this.#store.save(record)
+    this.#serve(record)
     return `relay ${socket}`
   }
 

@@ -10,6 +10,8 @@ import { fillPlaceholderRoot } from './placeholder-root.ts'
 import { failure, type RootRequest } from './snapshotter.ts'
 
 const LIST_TIMEOUT_MS = 30_000
+/** Of gRPC. */
+const NOT_FOUND = 5
 
 interface KnownImage {
   readonly name: string
@@ -65,11 +67,24 @@ export class GuestRoots {
     return found
   }
 
-  /** Undefined for an image whose documents containerd has lost: it says nothing of the others. */
+  /**
+   * Undefined for an image whose documents containerd has lost, or has no sense of: it says nothing of the others. Whatever
+   * else fails goes on up, since a root without an image's users would be one that only seems whole.
+   */
   async #configOf(namespace: string, name: string, digest: string): Promise<HostImageConfig | undefined> {
-    const config =
-      this.#configs.get(digest) ?? (await readImageConfig(this.#containerd, namespace, name).catch(() => undefined))
-    if (config !== undefined) this.#configs.set(digest, config)
-    return config
+    const known = this.#configs.get(digest)
+    if (known !== undefined) return known
+    try {
+      const config = await readImageConfig(this.#containerd, namespace, name)
+      this.#configs.set(digest, config)
+      return config
+    } catch (error) {
+      if (isLost(error)) return undefined
+      throw error
+    }
   }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === NOT_FOUND || error.code === 'ERR_HOST_IMAGE')
 }

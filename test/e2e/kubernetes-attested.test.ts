@@ -109,7 +109,7 @@ interface Injected {
   }
 }
 
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url))
 const SEALED_REFERENCE = 'default/images/one'
 const tag = `canary${randomBytes(12).toString('hex')}`
 const SERVE = 'cat /etc/app/app.yaml 2>/dev/null; echo served; while :; do sleep 1; done'

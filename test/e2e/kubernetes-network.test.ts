@@ -15,7 +15,7 @@ import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url))
 const MTU = 1400
 const LOOK = [
   'cat /etc/resolv.conf /etc/hosts',

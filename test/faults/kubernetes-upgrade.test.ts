@@ -11,7 +11,7 @@ import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-const MAIN = join(ROOT, 'cli/main.ts')
+const MAIN = join(ROOT, 'cli/caisson.mjs')
 const EXEC = ['/bin/sh', '-c', 'exit 0']
 /** Of gRPC. */
 const UNAVAILABLE = 14
@@ -32,7 +32,7 @@ test.serial(
 
     const old = await (await node.runPod()).run('web', image)
     await old.logged(/served/)
-    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
     // Not known yet: a release reaches the verifier before it reaches nodes.
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
     await tenant.expect(initdata, guest)
@@ -45,7 +45,7 @@ test.serial(
     await tenant.admin.retireReference(referenceId)
     await containerd.upgradeDaemon(MAIN)
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
-    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
     t.is((await old.exec(EXEC)).exitCode, 0)
     await old.stop()
     t.is((await old.status()).exitCode, 5)

@@ -34,7 +34,7 @@ test('a pod that cannot be removed keeps no daemon from its node, and is removed
     }),
   )
   const lines: string[] = []
-  await using _node = await daemon(root, OFTEN_MS, (line) => lines.push(line))
+  await using _node = await daemon(root, OFTEN_MS, { log: (line) => lines.push(line) })
   t.regex(lines[0] ?? '', /^pod stuck: .*in-the-way/)
   const failures = lines.length
   while (lines.length < failures + 4) await new Promise((resolve) => setTimeout(resolve, 10))
