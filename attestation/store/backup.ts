@@ -15,42 +15,44 @@ import { SCHEMA_VERSION } from './schema.ts'
 const FORMAT = 'caisson-verifier-backup'
 const CODE = 'ERR_BACKUP'
 const PAGE = 200
-/** A resource of 1 MiB, sealed and in base64, with room for its names. */
-export const MAX_BACKUP_LINE: number = 4 * 1024 * 1024
+/** The largest answer of AMD or Intel that is kept, 12 MiB, in base64, with room for its address. */
+export const MAX_BACKUP_LINE: number = 17 * 1024 * 1024
 
 /** Columns in order; rows come ordered by the first ones, which are the key. Numbers that a database counts are left out. */
-const TABLES: Readonly<Record<string, { readonly columns: readonly string[]; readonly order: string }>> = {
-  tenants: { columns: ['name', 'created_ms', 'settings'], order: 'name' },
-  data_keys: { columns: ['id', 'wrapped', 'created_ms'], order: 'id' },
-  signing_keys: { columns: ['tenant', 'kind', 'kid', 'created_ms', 'material'], order: 'seq' },
-  spent: { columns: ['id', 'expires_ms'], order: 'id' },
-  attestation_records: {
-    columns: [
-      ...['tenant', 'id', 'handshake', 'at_ms', 'stage', 'tee', 'verdict', 'code', 'reason', 'hint'],
-      ...['details', 'claims'],
-    ],
-    order: 'seq',
-  },
-  resource_versions: {
-    columns: [
-      ...['tenant', 'path', 'version', 'content', 'size', 'release', 'max_holders', 'not_before_ms', 'not_after_ms'],
-      'created_ms',
-    ],
-    order: 'tenant, path, version',
-  },
-  resource_holders: {
-    columns: ['tenant', 'path', 'version', 'holder', 'at_ms'],
-    order: 'tenant, path, version, holder',
-  },
-  reference_documents: {
-    columns: ['tenant', 'id', 'document', 'state', 'until_ms', 'created_ms'],
-    order: 'tenant, id',
-  },
-  appraisal_policies: { columns: ['tenant', 'id', 'document', 'created_ms'], order: 'tenant, id' },
-  identity_grants: { columns: ['tenant', 'id', 'names', 'release', 'created_ms'], order: 'tenant, id' },
-  tenant_audit_leaves: { columns: ['tenant', 'position', 'leaf'], order: 'tenant, position' },
-  tenant_audit_nodes: { columns: ['tenant', 'level', 'position', 'hash'], order: 'tenant, level, position' },
-}
+export const BACKUP_TABLES: Readonly<Record<string, { readonly columns: readonly string[]; readonly order: string }>> =
+  {
+    tenants: { columns: ['name', 'created_ms', 'settings'], order: 'name' },
+    data_keys: { columns: ['id', 'wrapped', 'created_ms'], order: 'id' },
+    signing_keys: { columns: ['tenant', 'kind', 'kid', 'created_ms', 'material'], order: 'seq' },
+    spent: { columns: ['id', 'expires_ms'], order: 'id' },
+    attestation_records: {
+      columns: [
+        ...['tenant', 'id', 'handshake', 'at_ms', 'stage', 'tee', 'verdict', 'code', 'reason', 'hint'],
+        ...['details', 'claims'],
+      ],
+      order: 'seq',
+    },
+    resource_versions: {
+      columns: [
+        ...['tenant', 'path', 'version', 'content', 'size', 'release', 'max_holders', 'not_before_ms', 'not_after_ms'],
+        'created_ms',
+      ],
+      order: 'tenant, path, version',
+    },
+    resource_holders: {
+      columns: ['tenant', 'path', 'version', 'holder', 'at_ms'],
+      order: 'tenant, path, version, holder',
+    },
+    reference_documents: {
+      columns: ['tenant', 'id', 'document', 'state', 'until_ms', 'created_ms'],
+      order: 'tenant, id',
+    },
+    appraisal_policies: { columns: ['tenant', 'id', 'document', 'created_ms'], order: 'tenant, id' },
+    collateral_answers: { columns: ['url', 'body', 'fetched_ms', 'stale_ms'], order: 'url' },
+    identity_grants: { columns: ['tenant', 'id', 'names', 'release', 'created_ms'], order: 'tenant, id' },
+    tenant_audit_leaves: { columns: ['tenant', 'position', 'leaf'], order: 'tenant, position' },
+    tenant_audit_nodes: { columns: ['tenant', 'level', 'position', 'hash'], order: 'tenant, level, position' },
+  }
 
 export interface RestoreResult {
   readonly rows: number
@@ -69,7 +71,7 @@ export async function writeBackup(database: Database, write: (line: string) => P
     }
     await emit({ format: FORMAT, schema: SCHEMA_VERSION })
     let rows = 0
-    for (const [table, { columns, order }] of Object.entries(TABLES)) {
+    for (const [table, { columns, order }] of Object.entries(BACKUP_TABLES)) {
       for (let offset = 0; ; offset += PAGE) {
         const query = `SELECT ${columns.join(', ')} FROM ${table} ORDER BY ${order} LIMIT ? OFFSET ?`
         const page = await sql.all(query, PAGE, offset)
@@ -134,7 +136,7 @@ export function parseBackupLine(line: string): BackupLine {
   }
   if (Array.isArray(value)) {
     const [name, ...values]: readonly unknown[] = value
-    const table = typeof name === 'string' && Object.hasOwn(TABLES, name) ? TABLES[name] : undefined
+    const table = typeof name === 'string' && Object.hasOwn(BACKUP_TABLES, name) ? BACKUP_TABLES[name] : undefined
     if (table === undefined || values.length !== table.columns.length) throw malformed('has a row of no known table')
     return { kind: 'row', table: String(name), values: values.map(decode) }
   }
@@ -155,7 +157,7 @@ export function parseBackupLine(line: string): BackupLine {
 }
 
 async function checkEmpty(sql: Sql): Promise<void> {
-  for (const table of Object.keys(TABLES)) {
+  for (const table of Object.keys(BACKUP_TABLES)) {
     if (integer(await sql.get(`SELECT count(*) AS n FROM ${table}`), 'n') === 0) continue
     throw new UsageError('ERR_BACKUP_TARGET', 'the store to restore into holds something already', {
       hint: 'Restore into a new file or database, and start the verifier with it.',
@@ -164,7 +166,7 @@ async function checkEmpty(sql: Sql): Promise<void> {
 }
 
 async function insert(sql: Sql, table: string, values: readonly SqlValue[]): Promise<void> {
-  const columns = TABLES[table]?.columns ?? []
+  const columns = BACKUP_TABLES[table]?.columns ?? []
   await sql.run(`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`, ...values)
 }
 
