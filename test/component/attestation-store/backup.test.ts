@@ -1,4 +1,7 @@
 import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { AnswerStore } from '#attestation/collateral/answer-store'
@@ -149,6 +152,35 @@ test('the largest answer of AMD or Intel that is kept comes back from a backup',
   const [was, is] = [await new AnswerStore(first).find(url), await new AnswerStore(second).find(url)]
   t.true(Buffer.from(was?.files[0]?.bytes ?? []).equals(is?.files[0]?.bytes ?? Buffer.of(0)))
   t.like(is, { fetchedAt: new Date(7), staleAt: new Date(9) })
+})
+
+test('a store is used while it is backed up, and the backup is of one moment', async (t) => {
+  const path = join(mkdtempSync(join(tmpdir(), 'caisson-backup-')), 'verifier.db')
+  t.teardown(() => rmSync(dirname(path), { recursive: true }))
+  const postgres = (await startPostgres(t)).url
+  for (const open of [() => SqliteDatabase.open(path), () => PostgresDatabase.open(postgres)]) {
+    const [serving, saving] = [await open(), await open()]
+    await fill(serving)
+    const before = await backupOf(serving)
+    const lines: string[] = []
+    let mine: Promise<number> | undefined
+    await writeBackup(saving, async (line) => {
+      lines.push(line)
+      if (lines.length !== 100) return
+      const resources = await resourcesOf(serving)
+      await serving.transaction(async (sql) => {
+        await resources.remove(sql, 'a/b/229')
+        await sql.run("INSERT INTO spent (id, expires_ms) VALUES ('meanwhile', 1)")
+      })
+      mine = saving.run("INSERT INTO spent (id, expires_ms) VALUES ('of the same process', 1)")
+    })
+    await mine
+    t.deepEqual(lines, before)
+    const after = (await serving.all('SELECT id FROM spent ORDER BY id')).map(({ id }) => id)
+    t.deepEqual(after, ['meanwhile', 'of the same process'])
+    await serving[Symbol.asyncDispose]()
+    await saving[Symbol.asyncDispose]()
+  }
 })
 
 test('a store that holds something is not restored into', async (t) => {
