@@ -34,8 +34,8 @@ export async function mountImageVolumes(
   const { image, declared, taken, writable, bundle } = input
   const paths = declared.filter((path) => !taken.includes(path) && !OF_THE_GUEST.test(path)).toSorted()
   if (paths.length === 0) return []
-  const { path: root, release } = await mounts.acquire(image)
-  undo.defer(release)
+  const mounted = await mounts.acquire(image)
+  undo.defer(() => mounted.release())
   const binds: BindMount[] = []
   for (const [index, destination] of paths.entries()) {
     const own = `${writable}/volume-${index}`
@@ -59,7 +59,7 @@ export async function mountImageVolumes(
   /** What the image has there; links lead nowhere out of it. Undefined: nothing. */
   async function contentOf(path: string, target: string): Promise<string | undefined> {
     try {
-      await storage.bindInRoot({ root, path: path.slice(1), target, make: undefined })
+      await storage.bindInRoot({ root: mounted.path, path: path.slice(1), target, make: undefined })
     } catch (error) {
       if (isMissing(error)) return undefined
       throw error

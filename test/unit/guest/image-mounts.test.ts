@@ -90,15 +90,16 @@ test('volumes of the image are writable with its content, parents first, beside 
   const platform = new FakePlatform()
   await using undo = new AsyncDisposableStack()
   const image = { layers: [storedLayer('a')], index: storedIndex('e', [0]) }
-  const bind = platform.storage.bindInRoot
-  platform.storage.bindInRoot = async (request) => {
-    await bind(request)
+  const { storage } = platform
+  const bindInRoot: typeof storage.bindInRoot = async (request) => {
+    await storage.bindInRoot(request)
     const cause = Object.assign(new Error('bind'), { errno: 'ENOENT' })
     if (request.path === 'missing') throw new UnavailableError('ERR_VOLUME_PATH', 'nothing is there', { cause })
   }
   const declared = ['/data/sub', '/data', '/missing', '/dev/shm', '/proc', '/mine']
   const input = { image, declared, taken: ['/mine'], writable: '/w', bundle: '/b' }
-  const binds = await mountImageVolumes(platform, new ImageMounts(platform, '/l'), input, undo)
+  const its = { files: platform.files, storage: { ...storage, bindInRoot } }
+  const binds = await mountImageVolumes(its, new ImageMounts(platform, '/l'), input, undo)
   t.deepEqual(
     binds.map(({ source, destination, readOnly }) => [destination, source, readOnly]),
     [
