@@ -119,12 +119,13 @@ export class PolicyEngine {
     checkGroups(rule, request.groups ?? [])
     const devices = checkDevices(rule, request.devices ?? [])
     checkResources(rule, request.resources)
-    checkConditions(rule, request, this.#conditions)
+    const reference = admittedReference(rule, splitReference(request.image))
+    checkConditions({ rule, request, reference, mounts }, this.#conditions)
     this.#containers.set(request.containerId, { rule, running: false })
     return {
       containerId: request.containerId,
       rule,
-      reference: admittedReference(rule, splitReference(request.image)),
+      reference,
       args,
       ...splitEnv(rule, request.env),
       mounts,
