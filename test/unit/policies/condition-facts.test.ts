@@ -192,3 +192,17 @@ test('a condition on mounts is about those that are made, not about what the hos
   t.is(await verdict(policyWith(MOUNTS, 'size(request.mounts) == 0'), {}), denied)
   t.is(await verdict(policyWith(MOUNTS, 'request.mounts.exists(m, m.path == "/always")'), {}), pulled)
 })
+
+test('a condition on limits holds for a later change of them, too', async (t) => {
+  const require = 'request.resources.memoryBytes >= 1073741824 && request.resources.pids < 100'
+  const policy = policyWith(`image: ${REPOSITORY}@${NEW}`, require)
+  const engine = new PolicyEngine(policy, await loadConditions(policy))
+  const none = { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0, pids: 0 }
+  engine.admitContainer({ ...REQUEST, image: REPOSITORY, resources: { ...none, memoryBytes: 2 ** 30, pids: 10 } })
+  const denied = { code: 'ERR_POLICY_DENIED', message: /^containers\.web\.conditions\.rule: / }
+  t.throws(() => engine.admitLimits('c1', { ...none, memoryBytes: 2 ** 20 }), denied)
+  t.throws(() => engine.admitLimits('c1', { ...none, pids: 1000 }), denied)
+  // What it leaves as it is counts as it was, and what was admitted last is what it is.
+  t.notThrows(() => engine.admitLimits('c1', { ...none, cpuQuotaUs: 5000, cpuPeriodUs: 10_000 }))
+  t.notThrows(() => engine.admitLimits('c1', { ...none, memoryBytes: 2 ** 31 }))
+})
