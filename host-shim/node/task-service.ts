@@ -34,6 +34,9 @@ import { NEVER, stateOf } from './task-state.ts'
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
 
+/** SIGCHLD, SIGCONT, SIGURG, SIGWINCH: a process that does not ask for them does not notice (signal(7)). */
+const HARMLESS_SIGNALS: ReadonlySet<number> = new Set([17, 18, 23, 28])
+
 /** @param onEmpty called after a Shutdown that found no task left */
 export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
   const { processes } = pod
@@ -96,7 +99,11 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       answers.once(markOf(context), EmptySchema, async () => {
         const { record, task } = processes.get(id, execId)
         if (record.status === 'stopped') throw rpcStatus('notFound', 'process already finished: not found')
+        if (execId !== '' && record.status === 'created') {
+          throw rpcStatus('failedPrecondition', `process ${execId} of task ${id} is not started`)
+        }
         if (execId === '' && task.kind === 'sandbox') {
+          if (HARMLESS_SIGNALS.has(signal)) return {}
           // The sandbox has no process of its own: its end is the machine's.
           pod.killMachine(SIGNAL_EXIT + signal)
           return {}
@@ -160,7 +167,11 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
     resizePty: ({ id, execId, width, height }, context) =>
       answers.once(markOf(context), EmptySchema, async () => {
         const { record } = processes.get(id, execId)
-        if (!record.terminal) throw rpcStatus('failedPrecondition', `process of task ${id} has no terminal`)
+        if (execId !== '' && record.status === 'stopped') {
+          throw rpcStatus('failedPrecondition', `process ${execId} of task ${id} has ended`)
+        }
+        // As containerd's own shim: what has no terminal has no size to change, and what has ended none any more.
+        if (!record.terminal || record.status === 'stopped') return {}
         if (execId !== '' && record.status === 'created') record.window = [width, height]
         else await pod.guest().agent.resize({ containerId: id, ...(execId === '' ? {} : { execId }) }, width, height)
         return {}
@@ -184,9 +195,9 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       return {}
     },
 
-    pause: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, true)),
+    pause: ({ id }, context) => answers.once(markOf(context), EmptySchema, (again) => hold(pod, id, true, again)),
 
-    resume: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, false)),
+    resume: ({ id }, context) => answers.once(markOf(context), EmptySchema, (again) => hold(pod, id, false, again)),
 
     update: ({ id, resources }, context) =>
       answers.once(markOf(context), EmptySchema, async () => {
@@ -205,12 +216,12 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
   return service
 }
 
-/** Pausing what is paused is no error, nor is resuming what runs. */
-async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<string, never>> {
+/** @param again a daemon before may have done it */
+async function hold(pod: NodePod, id: string, paused: boolean, again: boolean): Promise<Record<string, never>> {
   const task = pod.processes.task(id)
   const from = paused ? 'running' : 'paused'
   const to = paused ? 'paused' : 'running'
-  if (task.status === to) return {}
+  if (again && task.status === to) return {}
   if (task.kind === 'sandbox' || task.status !== from) {
     throw rpcStatus('failedPrecondition', `task ${id} is ${task.status}, not ${from}`)
   }
