@@ -9,12 +9,13 @@
  * transactions are prepared meanwhile. They see what was committed before them; whoever is told of them is told when
  * they, and with them all that they saw, are on the disk, too.
  */
-import { chmodSync, closeSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, openSync, statSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { CaissonError, UnavailableError } from '#protocol/errors'
 import type { Database, Sql, SqlValue } from './database.ts'
 import { integer, type Row } from './row.ts'
 import { SCHEMA_VERSION, SQLITE_STEPS } from './schema.ts'
+import { absentStore, refuseNewer, refuseOther } from './schema-version.ts'
 import { WriteAheadLog } from './write-ahead-log.ts'
 
 /** SQLite's name for a store that lives and dies with the process. */
@@ -66,8 +67,25 @@ export class SqliteDatabase implements Database {
    * @param openLog what brings the log of this database to the disk
    * @throws UnavailableError ERR_STORE_OPEN when the file cannot be used, ERR_STORE_VERSION when a newer release wrote it
    */
-  static async open(
+  static async open(path: string, openLog?: (path: string) => WriteAheadLog): Promise<SqliteDatabase> {
+    return await SqliteDatabase.#connect(path, (store) => store.transaction(migrate), openLog)
+  }
+
+  /**
+   * Opens a store as it is.
+   *
+   * @throws UsageError ERR_STORE_ABSENT
+   * @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION
+   */
+  static async openExisting(path: string): Promise<SqliteDatabase> {
+    // SQLite makes a file where there is none, and takes an empty one for a database.
+    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0) throw absentStore()
+    return await SqliteDatabase.#connect(path, async (store) => refuseOther(await versionOf(store)))
+  }
+
+  static async #connect(
     path: string,
+    prepare: (store: SqliteDatabase) => Promise<void>,
     openLog: (path: string) => WriteAheadLog = (database) => new WriteAheadLog(database),
   ): Promise<SqliteDatabase> {
     let db: DatabaseSync | undefined
@@ -81,7 +99,7 @@ export class SqliteDatabase implements Database {
       db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON')
       db.exec(`PRAGMA cache_size = -${CACHE_KIB}; PRAGMA wal_autocheckpoint = ${LOG_PAGES}`)
       const store = new SqliteDatabase(db)
-      await store.transaction((sql) => migrate(sql, path))
+      await prepare(store)
       if (path !== IN_MEMORY) store.#seeToTheDisk(openLog(path))
       return store
     } catch (cause) {
@@ -249,15 +267,13 @@ async function guard<T>(work: () => T): Promise<T> {
   }
 }
 
-async function migrate(sql: Sql, path: string): Promise<void> {
-  const version = integer(await sql.get('PRAGMA user_version'), 'user_version')
-  if (version > SCHEMA_VERSION) {
-    throw new UnavailableError(
-      'ERR_STORE_VERSION',
-      `${JSON.stringify(path)} has schema version ${version}, this release knows ${SCHEMA_VERSION}`,
-      { hint: 'Start the release that wrote it, or a newer one.' },
-    )
-  }
+async function versionOf(sql: Sql): Promise<number> {
+  return integer(await sql.get('PRAGMA user_version'), 'user_version')
+}
+
+async function migrate(sql: Sql): Promise<void> {
+  const version = await versionOf(sql)
+  refuseNewer(version)
   for (const step of SQLITE_STEPS.slice(version)) await step(sql)
   await sql.run(`PRAGMA user_version = ${SCHEMA_VERSION}`)
 }

@@ -16,6 +16,8 @@ export interface ChallengeOffer {
 }
 
 export interface AnswerInput {
+  /** Whose guest answers. */
+  readonly tenant: string
   readonly state: JsonObject
   readonly version: KbsVersion
   /** The session's nonce: the one the evidence must be bound to. */

@@ -30,6 +30,7 @@ import { type TenantDemands, tenantDemands } from './tenant-demands.ts'
 import type { TokenIssuer } from './token-issuer.ts'
 
 export interface KbsServiceOptions {
+  readonly tenant: string
   readonly database: Database
   readonly sealer: SessionSealer
   readonly tokens: TokenIssuer
@@ -91,6 +92,7 @@ export class KbsService {
       }
       const appraisal = await this.#kind(session).appraise({
         ...session,
+        tenant: this.#options.tenant,
         attestation,
         demands: await this.#demands(),
         ...(await this.#references()),

@@ -295,7 +295,7 @@ test('a store gets another key without its secrets being touched, and the old ke
   const database = await openStore(t)
   await put(database, await resourcesOf(database), 'a/b/c', 'kept')
   const next = new LocalKeyWrapper(parseStoreKey(createStoreKey()))
-  t.is(await rewrap(database, KEY, next), 1)
+  t.is(await rewrap(database, KEY, async () => next), 1)
   await t.throwsAsync(Sealing.open(database, KEY, new Date(0)), { code: 'ERR_STORE_KEY' })
   const resources = new ResourceStore({
     database,
