@@ -1,9 +1,9 @@
-import { parseReleaseCondition } from '#attestation/store/release-condition'
 import type { ReleaseTerms } from '#attestation/store/resource-store'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
+import { RELEASE_OPTIONS, releaseConditionOf, releaseText } from '../release-options.ts'
 
 export const verifierResource: CommandSpec = {
   path: 'verifier resource',
@@ -14,23 +14,7 @@ export const verifierResource: CommandSpec = {
   maxOperands: 3,
   options: {
     ...ADMIN_OPTIONS,
-    'require-image': {
-      type: 'string',
-      placeholder: 'DIGEST',
-      multiple: true,
-      help: 'release only to guests whose token names this image',
-    },
-    reference: {
-      type: 'string',
-      placeholder: 'ID',
-      multiple: true,
-      help: 'release only to guests that match these reference values',
-    },
-    require: {
-      type: 'string',
-      placeholder: 'CEL',
-      help: 'release only when this condition on the token holds (docs/appraisal.md)',
-    },
+    ...RELEASE_OPTIONS,
     'max-guests': {
       type: 'string',
       placeholder: 'N',
@@ -45,13 +29,8 @@ export const verifierResource: CommandSpec = {
   run: (invocation) =>
     withAdmin(invocation, async (client) => {
       const [action, path, file] = invocation.operands
-      const images = invocation.strings('require-image')
-      const require = invocation.string('require')
       if (action === 'put' && path !== undefined && file !== undefined) {
-        const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images, {
-          references: invocation.strings('reference'),
-          ...(require === undefined ? {} : { require }),
-        })
+        const release = releaseConditionOf(invocation)
         await client.putResource(path, readUserFile(file, 'resource'), release, termsOf(invocation))
         invocation.out.result({ path, release }, `stored ${path}`)
         return 0
@@ -59,7 +38,7 @@ export const verifierResource: CommandSpec = {
       if (action === 'list' && path === undefined) {
         const list = await client.listResources()
         const lines = list.map(
-          (item) => `${item.path}  ${item.sizeBytes} bytes  version ${item.version}  ${item.release.kind}`,
+          (item) => `${item.path}  ${item.sizeBytes} bytes  version ${item.version}  ${releaseText(item.release)}`,
         )
         invocation.out.result(list, lines.join('\n'))
         return 0

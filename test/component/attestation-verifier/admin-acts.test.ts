@@ -69,8 +69,10 @@ test('a resource is stored under terms, listed without its content, rolled back 
   const put = (content: string, ...terms: readonly string[]) =>
     caisson(verifierResource, 'put', path, file('content', content), ...terms)
   t.is((await put('one')).trim(), `stored ${path}`)
-  await put('two two', '--require-image', IMAGE, '--max-guests', '1', '--not-after', '2099-01-01T00:00:00Z')
-  t.regex(await caisson(verifierResource, 'list'), /^default\/tls\/key {2}7 bytes {2}version 2 {2}images$/m)
+  const narrow = ['--reference', 'guest-1', '--require', 'tee == "snp"']
+  await put('two two', '--require-image', IMAGE, ...narrow, '--max-guests', '1', '--not-after', '2099-01-01T00:00:00Z')
+  const line = `${path}  7 bytes  version 2  images ${IMAGE}, reference guest-1, require tee == "snp"`
+  t.is((await caisson(verifierResource, 'list')).trim(), line)
   const listed = await caisson(verifierResource, 'list', '--json')
   t.like((JSON.parse(listed) as object[])[0], { release: { kind: 'images', manifests: [IMAGE] }, maxHolders: 1 })
   t.false(listed.includes('two two'))
@@ -85,9 +87,19 @@ test('names for certificates are granted, listed and taken back', async (t) => {
   t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
   const words = ['--name', 'web.shop.example', '--name', 'shop.example', '--require-image', IMAGE]
   t.regex(await caisson(verifierIdentity, 'put', 'web', ...words), /guests may be web\.shop\.example, shop\.example/)
-  t.regex(await caisson(verifierIdentity, 'list'), /^web {2}web\.shop\.example, shop\.example {2}images$/m)
+  const line = `web  web.shop.example, shop.example  images ${IMAGE}`
+  t.is((await caisson(verifierIdentity, 'list')).trim(), line)
   const [grant] = JSON.parse(await caisson(verifierIdentity, 'list', '--json')) as object[]
   t.like(grant, { id: 'web', release: { kind: 'images', manifests: [IMAGE] } })
+  const narrow = ['--reference', 'guest-1', '--reference', 'guest-2', '--require', 'tee == "snp"']
+  await caisson(verifierIdentity, 'put', 'web', '--name', 'web.shop.example', ...narrow)
+  const [narrowed] = JSON.parse(await caisson(verifierIdentity, 'list', '--json')) as object[]
+  const release = { kind: 'attested', references: ['guest-1', 'guest-2'], require: 'tee == "snp"' }
+  t.like(narrowed, { id: 'web', release })
+  t.regex(await caisson(verifierIdentity, 'list'), /attested, reference guest-1 or guest-2, require tee == "snp"$/m)
+  await t.throwsAsync(caisson(verifierIdentity, 'put', 'web', '--name', 'web.shop.example', '--require', 'tee =='), {
+    code: 'ERR_CONDITION',
+  })
   t.regex(await caisson(verifierIdentity, 'remove', 'web'), /no further certificates/)
   t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
 })
