@@ -40,7 +40,9 @@ export const policyExplain: CommandSpec = {
     if ((id === undefined) === (casesFile === undefined)) throw usage('give either CASES or --id')
     const policy = readPolicyFile(policyFile)
     if (id !== undefined)
-      return withAdmin(invocation, async (client) => told(invocation, policy, await client.explain(id)))
+      return withAdmin(invocation, async (client) =>
+        told(invocation, policy, { id, records: await client.explain(id) }),
+      )
     return explained(invocation, policy, fromFile(casesFile ?? '', invocation.string('step')))
   },
 }
@@ -54,9 +56,16 @@ function fromFile(casesFile: string, wanted: string | undefined): ContainerReque
   throw usage(`${casesFile} has no step that creates a container${called}`)
 }
 
-/** What the guest said. Where it is about no container that was to be created, that is all there is to say. */
-async function told(invocation: Invocation, policy: string, records: readonly AttestationRecord[]): Promise<number> {
-  const record = records.find(({ stage }) => stage === 'guest')
+/**
+ * What the guest said under this id; the records of a handshake hold all that it said. Where it is about no container that
+ * was to be created, that is all there is to say.
+ */
+async function told(
+  invocation: Invocation,
+  policy: string,
+  { id, records }: { readonly id: string; readonly records: readonly AttestationRecord[] },
+): Promise<number> {
+  const record = records.find(({ stage, id: reported }) => stage === 'guest' && reported === id)
   if (record === undefined)
     throw usage('the verifier knows this id, but no guest has told of it: see `caisson verifier explain`')
   const request = record.facts['request-case']
