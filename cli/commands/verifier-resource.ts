@@ -3,7 +3,11 @@ import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
+import { momentOf } from '../moment.ts'
 import { RELEASE_OPTIONS, releaseConditionOf, releaseText } from '../release-options.ts'
+
+/** As the verifier counts them. */
+const MAX_GUESTS = 1_000_000
 
 export const verifierResource: CommandSpec = {
   path: 'verifier resource',
@@ -20,8 +24,8 @@ export const verifierResource: CommandSpec = {
       placeholder: 'N',
       help: 'how many guests may get it; 1 makes it a one-time secret',
     },
-    'not-before': { type: 'string', placeholder: 'TIME', help: 'release from then on (RFC 3339)' },
-    'not-after': { type: 'string', placeholder: 'TIME', help: 'release until then (RFC 3339)' },
+    'not-before': { type: 'string', placeholder: 'TIME', help: 'release from then on: a day, or 2026-01-31T12:00Z' },
+    'not-after': { type: 'string', placeholder: 'TIME', help: 'release until then' },
   },
   examples: [
     'caisson verifier resource put default/tls/web-key web.key --require-image sha256:<digest> --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -60,25 +64,12 @@ export const verifierResource: CommandSpec = {
 }
 
 function termsOf(invocation: Invocation): Omit<ReleaseTerms, 'condition'> {
-  const guests = invocation.string('max-guests')
-  if (guests !== undefined && !/^[1-9]\d{0,6}$/.test(guests)) throw wrong('max-guests', guests, 'a number from 1')
-  const time = (option: string): Date | undefined => {
-    const text = invocation.string(option)
-    if (text === undefined) return undefined
-    const date = new Date(text)
-    if (!Number.isFinite(date.getTime())) throw wrong(option, text, 'a time such as 2026-01-31T12:00:00Z')
-    return date
-  }
-  const [notBefore, notAfter] = [time('not-before'), time('not-after')]
+  const [notBefore, notAfter] = [momentOf(invocation, 'not-before'), momentOf(invocation, 'not-after')]
   return {
-    ...(guests === undefined ? {} : { maxHolders: Number(guests) }),
+    ...(invocation.string('max-guests') === undefined
+      ? {}
+      : { maxHolders: invocation.integer('max-guests', 1, MAX_GUESTS) }),
     ...(notBefore === undefined ? {} : { notBefore }),
     ...(notAfter === undefined ? {} : { notAfter }),
   }
-}
-
-function wrong(option: string, text: string, needed: string): UsageError {
-  return new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not ${needed}`, {
-    hint: 'See `caisson verifier resource --help`.',
-  })
 }

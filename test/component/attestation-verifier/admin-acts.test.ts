@@ -9,6 +9,7 @@ import { verifierAudit } from '#cli/commands/verifier-audit'
 import { verifierBackup, verifierRestore } from '#cli/commands/verifier-backup'
 import { verifierExplain } from '#cli/commands/verifier-explain'
 import { verifierIdentity } from '#cli/commands/verifier-identity'
+import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
 import { verifierResource } from '#cli/commands/verifier-resource'
 import { verifierTenant } from '#cli/commands/verifier-tenant'
 import { Captured, deskAt } from './desk.ts'
@@ -82,6 +83,32 @@ test('a resource is stored under terms, listed without its content, rolled back 
   t.is((await caisson(verifierResource, 'list')).trim(), '')
 })
 
+test('times of resources and reference values are read as by every other command: days, UTC, seconds, and no 30 February', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const content = file('content', 'x')
+  await caisson(verifierResource, 'put', 'a/b/c', content, '--not-before', '2098-12-31', '--not-after', '4070908800')
+  const [resource] = await site.admin.listResources()
+  t.like(JSON.parse(JSON.stringify(resource)) as object, {
+    notBefore: '2098-12-31T00:00:00.000Z',
+    notAfter: '2099-01-01T00:00:00.000Z',
+  })
+  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'cd'.repeat(48) }]))
+  const retired = await caisson(verifierReferenceValue, 'retire', 'web', '--until', '2099-01-31 12:00')
+  t.regex(retired, /web counts until 2099-01-31T12:00:00\.000Z/)
+  t.like((await site.admin.listReferences())[0], { until: '2099-01-31T12:00:00.000Z' })
+  const wrong: readonly (readonly [CommandSpec, readonly string[], string])[] = [
+    [verifierResource, ['put', 'a/b/c', content], '--not-before'],
+    [verifierResource, ['put', 'a/b/c', content], '--not-after'],
+    [verifierReferenceValue, ['retire', 'web'], '--until'],
+  ]
+  for (const [spec, words, option] of wrong) {
+    for (const time of ['2099-02-30', '31 Jan 2099', 'soon', '']) {
+      const error = await t.throwsAsync(caisson(spec, ...words, option, time), { code: 'ERR_USAGE' }, time)
+      t.true(error?.message.startsWith(`${option} ${JSON.stringify(time)} `), 'which option')
+    }
+  }
+})
+
 test('names for certificates are granted, listed and taken back', async (t) => {
   const { caisson } = await deskAt(t)
   t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
@@ -153,11 +180,12 @@ const WRONG: readonly [CommandSpec, readonly (readonly string[])[]][] = [
       ['explode'],
       ['remove'],
       ['put', 'a/b/c', 'package.json', '--max-guests', '0'],
+      ['put', 'a/b/c', 'package.json', '--max-guests', '1000001'],
       ['put', 'a/b/c', 'package.json', '--not-after', 'soon'],
     ],
   ],
   [verifierIdentity, [['put', 'web'], ['explode'], ['remove']]],
-  [verifierAudit, [['explode'], ['list', '--limit', 'x']]],
+  [verifierAudit, [['explode'], ['list', '--limit', 'x'], ['list', '--limit', '0'], ['list', '--limit', '501']]],
 ]
 for (const [spec, mistakes] of WRONG) {
   test(`${spec.path} refuses words that it does not know, with a remedy, and shows examples of those it does`, async (t) => {
