@@ -34,6 +34,7 @@ function project(t: ExecutionContext): string {
   const index = `'use strict'\nmodule.exports = require('fs').readFileSync(__dirname + '/word.txt', 'utf8')`
   writeFileSync(join(root, 'node_modules/beside/index.js'), index)
   writeFileSync(join(root, 'node_modules/beside/word.txt'), 'of a package')
+  writeFileSync(join(root, 'node_modules/beside/package.json'), '{}')
   writeFileSync(join(root, 'cli/main.ts'), `console.log((await import('./says.ts')).says)`)
   says(root, 'one')
   return root
