@@ -148,7 +148,7 @@ export class NodePod {
         this.#metrics.boot.observe(atMs / 1000, { stage })
         this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
       },
-      onDiskFull: () => this.#config.log(`pod ${sandboxId}: a disk of this machine is full, the pod waits for room`),
+      onDiskFull: () => this.#waitsForRoom(),
     })
     this.#metrics.boot.observe((performance.now() - start) / 1000, { stage: 'ready' })
     this.#use(machine)
@@ -304,11 +304,16 @@ export class NodePod {
     }
   }
 
+  #waitsForRoom(): void {
+    this.#config.log(`pod ${this.record.sandboxId}: a disk of this machine is full, the pod waits for room`)
+  }
+
   async #resume(): Promise<void> {
     const { machine, sandboxId } = this.record
     if (machine === undefined) return
     if (!(await isSameProcess(machine))) return this.#lose()
-    this.#use(await adoptMachine(this.#config.stateRoot, podIdOf(sandboxId), machine))
+    const { stateRoot } = this.#config
+    this.#use(await adoptMachine(podIdOf(sandboxId), machine, { stateRoot, onDiskFull: () => this.#waitsForRoom() }))
     await resumeTasks(this)
   }
 }
