@@ -68,14 +68,14 @@ function volumePermission(rule: VolumeRule): Permission {
 function volumeIncludes(wider: VolumeRule, rule: VolumeRule): boolean {
   if (wider.kind === 'block' || rule.kind === 'block') return wider.kind === rule.kind
   if (wider.kind !== rule.kind || wider.gid !== rule.gid) return false
-  if (wider.kind === 'luks' || rule.kind === 'luks') {
-    return wider.kind === rule.kind && wider.key === rule.key && (wider.formatEmpty || !rule.formatEmpty)
+  if (wider.kind === 'luks') {
+    return rule.kind === 'luks' && wider.key === rule.key && (wider.formatEmpty || !rule.formatEmpty)
   }
-  if (isContentRule(wider) && isContentRule(rule)) {
-    if (wider.mode !== rule.mode || wider.uid !== rule.uid) return false
+  if (isContentRule(wider)) {
+    if (!isContentRule(rule) || wider.mode !== rule.mode || wider.uid !== rule.uid) return false
     return wider.mutable || (!rule.mutable && (wider.digest === undefined || wider.digest === rule.digest))
   }
-  return !isContentRule(wider) && !isContentRule(rule) && atLeast(wider.maxBytes, rule.maxBytes)
+  return rule.kind !== 'luks' && !isContentRule(rule) && atLeast(wider.maxBytes, rule.maxBytes)
 }
 
 function containerPermissions(rule: ContainerRule): Permission[] {
