@@ -33,6 +33,8 @@ export interface Files {
   mkdir(path: string, mode: number, owner?: { uid: number; gid: number }): Promise<void>
   /** Mode and owner of a file or directory that is there. */
   own(path: string, mode: number, owner: { uid: number; gid: number }): Promise<void>
+  /** Resolves when the directory is on its disk, with its owner, its mode and what is in it by now. */
+  sync(path: string): Promise<void>
   /** A symbolic link at `path`, in place of what was there, atomically. */
   link(path: string, target: string): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
