@@ -76,8 +76,11 @@ export interface LaunchOptions {
   readonly program?: string
   /** Receives what the guest writes to its serial console, bounded. */
   readonly consoleFile?: string
-  /** Called each time the guest is stopped because the host has no room for what it writes; it is tried again and again. */
-  readonly onDiskFull?: () => void
+  /**
+   * Called with true when the guest is stopped because the host has no room for what it writes, and with false when it goes
+   * on because there is some.
+   */
+  readonly onDiskFull?: (full: boolean) => void
 }
 
 /** A virtual machine monitor. QEMU is the first driver; whoever needs another VMM writes another one of these. */

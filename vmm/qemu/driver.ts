@@ -64,7 +64,7 @@ class QemuVm implements Vm {
   #shutdownReason: ShutdownReason | undefined
   readonly #room: RoomWait
 
-  constructor(process: VmProcess, log: ConsoleLog, onDiskFull: (() => void) | undefined) {
+  constructor(process: VmProcess, log: ConsoleLog, onDiskFull: LaunchOptions['onDiskFull']) {
     this.process = process
     this.console = log
     this.#room = new RoomWait({ resume: () => this.resume(), onDiskFull })
