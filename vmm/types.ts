@@ -100,10 +100,6 @@ export interface Vm extends AsyncDisposable {
   readonly console: ConsoleLog
   /** The monitor's own control connection has been lost although the process lives. */
   readonly controlLost: Promise<void>
-  status(): Promise<string>
-  /** Stops the CPUs; connections stay. */
-  pause(): Promise<void>
-  resume(): Promise<void>
   /** Asks the monitor to end, then kills it. Resolves when the process is gone. */
   stop(options?: { readonly graceMs?: number }): Promise<VmExit>
 }
