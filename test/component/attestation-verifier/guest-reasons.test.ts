@@ -128,6 +128,31 @@ test('a guest tells a bounded number of reasons, each once, and nobody without a
   t.true((await send(' '.repeat(65 * 1024), token)) >= 400)
 })
 
+test('whatever a guest tells in vain, it pushes neither its attestation nor what others told out of the tenant’s records', async (t) => {
+  const desk = await deskAt(t, { keepAttestations: 3 })
+  await trusting(desk)
+  const { site } = desk
+  const guest = attesterOf(site, snpSource())
+  await guest.attest({ initdataToml: INITDATA })
+  await guest.tell(report())
+  const authorization = `Bearer ${await guest.token()}`
+  const url = `${site.verifier.url}/kbs/v0/reason`
+  for (let sent = 0; sent < 200; sent++) {
+    const { status } = await site.http.request({
+      method: 'POST',
+      url,
+      body: Buffer.from('{}'),
+      headers: { authorization },
+    })
+    t.is(status, 400)
+  }
+  const stages = (await site.admin.listAttestations({ limit: 500 })).map(({ stage }) => stage)
+  t.is(stages.filter((stage) => stage === 'attest').length, 1)
+  t.is(stages.filter((stage) => stage === 'guest').length, 1)
+  const refused = stages.filter((stage) => stage === 'reason').length
+  t.true(refused >= 3 && refused < 200, 'those have a bound of their own')
+})
+
 test('reasons of one tenant’s guests are no other tenant’s, even under the same id', async (t) => {
   const { guest, site } = await attested(t)
   const owner = createAdminKey()
