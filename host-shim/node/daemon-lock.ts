@@ -31,7 +31,7 @@ export class DaemonLock implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#database.close()
+    if (this.#database.isOpen) this.#database.close()
   }
 }
 

@@ -3,9 +3,9 @@
  * shall be; relays bring it containerd's requests.
  */
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, rm } from 'node:fs/promises'
-import { connect, createServer, type Server, type Socket } from 'node:net'
-import { dirname, join } from 'node:path'
+import { mkdir } from 'node:fs/promises'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { errorText, UnavailableError, UsageError } from '#protocol/errors'
 import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
 import { TtrpcServer } from '#protocol/ttrpc/server'
@@ -14,14 +14,17 @@ import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
 import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
 import { AbandonedRemoval } from './abandoned.ts'
 import { ANNOTATION } from './annotations.ts'
+import type { Question } from './ask-daemon.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
 import { DaemonLock } from './daemon-lock.ts'
 import { NodeMetrics } from './metrics.ts'
+import { MonitorSocket, monitorSocketIn } from './monitor-socket.ts'
 import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
 import { type PodRecord, PodStore } from './pod-record.ts'
 import { metricsText, type PodReport, reportPod } from './pod-report.ts'
+import { isServed, listenPrivately } from './private-socket.ts'
 import { SIGKILL_EXIT } from './processes.ts'
 import { RelayControl } from './relay-control.ts'
 import { taskStatus } from './task-errors.ts'
@@ -45,6 +48,11 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
   readonly #abandoned: AbandonedRemoval
+  readonly #answers: Readonly<Record<Question, () => Promise<string>>> = {
+    report: async () => `${JSON.stringify(await this.#report())}\n`,
+    metrics: async () => metricsText(this.#metrics, await this.#report()),
+  }
+  #monitor: MonitorSocket | undefined
   #looks: ReturnType<typeof setInterval> | undefined
 
   private constructor(config: NodeConfig, lock: DaemonLock) {
@@ -62,24 +70,21 @@ export class NodeDaemon implements AsyncDisposable {
    * @throws UnavailableError ERR_NODE_RUNNING
    */
   static async start(config: NodeConfig, serveBeside: () => Promise<unknown> = async () => {}): Promise<NodeDaemon> {
-    await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 })
     await mkdir(config.stateRoot, { recursive: true, mode: 0o700 })
     // A shim that finds none starts one, perhaps while another is about to listen.
     const lock = DaemonLock.take(join(config.stateRoot, 'node.lock'))
-    if (lock === undefined || (await answers(config.socket))) {
+    if (lock === undefined || (await isServed(config.socket))) {
       lock?.[Symbol.dispose]()
       throw nodeRunning(config)
     }
-    try {
-      const daemon = new NodeDaemon(config, lock)
-      await daemon.#adopt()
-      await serveBeside()
-      await daemon.#listen()
-      return daemon
-    } catch (error) {
-      lock[Symbol.dispose]()
-      throw error
-    }
+    await using starting = new AsyncDisposableStack()
+    starting.use(lock)
+    const daemon = starting.use(new NodeDaemon(config, lock))
+    await daemon.#adopt()
+    await serveBeside()
+    await daemon.#listen()
+    starting.move()
+    return daemon
   }
 
   /** Ends this process's part; pods go on, and wait for the next daemon. */
@@ -88,17 +93,14 @@ export class NodeDaemon implements AsyncDisposable {
     const closed = new Promise((resolve) => this.#server.close(resolve))
     for (const socket of this.#connections) socket.destroy()
     await closed
+    await this.#monitor?.[Symbol.asyncDispose]()
     this.#lock[Symbol.dispose]()
   }
 
   async #listen(): Promise<void> {
-    const { socket, abandonedMs = ABANDONED_MS } = this.#config
-    await rm(socket, { force: true })
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject)
-      this.#server.listen(socket, resolve)
-    })
-    await chmod(socket, 0o600)
+    const { socket, stateRoot, log, abandonedMs = ABANDONED_MS } = this.#config
+    this.#monitor = await MonitorSocket.listen({ path: monitorSocketIn(stateRoot), answers: this.#answers, log })
+    await listenPrivately(this.#server, socket)
     const look = (): void => this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
     this.#looks = setInterval(look, abandonedMs).unref()
   }
@@ -130,9 +132,8 @@ export class NodeDaemon implements AsyncDisposable {
         case 'task':
           return await this.#task(block, socket)
         case 'report':
-          return void socket.end(`${JSON.stringify(await this.#report())}\n`)
         case 'metrics':
-          return void socket.end(metricsText(this.#metrics, await this.#report()))
+          return void socket.end(await this.#answers[block.verb]())
         default:
           socket.destroy()
       }
@@ -279,17 +280,6 @@ function socketName(address: string, namespace: string, id: string): string {
   return createHash('sha256')
     .update(join(address, namespace, id))
     .digest('hex')
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
 }
 
 function nodeRunning({ socket }: NodeConfig): UnavailableError {

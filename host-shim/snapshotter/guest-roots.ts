@@ -2,12 +2,14 @@
  * The roots of containers whose layers this machine never fetched. containerd takes a layer that one image has for every
  * image's, so an image that guests do not pull may consist of such layers as well; there is nothing to run it from here.
  */
+import { Containers } from '../containerd/gen/containers_pb.ts'
 import { Images } from '../containerd/gen/images_pb.ts'
 import type { GrpcClient } from '../containerd/grpc.ts'
 import { type HostImageConfig, readImageConfig } from '../containerd/image-config.ts'
+import { RUNTIME_TYPE } from '../install/node-layout.ts'
 import { isGuestImage, type ReferencePattern } from './guest-references.ts'
 import { fillPlaceholderRoot } from './placeholder-root.ts'
-import { failure, type RootRequest } from './snapshotter.ts'
+import { failure, type RootRequest, type RootUser } from './snapshotter.ts'
 
 const LIST_TIMEOUT_MS = 30_000
 /** Of gRPC. */
@@ -45,6 +47,28 @@ export class GuestRoots {
     await fillPlaceholderRoot(
       directory,
       images.flatMap(({ isGuests, user }) => (isGuests ? [user] : [])),
+    )
+  }
+
+  /**
+   * containerd mounts a container's root when it starts it, and its record says by then which runtime that is. Before there is
+   * a record it looks names up in the root, which harms nobody.
+   *
+   * @throws GrpcStatusError FAILED_PRECONDITION for a container that no guest runs
+   */
+  async checkRuntime({ container, namespace }: RootUser): Promise<void> {
+    const options = { timeoutMs: LIST_TIMEOUT_MS, metadata: { 'containerd-namespace': namespace } }
+    const answer = await this.#containerd
+      .unary(Containers.method.get, { id: container }, options)
+      .catch((error: unknown) => {
+        if (isLost(error)) return undefined
+        throw error
+      })
+    const { image = '', runtime } = answer?.container ?? {}
+    if (runtime === undefined || runtime.name === RUNTIME_TYPE) return
+    throw failure(
+      'FAILED_PRECONDITION',
+      `this machine has no layer of ${image}: they are those of an image that only guests fetch, and ${runtime.name} runs none. Give the pod the runtime class of Caisson, or remove both images and pull this one first`,
     )
   }
 

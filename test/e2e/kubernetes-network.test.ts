@@ -206,7 +206,7 @@ test.serial('a node tells of its pods: ps --pods to people, monitor to Prometheu
   const listed = JSON.parse(await caisson('ps', '--pods', '--json', '--socket', socket)) as readonly object[]
   t.like(listed[0], { name: 'net', namespace: 'default', stage: 'attested' })
   t.regex(await caisson('ps', '--pods', '--socket', socket), /default +net +attested/)
-  const monitor = spawn(process.execPath, [MAIN, 'monitor', '--json', '--listen', '127.0.0.1:0', '--socket', socket])
+  const monitor = spawn(process.execPath, [MAIN, 'monitor', '--json', '--listen', '127.0.0.1:0', '--state', state])
   scope.teardown(() => monitor.kill('SIGKILL'))
   const [line] = (await once(createInterface({ input: monitor.stdout }), 'line')) as [string]
   const { url } = JSON.parse(line) as { url: string }
