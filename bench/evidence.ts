@@ -267,7 +267,7 @@ function coldStarts(): Readonly<Record<string, number>> {
     const collateral = join(folder, 'collateral')
     writeFileSync(collateral, read('tdx/dcap-qvl/sample/tdx_quote_collateral.json'))
     const path = (name: string): string => new URL(name, VECTORS).pathname
-    const cli = new URL('../cli/main.ts', import.meta.url).pathname
+    const cli = new URL('../cli/caisson.mjs', import.meta.url).pathname
     const verifyWords = (name: string, tee: string, at: string): string[] => [
       cli,
       ...['evidence', 'verify', path(name), '--tee', tee, '--collateral', folder, '--at', at, '--json'],

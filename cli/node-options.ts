@@ -47,7 +47,11 @@ export async function containerdOf(invocation: Invocation, layout: NodeLayout): 
 
 /** Words that start this `caisson`, wherever it lies. */
 export function caissonWords(): readonly string[] {
-  return [process.execPath, '--disable-warning=ExperimentalWarning', fileURLToPath(new URL('main.ts', import.meta.url))]
+  return [
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    fileURLToPath(new URL('caisson.mjs', import.meta.url)),
+  ]
 }
 
 /** @throws UsageError ERR_USAGE */

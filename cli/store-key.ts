@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { createStoreKey, type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
 import { isPkcs11Uri, parsePkcs11Uri } from '#attestation/store/pkcs11-uri'
 import type { Invocation, OptionSpec } from './command.ts'
-import { readUserFile, writeUserFile } from './files.ts'
+import { createUserFiles, readUserFile } from './files.ts'
 
 /** 64 hexadecimal digits; for secret stores that hand out environments. */
 export const STORE_KEY_VARIABLE = 'CAISSON_STORE_KEY'
@@ -31,6 +31,13 @@ export async function storeKeyOf(invocation: Invocation, state: string): Promise
     return parseStoreKey(variable)
   }
   const own = `${state}/store.key`
-  if (!existsSync(own)) writeUserFile(own, createStoreKey(), 0o600)
+  if (!existsSync(own)) createStoreKeyFile(own)
   return parseStoreKey(readUserFile(own, 'store key').toString('utf8'))
+}
+
+/** Text of a new key, in a file that was not there. Throws `UsageError` ERR_FILE_EXISTS, ERR_FILE_UNWRITABLE. */
+export function createStoreKeyFile(path: string): string {
+  const text = createStoreKey()
+  createUserFiles([{ path, bytes: text, mode: 0o600 }], 'A store’s key is never overwritten: choose another name.')
+  return text
 }

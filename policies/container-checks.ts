@@ -1,8 +1,9 @@
 /** One container request against one rule, field by field. Each check throws `DeniedError` ERR_POLICY_DENIED. */
 import { DeniedError } from '#protocol/errors'
-import type { ContainerConditions } from './container-conditions.ts'
+import type { ContainerConditions, JudgedContainer } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { describeEnvRule, envAllows, isServiceVariable } from './env-rule.ts'
+import { maxBytesOf } from './mount-rule.ts'
 import type { ContainerRequest } from './requests.ts'
 import { type AskedResources, resourceProblem } from './resource-rule.ts'
 
@@ -65,10 +66,6 @@ function checkVolumeName(field: string, { volume }: MountRule, asked: string): v
   if (volume !== undefined && asked !== '' && asked !== volume.name) throw denied(field, volume.name, asked)
 }
 
-function maxBytesOf({ maxBytes, volume }: MountRule): number | undefined {
-  return volume !== undefined && 'maxBytes' in volume ? volume.maxBytes : maxBytes
-}
-
 /** The policy's groups are given in any case; the host may know of fewer, not of others. */
 export function checkGroups(rule: ContainerRule, asked: readonly number[]): void {
   const other = asked.find((gid) => !rule.groups.includes(gid))
@@ -89,15 +86,16 @@ export function checkResources(
 }
 
 /** Last, so that conditions are asked about values that the fields' own rules admitted. */
-export function checkConditions(
-  rule: ContainerRule,
-  request: ContainerRequest,
-  conditions: ContainerConditions | undefined,
-): void {
-  const failing = conditions?.failing(rule, request)
+export function checkConditions(container: JudgedContainer, conditions: ContainerConditions | undefined): void {
+  const failing = conditions?.failing(container)
   if (failing === undefined) return
   const { name, expression, remedy } = failing.condition
-  throw denied(`containers.${rule.name}.conditions.${name}`, `what meets ${expression}`, failing.answer, remedy)
+  throw denied(
+    `containers.${container.rule.name}.conditions.${name}`,
+    `what meets ${expression}`,
+    failing.answer,
+    remedy,
+  )
 }
 
 /** An empty request means the rule's value; anything else must equal it. */

@@ -6,15 +6,23 @@ import { MalformedError } from '#protocol/errors'
 import type { CompiledCondition, ConditionValue } from './condition.ts'
 import type { ConditionRule } from './condition-rule.ts'
 import type { ContainerRule } from './container-rule.ts'
+import { type MountRule, maxBytesOf } from './mount-rule.ts'
 import type { ContainerRequest } from './requests.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
+/** A container that the fields' own rules admitted: what conditions are asked about. */
+export interface JudgedContainer {
+  readonly rule: ContainerRule
+  readonly request: ContainerRequest
+  /** What the guest pulls (`admittedReference`). */
+  readonly reference: string | { readonly resource: string }
+  /** Those that are made. */
+  readonly mounts: readonly MountRule[]
+}
+
 export interface ContainerConditions {
   /** The first condition that does not hold, with what it said instead of true. */
-  failing(
-    rule: ContainerRule,
-    request: ContainerRequest,
-  ): { readonly condition: ConditionRule; readonly answer: string } | undefined
+  failing(container: JudgedContainer): { readonly condition: ConditionRule; readonly answer: string } | undefined
 }
 
 const HINT = 'docs/policy.md says what conditions may use: `request` and its members.'
@@ -38,9 +46,9 @@ export async function loadConditions(policy: WorkloadPolicy): Promise<ContainerC
     }
   }
   return {
-    failing: (rule, request) => {
-      const values = { request: requestValue(rule, request) }
-      for (const condition of rule.conditions) {
+    failing: (container) => {
+      const values = { request: requestValue(container) }
+      for (const condition of container.rule.conditions) {
         // Not loaded is not met.
         const result = compiled.get(condition.expression)?.(values) ?? { problem: 'the condition is not loaded' }
         if ('problem' in result) return { condition, answer: `no answer: ${result.problem}` }
@@ -51,24 +59,26 @@ export async function loadConditions(policy: WorkloadPolicy): Promise<ContainerC
   }
 }
 
-/** What would run, as far as it is known before the image is: words of the host that the rule's fields admitted. */
-function requestValue(rule: ContainerRule, request: ContainerRequest): ConditionValue {
+/**
+ * What would run, as far as it is known before the image is. Of the host's words, only those that decide it: a condition that
+ * could be met by others would hold nothing.
+ */
+function requestValue({ rule, request, reference, mounts }: JudgedContainer): ConditionValue {
   const args = rule.args.kind === 'exact' ? rule.args.args : request.args
   const { memoryBytes, cpuQuotaUs, cpuPeriodUs, pids } = request.resources
   return {
     name: rule.name,
-    // As asked for, where the host chooses the version.
-    image: rule.signedBy === undefined ? `${rule.repository}@${rule.digest}` : request.image,
+    // A sealed one is not known yet.
+    ...(typeof reference === 'string' ? { image: reference } : {}),
     ...(args === undefined ? {} : { args }),
     env: new Map(request.env.map((entry) => nameAndValue(entry))),
     user: request.user === '' ? (rule.user ?? '') : request.user,
     workingDir: request.workingDir === '' ? (rule.workingDir ?? '') : request.workingDir,
-    mounts: request.mounts.map(({ kind, destination, readOnly, sizeLimitBytes }) => ({
-      kind,
-      path: destination,
-      readOnly,
-      maxBytes: sizeLimitBytes,
-    })),
+    mounts: mounts.map((mount) => {
+      const { kind, path, readOnly } = mount
+      const maxBytes = maxBytesOf(mount)
+      return { kind, path, readOnly, ...(maxBytes === undefined ? {} : { maxBytes }) }
+    }),
     terminal: request.terminal,
     stdin: request.stdin,
     resources: { memoryBytes, cpuQuotaUs, cpuPeriodUs, pids },

@@ -18,13 +18,13 @@ import {
   listText,
   sameList,
 } from './container-checks.ts'
-import type { ContainerConditions } from './container-conditions.ts'
+import type { ContainerConditions, JudgedContainer } from './container-conditions.ts'
 import type { ContainerRule, MountRule } from './container-rule.ts'
 import { type AdmittedDevice, checkDevices } from './device-rule.ts'
 import { admittedReference, describeImage, imageAllows, splitReference } from './image-rule.ts'
 import { networkHolds } from './network-address.ts'
 import type { ContainerRequest, ExecRequest, VolumeRequest } from './requests.ts'
-import type { AskedResources } from './resource-rule.ts'
+import { type AskedResources, changedResources } from './resource-rule.ts'
 import { checkContent, checkVolume } from './volume-checks.ts'
 import type { ContentVolumeRule } from './volume-rule.ts'
 import type { WorkloadPolicy } from './workload.ts'
@@ -52,6 +52,8 @@ export interface AdmittedContainer {
 
 interface Existing {
   readonly rule: ContainerRule
+  /** As it is now: with the limits that were admitted last. */
+  judged: JudgedContainer
   running: boolean
 }
 
@@ -119,12 +121,14 @@ export class PolicyEngine {
     checkGroups(rule, request.groups ?? [])
     const devices = checkDevices(rule, request.devices ?? [])
     checkResources(rule, request.resources)
-    checkConditions(rule, request, this.#conditions)
-    this.#containers.set(request.containerId, { rule, running: false })
+    const reference = admittedReference(rule, splitReference(request.image))
+    const judged = { rule, request, reference, mounts }
+    checkConditions(judged, this.#conditions)
+    this.#containers.set(request.containerId, { rule, judged, running: false })
     return {
       containerId: request.containerId,
       rule,
-      reference: admittedReference(rule, splitReference(request.image)),
+      reference,
       args,
       ...splitEnv(rule, request.env),
       mounts,
@@ -167,7 +171,12 @@ export class PolicyEngine {
 
   /** A change of limits of a container that is there. @param asked 0 leaves a limit as it is */
   admitLimits(containerId: string, asked: AskedResources): void {
-    checkResources(this.#known(containerId), asked, 'unchanged')
+    const container = this.#existing(containerId)
+    checkResources(container.rule, asked, 'unchanged')
+    const { request, ...rest } = container.judged
+    const judged = { ...rest, request: { ...request, resources: changedResources(request.resources, asked) } }
+    checkConditions(judged, this.#conditions)
+    container.judged = judged
   }
 
   /** A call of the loopback endpoint by a process of this container. */
@@ -292,9 +301,13 @@ export class PolicyEngine {
   }
 
   #known(containerId: string): ContainerRule {
-    const rule = this.#containers.get(containerId)?.rule
-    if (rule === undefined) throw denied('container_id', 'a container admitted before', containerId)
-    return rule
+    return this.#existing(containerId).rule
+  }
+
+  #existing(containerId: string): Existing {
+    const container = this.#containers.get(containerId)
+    if (container === undefined) throw denied('container_id', 'a container admitted before', containerId)
+    return container
   }
 }
 

@@ -14,6 +14,8 @@ export type SignerRule =
   /** A certificate of a login; `trustedRoot` is the resource with trusted_root.json. */
   | { readonly kind: 'identity'; readonly issuer: string; readonly subject: string; readonly trustedRoot: string }
 
+export type KeySigner = Extract<SignerRule, { kind: 'key' | 'key-data' }>
+
 export interface ImageRule {
   /** host[:port]/path without tag. */
   readonly repository: string
@@ -82,9 +84,10 @@ export function parsePinned(reference: string): Pick<ImageRule, 'repository' | '
   return repository === undefined || digest === undefined ? undefined : { repository, digest }
 }
 
-/** The host's words, as they are: they are compared, never believed. */
+/** The host's words, as they are and all of them: they are compared, never believed. */
 export function splitReference(image: string): AskedImage {
-  const [name = '', digest] = image.split('@', 2)
+  const at = image.indexOf('@')
+  const [name, digest] = at < 0 ? [image, undefined] : [image.slice(0, at), image.slice(at + 1)]
   const lastSlash = name.lastIndexOf('/')
   const colon = name.indexOf(':', lastSlash + 1)
   return colon < 0
@@ -93,12 +96,15 @@ export function splitReference(image: string): AskedImage {
 }
 
 export function imageAllows(rule: ImageRule, { repository, tag, digest }: AskedImage): boolean {
-  if (repository !== rule.repository) return false
-  if (rule.signedBy === undefined) return digest === undefined || digest === rule.digest
-  return (tag === undefined || TAG.test(tag)) && (digest === undefined || DIGEST.test(digest))
+  if (repository !== rule.repository || (tag !== undefined && !TAG.test(tag))) return false
+  if (digest === undefined) return true
+  return rule.signedBy === undefined ? digest === rule.digest : DIGEST.test(digest)
 }
 
-/** What to pull for a rule that admits what is asked: by digest, where there is one, and without any tag then. */
+/**
+ * What to pull for a rule that admits what is asked: by digest, where there is one, and without any tag then. Whoever judges
+ * an image by its reference has to judge this one: of what the host wrote, a part may decide nothing.
+ */
 export function admittedReference(
   { repository, digest, signedBy, sealedImage }: ImageRule,
   asked: AskedImage,

@@ -20,6 +20,11 @@ export interface MountRule {
 
 const MAX_SUB_PATH = 1024
 
+/** Bytes that it holds at most: the volume's own limit, for one of the pod. Undefined: none. */
+export function maxBytesOf({ maxBytes, volume }: MountRule): number | undefined {
+  return volume !== undefined && 'maxBytes' in volume ? volume.maxBytes : maxBytes
+}
+
 /** One entry of `mounts`. Throws `MalformedError` ERR_POLICY_MALFORMED, naming path and line. */
 export function readMountRule(node: PolicyNode, volumes: ReadonlyMap<string, VolumeRule>): MountRule {
   return node.entries().has('volume') ? readVolumeMount(node, volumes) : readOwnMount(node)

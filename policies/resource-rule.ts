@@ -62,6 +62,17 @@ export function resourceProblem(
   return undefined
 }
 
+/** Limits after a change, of which 0 leaves one as it is; the period belongs to its quota. */
+export function changedResources(before: AskedResources, asked: AskedResources): AskedResources {
+  const { cpuQuotaUs, cpuPeriodUs } = asked.cpuQuotaUs > 0 ? asked : before
+  return {
+    memoryBytes: asked.memoryBytes > 0 ? asked.memoryBytes : before.memoryBytes,
+    cpuQuotaUs,
+    cpuPeriodUs,
+    pids: asked.pids > 0 ? asked.pids : before.pids,
+  }
+}
+
 function describeRange({ min, max }: Range, unit: string): string {
   const parts = [
     ...(min === undefined ? [] : [`at least ${min}${spaced(unit)}`]),

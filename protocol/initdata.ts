@@ -26,11 +26,24 @@ export interface Initdata {
   readonly registriesConfResource?: string | undefined
   /** HTTP proxy on the way to registries, and hosts that need none. */
   readonly registryProxy?: { readonly url: string; readonly noProxy: readonly string[] } | undefined
+  /** What a pull may take; the engine's own measure where there is none. */
+  readonly pulls?: PullBounds | undefined
   /** Text of the workload policy. */
   readonly policyYaml: string
   /** Public JWK to which refusal reasons are sealed. */
   readonly tenantKeyJwk: string | undefined
 }
+
+/** The most of each that an image's pull has at a time. */
+export interface PullBounds {
+  /** Layers whose bytes come, 1 to 16; threads and buffers go with them. */
+  readonly layers?: number | undefined
+  /** Connections to registries, 1 to 32. */
+  readonly connections?: number | undefined
+}
+
+export const MAX_PULL_LAYERS: number = 16
+export const MAX_PULL_CONNECTIONS: number = 32
 
 const DATA_KEYS = ['aa.toml', 'cdh.toml', 'policy.yaml', 'tenant-key.jwk']
 
@@ -54,6 +67,7 @@ export function parseInitdata(bytes: Uint8Array): Initdata {
     ...(image.storage === undefined ? {} : { signatureStorageResource: image.storage }),
     ...(image.registries === undefined ? {} : { registriesConfResource: image.registries }),
     ...(image.proxy === undefined ? {} : { registryProxy: image.proxy }),
+    ...(image.pulls === undefined ? {} : { pulls: image.pulls }),
     policyYaml: requiredString(data['policy.yaml'], 'data."policy.yaml"'),
     tenantKeyJwk: parseKey(optionalString(data['tenant-key.jwk'], 'data."tenant-key.jwk"')),
   }
@@ -66,7 +80,7 @@ export function encodeInitdata(initdata: Initdata): Uint8Array {
     const { url, caPem } = initdata.verifier
     data['aa.toml'] = stringify({ token_configs: { kbs: { url, cert: caPem } } })
   }
-  const image: Record<string, string | string[] | Record<string, string>> = {}
+  const image: Record<string, string | number | string[] | Record<string, string>> = {}
   if (initdata.imagePolicyResource !== undefined) {
     image.image_security_policy_uri = `kbs:///${initdata.imagePolicyResource}`
   }
@@ -83,6 +97,9 @@ export function encodeInitdata(initdata: Initdata): Uint8Array {
     const { url, noProxy } = initdata.registryProxy
     image.image_pull_proxy = { https_proxy: url, ...(noProxy.length === 0 ? {} : { no_proxy: noProxy.join(',') }) }
   }
+  const { layers, connections } = initdata.pulls ?? {}
+  if (layers !== undefined) image.max_concurrent_layer_downloads_per_image = layers
+  if (connections !== undefined) image.max_registry_connections = connections
   if (initdata.registryCaPem.length > 0) image.extra_root_certificates = [...initdata.registryCaPem]
   if (Object.keys(image).length > 0) data['cdh.toml'] = stringify({ image })
   data['policy.yaml'] = initdata.policyYaml
@@ -114,10 +131,11 @@ function parseDataHub(text: string | undefined): {
   storage: string | undefined
   registries: string | undefined
   proxy: Initdata['registryProxy']
+  pulls: Initdata['pulls']
 } {
   if (text === undefined) {
     const nothing = { policy: undefined, credentials: undefined, storage: undefined, registries: undefined }
-    return { roots: [], ...nothing, proxy: undefined }
+    return { roots: [], ...nothing, proxy: undefined, pulls: undefined }
   }
   const document = parseToml(text, 'cdh.toml')
   onlyKeys(document, ['image'], 'cdh.toml')
@@ -130,6 +148,8 @@ function parseDataHub(text: string | undefined): {
       'sigstore_config_uri',
       'registry_configuration_uri',
       'image_pull_proxy',
+      'max_concurrent_layer_downloads_per_image',
+      'max_registry_connections',
       'extra_root_certificates',
     ],
     'cdh.toml image',
@@ -145,7 +165,20 @@ function parseDataHub(text: string | undefined): {
     storage: resourceOf(image.sigstore_config_uri, 'sigstore_config_uri'),
     registries: resourceOf(image.registry_configuration_uri, 'registry_configuration_uri'),
     proxy: image.image_pull_proxy === undefined ? undefined : parseProxy(image.image_pull_proxy),
+    pulls: parsePulls(image),
   }
+}
+
+function parsePulls(image: Record<string, unknown>): Initdata['pulls'] {
+  const bound = (name: string, most: number): number | undefined => {
+    const value = image[name]
+    if (value === undefined) return undefined
+    if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= most) return value
+    throw malformed(`cdh.toml image.${name} is ${show(value)}, expected a number from 1 to ${most}`)
+  }
+  const layers = bound('max_concurrent_layer_downloads_per_image', MAX_PULL_LAYERS)
+  const connections = bound('max_registry_connections', MAX_PULL_CONNECTIONS)
+  return layers === undefined && connections === undefined ? undefined : { layers, connections }
 }
 
 /** Everything goes through one proxy: what is http only is told apart by no_proxy. */

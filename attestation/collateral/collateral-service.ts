@@ -8,14 +8,15 @@
 import { CaissonError, UnverifiedError } from '#protocol/errors'
 import { type Collateral, type CollateralFile, mergeCollateral } from '../evidence/collateral.ts'
 import { kdsRequests } from '../evidence/online/amd-kds.ts'
-import { type Endpoints, PUBLIC_ENDPOINTS } from '../evidence/online/fetch-collateral.ts'
+import { type CollateralRequest, type Endpoints, PUBLIC_ENDPOINTS } from '../evidence/online/fetch-collateral.ts'
 import { pcsRequests } from '../evidence/online/intel-pcs.ts'
 import type { Claims } from '../evidence/verdict.ts'
 import type { ParsedCertificate } from '../x509/certificate.ts'
 import type { AnswerStore } from './answer-store.ts'
-import type { CollateralSource, KnownCollateral, WantedCollateral } from './source.ts'
+import type { CollateralSource, FetchedCollateral, KnownCollateral, WantedCollateral } from './source.ts'
+import { UnprovenQuestions } from './unproven-questions.ts'
 import { type ValidAnswer, validateAnswer } from './validate-answer.ts'
-import type { VendorClient, VendorRequest } from './vendor-client.ts'
+import type { VendorClient } from './vendor-client.ts'
 
 export interface CollateralServiceOptions {
   readonly store: AnswerStore
@@ -34,6 +35,13 @@ interface Kept extends ValidAnswer {
   readonly fetchedAt: Date
 }
 
+/** For whom a question is asked. */
+interface Asker {
+  readonly tenant: string
+  /** Questions of its own about what evidence chose. */
+  questions: number
+}
+
 /** What is in memory of what is in the store. */
 const MAX_IN_MEMORY = 1_000
 /** A service that failed, or has no such thing, is asked again after this long. */
@@ -47,14 +55,16 @@ export class CollateralService implements CollateralSource {
   readonly #underWay = new Map<string, Promise<Kept | undefined>>()
   /** The same objects for the same answers: appraisals remember what they verified by object. */
   readonly #merged = new Map<string, Collateral>()
-  readonly #counts = { hits: 0, fetched: 0, failed: 0, refused: 0 }
+  readonly #unproven: UnprovenQuestions
+  readonly #counts = { hits: 0, fetched: 0, failed: 0, refused: 0, withheld: 0 }
 
   constructor(options: CollateralServiceOptions) {
     this.#options = { endpoints: PUBLIC_ENDPOINTS, anchors: [], onProblem: () => {}, ...options }
+    this.#unproven = new UnprovenQuestions(options.now)
   }
 
-  /** For metrics. */
-  get counts(): Readonly<Record<'hits' | 'fetched' | 'failed' | 'refused', number>> {
+  /** For metrics. `withheld`: questions that were not asked, since their tenant had asked for too much made-up evidence. */
+  get counts(): Readonly<Record<'hits' | 'fetched' | 'failed' | 'refused' | 'withheld', number>> {
     return { ...this.#counts }
   }
 
@@ -66,9 +76,14 @@ export class CollateralService implements CollateralSource {
     return { collateral: this.#merge(requests, found), complete }
   }
 
-  async fetched(claims: Claims, wanted: WantedCollateral): Promise<Collateral> {
+  async fetched(claims: Claims, wanted: WantedCollateral): Promise<FetchedCollateral> {
     const requests = requestsFor(claims, wanted)
-    return this.#merge(requests, await Promise.all(requests.map((request) => this.#fresh(request))))
+    const asker: Asker = { tenant: wanted.tenant, questions: 0 }
+    const found = await Promise.all(requests.map((request) => this.#fresh(request, asker)))
+    return {
+      collateral: this.#merge(requests, found),
+      proven: () => this.#unproven.giveBack(asker.tenant, asker.questions),
+    }
   }
 
   /** Throws as `validateAnswer`. */
@@ -105,21 +120,31 @@ export class CollateralService implements CollateralSource {
   }
 
   /** One question for all that wait for its answer. */
-  async #fresh(request: VendorRequest): Promise<Kept | undefined> {
+  async #fresh(request: CollateralRequest, asker: Asker): Promise<Kept | undefined> {
     const kept = await this.#stored(request.url)
     if (!this.#isWorthAsking(request.url, kept)) return kept
-    let asked = this.#underWay.get(request.url)
-    if (asked === undefined) {
-      asked = this.#ask(request, kept).finally(() => this.#underWay.delete(request.url))
-      this.#underWay.set(request.url, asked)
-    }
+    const underWay = this.#underWay.get(request.url)
+    if (underWay !== undefined) return await underWay
+    if (kept === undefined && request.chosen && !this.#mayAsk(asker)) return undefined
+    const asked = this.#ask(request, asker, kept).finally(() => this.#underWay.delete(request.url))
+    this.#underWay.set(request.url, asked)
     return await asked
   }
 
-  async #ask({ url, chainHeaders }: VendorRequest, kept: Kept | undefined): Promise<Kept | undefined> {
+  #mayAsk(asker: Asker): boolean {
+    if (!this.#unproven.take(asker.tenant)) {
+      this.#counts.withheld++
+      return false
+    }
+    asker.questions++
+    return true
+  }
+
+  async #ask(request: CollateralRequest, { tenant }: Asker, kept: Kept | undefined): Promise<Kept | undefined> {
     const { client, endpoints, onProblem, now } = this.#options
+    const { url } = request
     try {
-      const files = await client?.get({ url: addressAt(endpoints, url), chainHeaders })
+      const files = await client?.get({ ...request, url: addressAt(endpoints, url) }, tenant)
       if (files === undefined) {
         this.#note(url, now().getTime())
         return kept
@@ -167,7 +192,7 @@ export class CollateralService implements CollateralSource {
     this.#failedAt.set(url, atMs)
   }
 
-  #merge(requests: readonly VendorRequest[], found: readonly (Kept | undefined)[]): Collateral {
+  #merge(requests: readonly CollateralRequest[], found: readonly (Kept | undefined)[]): Collateral {
     const key = requests.map(({ url }, index) => `${url} ${found[index]?.fetchedAt.getTime() ?? '-'}`).join('\n')
     const known = this.#merged.get(key)
     if (known !== undefined) return known
@@ -179,7 +204,7 @@ export class CollateralService implements CollateralSource {
   }
 }
 
-function requestsFor(claims: Claims, { keyKnown }: WantedCollateral): VendorRequest[] {
+function requestsFor(claims: Claims, { keyKnown }: WantedCollateral): CollateralRequest[] {
   const amd = kdsRequests(claims, PUBLIC_ENDPOINTS)
   const lists = amd.filter(({ url }) => !keyKnown || url.endsWith('/crl'))
   return [...lists, ...pcsRequests(claims, PUBLIC_ENDPOINTS)]

@@ -1,15 +1,14 @@
 /**
  * Asks AMD's and Intel's services, politely: few questions at once, none to a service that asked to be left alone
  * (429 or 503 with Retry-After), growing pauses after failures. Addresses are made here; redirects are not followed.
+ *
+ * Questions about what evidence names (a chip, a kind of platform) have turns of their own, tenant by tenant, and a service
+ * that will not answer them for a while is still asked for its lists: those are few, and everybody needs them.
  */
 import { errorText, UnavailableError } from '#protocol/errors'
 import type { CollateralFile } from '../evidence/collateral.ts'
-
-export interface VendorRequest {
-  readonly url: string
-  /** Headers of the answer that hold certificates. */
-  readonly chainHeaders: readonly string[]
-}
+import type { CollateralRequest } from '../evidence/online/fetch-collateral.ts'
+import { Turns } from './turns.ts'
 
 export interface VendorClientOptions {
   readonly now: () => Date
@@ -23,8 +22,8 @@ export interface VendorClientOptions {
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const ATTEMPTS = 3
 const FIRST_PAUSE_MS = 200
-const MAX_AT_ONCE = 8
-const MAX_WAITING = 64
+const FIXED_TURNS = { atOnce: 8, atOnceOfOne: 8 } as const
+const CHOSEN_TURNS = { atOnce: 8, atOnceOfOne: 4 } as const
 /** Longer ones are cut: a service shall not be able to silence itself for ever. */
 const MAX_RETRY_AFTER_MS = 15 * 60_000
 const DEFAULT_RETRY_AFTER_MS = 1_000
@@ -33,8 +32,10 @@ export class VendorClient {
   readonly #options: Required<VendorClientOptions>
   /** Origin → when it may be asked again. */
   readonly #quietUntil = new Map<string, number>()
-  #running = 0
-  readonly #waiting: (() => void)[] = []
+  /** The same, for what evidence chose alone. */
+  readonly #chosenQuietUntil = new Map<string, number>()
+  readonly #fixed = new Turns(FIXED_TURNS)
+  readonly #chosen = new Turns(CHOSEN_TURNS)
 
   constructor(options: VendorClientOptions) {
     this.#options = { timeoutMs: 10_000, maxWaitMs: 3_000, sleep: timer, ...options }
@@ -43,31 +44,19 @@ export class VendorClient {
   /**
    * Body and certificate headers of a 200. Undefined when the service says that there is no such thing (404).
    *
+   * @param tenant for whose guest it is asked
    * @throws UnavailableError ERR_COLLATERAL_FETCH
    */
-  async get(request: VendorRequest): Promise<readonly CollateralFile[] | undefined> {
-    await this.#turn()
-    try {
-      return await this.#attempts(request)
-    } finally {
-      this.#running--
-      this.#waiting.shift()?.()
-    }
+  async get(request: CollateralRequest, tenant: string): Promise<readonly CollateralFile[] | undefined> {
+    const turns = request.chosen ? this.#chosen : this.#fixed
+    return await turns.run(tenant, () => this.#attempts(request))
   }
 
-  async #turn(): Promise<void> {
-    if (this.#running >= MAX_AT_ONCE) {
-      if (this.#waiting.length >= MAX_WAITING) throw failed('too many questions are waiting', true)
-      await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    }
-    this.#running++
-  }
-
-  async #attempts(request: VendorRequest): Promise<readonly CollateralFile[] | undefined> {
+  async #attempts(request: CollateralRequest): Promise<readonly CollateralFile[] | undefined> {
     const { origin } = new URL(request.url)
     let last: UnavailableError | undefined
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      await this.#whenWelcome(origin, attempt)
+      await this.#whenWelcome(origin, request, attempt)
       try {
         const answer = await this.#once(request, origin)
         if (answer !== 'again') return answer
@@ -83,9 +72,10 @@ export class VendorClient {
     throw last ?? failed(request.url, false)
   }
 
-  async #whenWelcome(origin: string, attempt: number): Promise<void> {
+  async #whenWelcome(origin: string, { chosen }: CollateralRequest, attempt: number): Promise<void> {
     const { now, maxWaitMs, sleep } = this.#options
-    const quietMs = (this.#quietUntil.get(origin) ?? 0) - now().getTime()
+    const until = Math.max(this.#quietUntil.get(origin) ?? 0, chosen ? (this.#chosenQuietUntil.get(origin) ?? 0) : 0)
+    const quietMs = until - now().getTime()
     const pauseMs = Math.max(quietMs, attempt === 0 ? 0 : FIRST_PAUSE_MS * 2 ** (attempt - 1))
     if (pauseMs <= 0) return
     if (pauseMs > maxWaitMs) throw failed(`${origin} asked to be left alone for ${Math.ceil(pauseMs / 1000)} s`, true)
@@ -93,14 +83,15 @@ export class VendorClient {
   }
 
   async #once(
-    { url, chainHeaders }: VendorRequest,
+    { url, chainHeaders, chosen }: CollateralRequest,
     origin: string,
   ): Promise<readonly CollateralFile[] | 'again' | undefined> {
     const response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(this.#options.timeoutMs) })
     if (response.status === 429 || response.status === 503) {
       await response.body?.cancel()
       const quietMs = retryAfterMs(response.headers.get('retry-after'), this.#options.now())
-      this.#quietUntil.set(origin, this.#options.now().getTime() + quietMs)
+      const quiet = chosen ? this.#chosenQuietUntil : this.#quietUntil
+      quiet.set(origin, this.#options.now().getTime() + quietMs)
       return 'again'
     }
     const body = await readBody(response)

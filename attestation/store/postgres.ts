@@ -4,9 +4,10 @@
  */
 import pg from 'pg'
 import { CaissonError, UnavailableError } from '#protocol/errors'
-import type { Database, Sql, SqlValue } from './database.ts'
+import type { Database, Sql, SqlReader, SqlValue } from './database.ts'
 import { integer, type Row } from './row.ts'
 import { POSTGRES_STEPS, SCHEMA_VERSION } from './schema.ts'
+import { absentStore, refuseNewer, refuseOther } from './schema-version.ts'
 
 /** Names the lock among those of other users of the database; any fixed number does. */
 const LOCK = 0x63616973
@@ -33,6 +34,13 @@ const BEGIN = [
 ].join('; ')
 const WAITING_BEGIN = { text: BEGIN, query_timeout: LOCK_TIMEOUT_MS + SILENCE_MS }
 
+/** It holds no lock, and whoever reads may be slow with what it read, milliseconds. */
+const STALLED_READER_MS = 60_000
+const BEGIN_SNAPSHOT = [
+  'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY',
+  `SET LOCAL idle_in_transaction_session_timeout = ${STALLED_READER_MS}`,
+].join('; ')
+
 /** bigint columns hold times and counts, which fit a number. */
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 
@@ -44,10 +52,31 @@ export class PostgresDatabase implements Database {
   }
 
   /**
+   * Makes the tables where there are none, and brings older ones to this version.
+   *
    * @param url postgresql://user:password@host:port/database
    * @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION
    */
   static async open(url: string): Promise<PostgresDatabase> {
+    return await PostgresDatabase.#connect(url, (store) => store.transaction(migrate))
+  }
+
+  /**
+   * Opens a store as it is.
+   *
+   * @param url as for `open`
+   * @throws UsageError ERR_STORE_ABSENT
+   * @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION
+   */
+  static async openExisting(url: string): Promise<PostgresDatabase> {
+    return await PostgresDatabase.#connect(url, async (store) => {
+      const found = "SELECT CASE WHEN to_regclass('caisson_schema') IS NULL THEN 0 ELSE 1 END AS found"
+      if (integer(await store.get(found), 'found') === 0) throw absentStore()
+      refuseOther(await versionOf(store))
+    })
+  }
+
+  static async #connect(url: string, prepare: (store: PostgresDatabase) => Promise<void>): Promise<PostgresDatabase> {
     const pool = new pg.Pool({
       connectionString: url,
       max: MAX_CONNECTIONS,
@@ -63,11 +92,11 @@ export class PostgresDatabase implements Database {
     pool.on('connect', (client) => void client.on('error', () => {}))
     const store = new PostgresDatabase(pool)
     try {
-      await store.transaction(migrate)
+      await prepare(store)
       return store
     } catch (cause) {
       await pool.end()
-      if (cause instanceof CaissonError && cause.code === 'ERR_STORE_VERSION') throw cause
+      if (cause instanceof CaissonError && ['ERR_STORE_ABSENT', 'ERR_STORE_VERSION'].includes(cause.code)) throw cause
       throw new UnavailableError('ERR_STORE_OPEN', 'cannot open the PostgreSQL store', {
         hint: 'Check the address, the name of the database and the password, and that the server runs.',
         cause,
@@ -76,11 +105,19 @@ export class PostgresDatabase implements Database {
   }
 
   async transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return await this.#within(WAITING_BEGIN, work)
+  }
+
+  async snapshot<T>(work: (sql: SqlReader) => Promise<T>): Promise<T> {
+    return await this.#within({ text: BEGIN_SNAPSHOT }, work)
+  }
+
+  async #within<T>(begin: pg.QueryConfig, work: (sql: Sql) => Promise<T>): Promise<T> {
     const client = await guard(() => this.#pool.connect())
     let broken = false
     try {
       const sql = new PostgresStatements(client)
-      await guard(() => client.query(WAITING_BEGIN))
+      await guard(() => client.query(begin))
       const result = await work(sql)
       await guard(() => client.query('COMMIT'))
       return result
@@ -153,17 +190,14 @@ async function guard<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+async function versionOf(sql: Sql): Promise<number> {
+  return integer(await sql.get('SELECT coalesce(max(version), 0) AS version FROM caisson_schema'), 'version')
+}
+
 async function migrate(sql: Sql): Promise<void> {
   await sql.run('CREATE TABLE IF NOT EXISTS caisson_schema (version BIGINT NOT NULL)')
-  const row = await sql.get('SELECT coalesce(max(version), 0) AS version FROM caisson_schema')
-  const version = integer(row, 'version')
-  if (version > SCHEMA_VERSION) {
-    throw new UnavailableError(
-      'ERR_STORE_VERSION',
-      `the PostgreSQL store has schema version ${version}, this release knows ${SCHEMA_VERSION}`,
-      { hint: 'Start the release that wrote it, or a newer one.' },
-    )
-  }
+  const version = await versionOf(sql)
+  refuseNewer(version)
   for (const [from, step] of POSTGRES_STEPS) if (version <= from) await step(sql)
   await sql.run('DELETE FROM caisson_schema')
   await sql.run('INSERT INTO caisson_schema (version) VALUES (?)', SCHEMA_VERSION)

@@ -84,17 +84,30 @@ export class Sealing {
   }
 }
 
-/** Wraps all data keys anew: the old wrapping key is of no use any more, and no secret had to be touched. */
-export async function rewrap(database: Database, from: KeyWrapper, to: KeyWrapper): Promise<number> {
+/**
+ * Wraps all data keys anew: the old wrapping key is of no use any more, and no secret had to be touched.
+ *
+ * @param makeNext asked for the new wrapping key when the old one has opened all data keys; it must be there to stay
+ *   when this resolves
+ * @throws UnavailableError ERR_STORE_KEY when the old key is not the store's; then `makeNext` was not asked
+ */
+export async function rewrap(
+  database: Database,
+  from: KeyWrapper,
+  makeNext: () => Promise<KeyWrapper>,
+): Promise<number> {
   return await database.transaction(async (sql) => {
-    const rows = await sql.all('SELECT id, wrapped FROM data_keys')
-    for (const row of rows) {
+    const keys: DataKey[] = []
+    for (const row of await sql.all('SELECT id, wrapped FROM data_keys')) {
       const id = text(row, 'id')
-      const key = await from.unwrap(blob(row, 'wrapped'), id)
-      await sql.run('UPDATE data_keys SET wrapped = ? WHERE id = ?', await to.wrap(key, id), id)
+      keys.push({ id, key: await from.unwrap(blob(row, 'wrapped'), id) })
+    }
+    const next = await makeNext()
+    for (const { id, key } of keys) {
+      await sql.run('UPDATE data_keys SET wrapped = ? WHERE id = ?', await next.wrap(key, id), id)
       key.fill(0)
     }
-    return rows.length
+    return keys.length
   })
 }
 

@@ -8,13 +8,14 @@ import { reportDataDigest } from '#protocol/kbs-messages'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { applyPolicy } from '../appraisal/apply-policy.ts'
 import { measurementFindings } from '../appraisal/measurement-findings.ts'
-import type { CollateralSource } from '../collateral/source.ts'
+import type { CollateralSource, FetchedCollateral } from '../collateral/source.ts'
 import { type Collateral, NO_COLLATERAL } from '../evidence/collateral.ts'
 import type { Steps } from '../evidence/steps.ts'
 import { type Claims, type Appraisal as EvidenceAppraisal, type Finding, verdictOf } from '../evidence/verdict.ts'
 import { parseReferenceDocument, type ReferenceDocument } from '../measure/reference-document.ts'
 import type { ClaimCheck } from '../store/attestation-log.ts'
 import type { StoredReference } from '../store/reference-store.ts'
+import { tierOf } from '../token/trust-vector.ts'
 import type { AnswerInput, Appraisal, ChallengeOffer, EvidenceKind } from './evidence.ts'
 import { type Explanation, explainFindings, hardwareFacts, tokenClaims } from './explain-findings.ts'
 import type { HardwarePlatform, ReadEvidence } from './hardware-platforms.ts'
@@ -37,6 +38,8 @@ const APPROVED_BOOT = 3
 interface Judged {
   readonly policyId: string
   readonly appraisal: EvidenceAppraisal
+  /** Whatever the policy says of it. */
+  readonly genuine: boolean
   readonly reference: ReferenceResult | undefined
   readonly explanation: Explanation | undefined
 }
@@ -65,8 +68,9 @@ export class HardwareEvidenceKind implements EvidenceKind {
     const { version, nonce, attestation, demands } = input
     const digest = reportDataDigest(nodeCrypto, { ...attestation, version, nonce })
     const evidence = await inSlices(this.#options.platform.read(attestation.primaryEvidence))
-    const collateral = await this.#collateral(evidence, digest, input)
+    const { collateral, proven } = await this.#collateral(evidence, digest, input)
     const judged = await inSlices(this.#judgements({ evidence, digest, collateral, input }))
+    if (judged.some(({ genuine }) => genuine)) proven()
     const accepted = judged.find(({ explanation }) => explanation === undefined)
     const [closest] = judged.toSorted((a, b) => failures(a) - failures(b))
     const best = accepted ?? closest
@@ -100,18 +104,26 @@ export class HardwareEvidenceKind implements EvidenceKind {
     }
   }
 
-  /** Makers are asked only about evidence that nothing disproves: whoever sends anything else shall not make us call them. */
-  async #collateral(evidence: ReadEvidence, nonce: Uint8Array, { demands }: AnswerInput): Promise<Collateral> {
+  /**
+   * Makers are asked about evidence that nothing disproves. That is not to say that it is genuine: a report whose chip nobody
+   * knows yet could be of anybody's making, so a tenant's questions of that kind are counted until one is proven.
+   */
+  async #collateral(
+    evidence: ReadEvidence,
+    nonce: Uint8Array,
+    { demands, tenant }: AnswerInput,
+  ): Promise<FetchedCollateral> {
     const { collateral: source, now } = this.#options
     const anchors = demands.policies.flatMap(({ policy }) => policy.anchors)
     const first = evidence.appraise({ at: now(), nonce, collateral: NO_COLLATERAL, anchors })
-    const keyKnown = !first.findings.some(({ code }) => code === 'unchecked_chain')
-    const known = await source.known(first.claims, { keyKnown })
-    if (known.complete) return known.collateral
+    const wanted = { tenant, keyKnown: isKeyKnown(first) }
+    const known = await source.known(first.claims, wanted)
+    const unasked = { collateral: known.collateral, proven: () => {} }
+    if (known.complete) return unasked
     const disproven = first.findings.some(
       ({ severity, code }) => severity === 'contraindicated' && !NO_FORGERY.has(code),
     )
-    return disproven ? known.collateral : await source.fetched(first.claims, { keyKnown })
+    return disproven ? unasked : await source.fetched(first.claims, wanted)
   }
 
   /** By each policy. What was measured is the same for all of them, and so is what it is compared with. */
@@ -141,11 +153,12 @@ export class HardwareEvidenceKind implements EvidenceKind {
     const booted = reference?.matched === true || (listed && (reference !== undefined || policy.pcrs.size > 0))
     const appraisal = applyPolicy(booted ? approved(found) : found, policy)
     const problem = booted ? undefined : (reference ?? NOTHING_LISTED)
-    const initdata = checkInitdata(evidence.initdata(found.claims), input.attestation.initdataToml)
+    const initdata = checkInitdata(evidence.initdata(found.claims), input.initdata)
     const affirmed = verdictOf(appraisal).verdict === 'affirming' && initdata?.ok !== false && problem === undefined
     return {
       policyId: id,
       appraisal,
+      genuine: isKeyKnown(found) && tierOf(found.trustworthiness['instance-identity']) !== 'contraindicated',
       reference: booted && reference?.matched === false ? undefined : reference,
       explanation: affirmed ? undefined : explainFindings({ appraisal, initdata, reference: problem }),
     }
@@ -173,6 +186,11 @@ const NOTHING_LISTED: ReferenceResult = {
   checks: [],
 }
 
+/** Whether the certificates of the key that signed it are there. */
+function isKeyKnown({ findings }: EvidenceAppraisal): boolean {
+  return !findings.some(({ code }) => code === 'unchecked_chain')
+}
+
 function approved(appraisal: EvidenceAppraisal): EvidenceAppraisal {
   const { trustworthiness } = appraisal
   if (trustworthiness.executables !== 0) return appraisal
@@ -184,8 +202,8 @@ function failures({ appraisal, reference }: Judged): number {
   return appraisal.findings.reduce((sum, finding) => sum + weight(finding), reference?.matched === false ? 2 : 0)
 }
 
-function initdataChecks(evidence: ReadEvidence, { appraisal }: Judged, { attestation }: AnswerInput): ClaimCheck[] {
-  const check = checkInitdata(evidence.initdata(appraisal.claims), attestation.initdataToml)
+function initdataChecks(evidence: ReadEvidence, { appraisal }: Judged, input: AnswerInput): ClaimCheck[] {
+  const check = checkInitdata(evidence.initdata(appraisal.claims), input.initdata)
   return check === undefined ? [] : [check]
 }
 

@@ -24,7 +24,10 @@ export interface SessionReply<T> {
   readonly expiresAt: Date
 }
 
-/** @throws UnverifiedError ERR_SESSION_MISSING, ERR_SESSION_INVALID, ERR_SESSION_EXPIRED */
+/**
+ * @throws UnverifiedError ERR_SESSION_MISSING, ERR_SESSION_INVALID, ERR_SESSION_EXPIRED
+ * @throws UnavailableError as the store
+ */
 export async function openChallengeSession(
   sealer: SessionSealer,
   cookie: string | undefined,

@@ -55,6 +55,7 @@ export class SessionSealer {
    * The content as it was sealed.
    *
    * @throws UnverifiedError ERR_SESSION_INVALID for anything this store's verifiers did not seal, ERR_SESSION_EXPIRED
+   * @throws UnavailableError as the store, when it does not give the key
    */
   async open(purpose: string, cookie: string): Promise<unknown> {
     const content = await this.#decrypt(purpose, cookie)
@@ -68,26 +69,39 @@ export class SessionSealer {
   }
 
   async #decrypt(purpose: string, cookie: string): Promise<unknown> {
-    if (cookie.length > MAX_COOKIE_CHARACTERS) throw invalid()
+    const bytes = bytesOf(cookie)
+    // Not within `try`: a store that does not answer says nothing about who made the session.
+    const key = await this.#ring.find(toHex(bytes.subarray(1, HEADER_BYTES)))
+    if (key === undefined) throw invalid()
     try {
-      const bytes = fromBase64Url(cookie, 'session')
-      const header = bytes.subarray(0, HEADER_BYTES)
-      const key = await this.#ring.find(toHex(header.subarray(1)))
-      if (header[0] !== VERSION || key === undefined || bytes.byteLength < HEADER_BYTES + IV_BYTES + TAG_BYTES) {
-        throw invalid()
-      }
-      const iv = bytes.subarray(HEADER_BYTES, HEADER_BYTES + IV_BYTES)
-      const decipher = createDecipheriv('aes-256-gcm', keyOf(key), iv, {
-        authTagLength: TAG_BYTES,
-      })
-      decipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
-      decipher.setAuthTag(bytes.subarray(-TAG_BYTES))
-      const plain = decipher.update(bytes.subarray(HEADER_BYTES + IV_BYTES, -TAG_BYTES))
-      return JSON.parse(Buffer.concat([plain, decipher.final()]).toString('utf8'))
+      return JSON.parse(decrypted(bytes, keyOf(key), purpose))
     } catch (cause) {
       throw invalid(cause)
     }
   }
+}
+
+/** Of the form and version that we make. @throws UnverifiedError ERR_SESSION_INVALID */
+function bytesOf(cookie: string): Uint8Array {
+  if (cookie.length > MAX_COOKIE_CHARACTERS) throw invalid()
+  let bytes: Uint8Array
+  try {
+    bytes = fromBase64Url(cookie, 'session')
+  } catch (cause) {
+    throw invalid(cause)
+  }
+  if (bytes[0] !== VERSION || bytes.byteLength < HEADER_BYTES + IV_BYTES + TAG_BYTES) throw invalid()
+  return bytes
+}
+
+function decrypted(bytes: Uint8Array, key: KeyObject, purpose: string): string {
+  const header = bytes.subarray(0, HEADER_BYTES)
+  const iv = bytes.subarray(HEADER_BYTES, HEADER_BYTES + IV_BYTES)
+  const decipher = createDecipheriv('aes-256-gcm', key, iv, { authTagLength: TAG_BYTES })
+  decipher.setAAD(Buffer.concat([header, Buffer.from(purpose)]))
+  decipher.setAuthTag(bytes.subarray(-TAG_BYTES))
+  const plain = decipher.update(bytes.subarray(HEADER_BYTES + IV_BYTES, -TAG_BYTES))
+  return Buffer.concat([plain, decipher.final()]).toString('utf8')
 }
 
 /** The ring decides which keys there are; what was read of one is kept as long as the ring keeps it. */

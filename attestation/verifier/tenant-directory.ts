@@ -115,6 +115,7 @@ export class TenantDirectory {
       tokens,
       kbs: new KbsService({
         ...shared,
+        tenant: name,
         spent: new SpentChallenges(database),
         references,
         policies,

@@ -9,9 +9,9 @@ import type { Endpoints } from '../evidence/online/fetch-collateral.ts'
 import { parseReferenceDocument } from '../measure/reference-document.ts'
 import type { Database } from '../store/database.ts'
 import { type KeyWrapper, LocalKeyWrapper } from '../store/key-wrapper.ts'
+import { openDatabase } from '../store/open-database.ts'
 import { sealPlainValues } from '../store/seal-plain-values.ts'
 import { Sealing } from '../store/sealing.ts'
-import { SqliteDatabase } from '../store/sqlite.ts'
 import { TenantStore } from '../store/tenant-store.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { AdminAuthenticator } from './admin/authenticator.ts'
@@ -210,13 +210,6 @@ async function listenForMetrics(at: { host: string; port: number }, metrics: Met
 
 function collateralGauges({ counts }: CollateralService): Record<string, number> {
   return Object.fromEntries(Object.entries(counts).map(([name, count]) => [`collateral_${name}`, count]))
-}
-
-/** By the form of the address. @throws UnavailableError ERR_STORE_OPEN, ERR_STORE_VERSION */
-export async function openDatabase(path: string): Promise<Database> {
-  if (!/^postgres(ql)?:\/\//.test(path)) return await SqliteDatabase.open(path)
-  const { PostgresDatabase } = await import('../store/postgres.ts') // most verifiers never need its client
-  return await PostgresDatabase.open(path)
 }
 
 async function responds(database: Database): Promise<boolean> {

@@ -1,8 +1,6 @@
-import { existsSync } from 'node:fs'
 import { generateSigningKey } from '#image/node/sign'
-import { UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
-import { writeUserFile } from '../files.ts'
+import { createUserFiles } from '../files.ts'
 
 export const imageKeygen: CommandSpec = {
   path: 'image keygen',
@@ -17,15 +15,14 @@ export const imageKeygen: CommandSpec = {
   run: async (invocation) => {
     const prefix = invocation.required('output')
     const [privatePath, publicPath] = [`${prefix}.key`, `${prefix}.pub`]
-    for (const path of [privatePath, publicPath]) {
-      if (!existsSync(path)) continue
-      throw new UsageError('ERR_FILE_EXISTS', `${JSON.stringify(path)} exists already`, {
-        hint: 'A signing key is never overwritten: choose another prefix or move the old key away.',
-      })
-    }
     const pair = generateSigningKey()
-    writeUserFile(privatePath, pair.privatePem, 0o600)
-    writeUserFile(publicPath, pair.publicPem)
+    createUserFiles(
+      [
+        { path: privatePath, bytes: pair.privatePem, mode: 0o600 },
+        { path: publicPath, bytes: pair.publicPem, mode: 0o644 },
+      ],
+      'A signing key is never overwritten: choose another prefix or move the old key away.',
+    )
     invocation.out.result({ privateKey: privatePath, publicKey: publicPath }, `${privatePath}\n${publicPath}`)
     return 0
   },

@@ -1,9 +1,7 @@
-import { existsSync } from 'node:fs'
 import { exportJWK, generateKeyPair } from 'jose'
-import { UsageError } from '#protocol/errors'
 import { parseTenantIdentity, TENANT_KEY_ALGORITHM } from '#protocol/tenant-key'
 import type { CommandSpec } from '../command.ts'
-import { writeUserFile } from '../files.ts'
+import { createUserFiles } from '../files.ts'
 
 export const initdataKeygen: CommandSpec = {
   path: 'initdata keygen',
@@ -19,19 +17,18 @@ export const initdataKeygen: CommandSpec = {
   run: async (invocation) => {
     const prefix = invocation.required('output')
     const [privatePath, publicPath] = [`${prefix}.jwk`, `${prefix}.pub.jwk`]
-    for (const path of [privatePath, publicPath]) {
-      if (!existsSync(path)) continue
-      throw new UsageError('ERR_FILE_EXISTS', `${JSON.stringify(path)} exists already`, {
-        hint: 'A key is never overwritten: choose another prefix or move the old key away.',
-      })
-    }
     const pair = await generateKeyPair(TENANT_KEY_ALGORITHM, { crv: 'P-256', extractable: true })
     const { kty, crv, x, y, d } = await exportJWK(pair.privateKey)
     const publicJwk = { kty, crv, alg: TENANT_KEY_ALGORITHM, x, y }
     const privateText = JSON.stringify({ ...publicJwk, d })
     parseTenantIdentity(privateText) // what we write, we must be able to read
-    writeUserFile(privatePath, `${privateText}\n`, 0o600)
-    writeUserFile(publicPath, `${JSON.stringify(publicJwk)}\n`)
+    createUserFiles(
+      [
+        { path: privatePath, bytes: `${privateText}\n`, mode: 0o600 },
+        { path: publicPath, bytes: `${JSON.stringify(publicJwk)}\n`, mode: 0o644 },
+      ],
+      'A key is never overwritten: choose another prefix or move the old key away.',
+    )
     invocation.out.result({ privateKey: privatePath, publicKey: publicPath }, `${privatePath}\n${publicPath}`)
     return 0
   },

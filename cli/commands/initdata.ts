@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { parseWorkloadPolicy } from '#policies/workload'
-import { encodeInitdata, type Initdata, parseInitdata } from '#protocol/initdata'
+import { encodeInitdata, type Initdata, MAX_PULL_CONNECTIONS, MAX_PULL_LAYERS, parseInitdata } from '#protocol/initdata'
 import type { CommandSpec, Invocation, OptionSpec } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { readPolicyFile } from '../policy-file.ts'
@@ -37,6 +37,8 @@ export const INITDATA_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   },
   'registry-proxy': { type: 'string', placeholder: 'URL', help: 'HTTP proxy on the way to registries; it is public' },
   'registry-no-proxy': { type: 'string', placeholder: 'HOSTS', help: 'hosts reached without it: a.example,.b.example' },
+  'pull-layers': { type: 'string', placeholder: 'N', help: 'layers that an image’s pull has at a time in the guest' },
+  'pull-connections': { type: 'string', placeholder: 'N', help: 'connections to registries that it has at a time' },
   'tenant-key': {
     type: 'string',
     placeholder: 'FILE',
@@ -68,6 +70,10 @@ export function initdataWith(invocation: Invocation, policyYaml: string): Uint8A
     signatureStorageResource: invocation.string('signature-storage'),
     registriesConfResource: invocation.string('registries-conf'),
     registryProxy: registryProxy(invocation),
+    pulls: {
+      layers: optionalCount(invocation, 'pull-layers', MAX_PULL_LAYERS),
+      connections: optionalCount(invocation, 'pull-connections', MAX_PULL_CONNECTIONS),
+    },
     policyYaml,
     tenantKeyJwk: tenantKey === undefined ? undefined : readUserFile(tenantKey, 'tenant key').toString('utf8').trim(),
   })
@@ -77,6 +83,10 @@ function registryProxy(invocation: Invocation): Initdata['registryProxy'] {
   const url = invocation.string('registry-proxy')
   const hosts = invocation.string('registry-no-proxy') ?? ''
   return url === undefined ? undefined : { url, noProxy: hosts.split(',').filter((name) => name !== '') }
+}
+
+function optionalCount(invocation: Invocation, name: string, most: number): number | undefined {
+  return invocation.string(name) === undefined ? undefined : invocation.integer(name, 1, most)
 }
 
 /** SHA-256 of the exact bytes, lower-case hex. */

@@ -1,8 +1,9 @@
 import { createServer, type Server } from 'node:http'
 import { askDaemon } from '#host-shim/node/ask-daemon'
+import { monitorSocketIn } from '#host-shim/node/monitor-socket'
 import { UnavailableError, UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
-import { NODE_OPTIONS, nodePaths } from '../node-paths.ts'
+import { NODE_STATE_OPTION } from '../node-paths.ts'
 import { untilStopped } from '../signals.ts'
 
 const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
@@ -14,12 +15,17 @@ export const monitor: CommandSpec = {
   minOperands: 0,
   maxOperands: 0,
   options: {
-    ...NODE_OPTIONS,
+    ...NODE_STATE_OPTION,
+    socket: {
+      type: 'string',
+      placeholder: 'PATH',
+      help: 'on which the daemon tells what it measures, and no more (default: monitor/monitor.sock in --state)',
+    },
     listen: { type: 'string', placeholder: 'ADDRESS:PORT', help: 'where to listen', default: '127.0.0.1:9464' },
   },
   examples: ['caisson monitor', 'caisson monitor --listen 127.0.0.1:9000 --state /run/caisson'],
   run: async (invocation) => {
-    const { socket } = nodePaths(invocation)
+    const socket = invocation.string('socket') ?? monitorSocketIn(invocation.required('state'))
     const { host, port } = parseListen(invocation.required('listen'))
     const server = await listen(host, port, () => metrics(socket))
     const address = server.address()

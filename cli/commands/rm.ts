@@ -1,4 +1,4 @@
-import { stopPod } from '#host-shim/pod/control'
+import { removeOrphan } from '#host-shim/pod/control'
 import { reconcilePods } from '#host-shim/pod/state-dir'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
@@ -7,7 +7,7 @@ import { STATE_OPTION, stateRootOf } from '../pods.ts'
 export const rm: CommandSpec = {
   path: 'rm',
   summary:
-    'Removes what crashed runs left on this machine: processes, sockets, disks, state. Running pods are left alone.',
+    'Removes what crashed runs left on this machine: processes, sockets, disks, state. Running pods are left\nalone: `caisson stop` ends them.',
   operands: '[ID]',
   minOperands: 0,
   maxOperands: 1,
@@ -20,7 +20,7 @@ export const rm: CommandSpec = {
       throw new UsageError('ERR_USAGE', 'caisson rm needs an ID or --all', { hint: '`caisson ps` lists the IDs.' })
     }
     const removed = id === undefined ? await reconcilePods(root) : [id]
-    if (id !== undefined) await stopPod(root, id)
+    if (id !== undefined) await removeOrphan(root, id)
     invocation.out.result({ removed }, removed.join('\n'))
     return 0
   },

@@ -2,7 +2,7 @@ import { createReadStream, existsSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { restoreBackup, writeBackup } from '#attestation/store/backup'
-import { openDatabase } from '#attestation/verifier/verifier'
+import { openDatabase, openExistingDatabase } from '#attestation/store/open-database'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec, OptionSpec } from '../command.ts'
 
@@ -22,7 +22,7 @@ export const verifierBackup: CommandSpec = {
   run: async (invocation) => {
     const target = invocation.operand(0)
     const temporary = `${target}.${process.pid}.new`
-    await using database = await openDatabase(invocation.required('store'))
+    await using database = await openExistingDatabase(invocation.required('store'))
     try {
       const file = await open(temporary, 'w', 0o600)
       let rows: number

@@ -1,10 +1,9 @@
-import { createStoreKey, type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { type KeyWrapper, LocalKeyWrapper, parseStoreKey } from '#attestation/store/key-wrapper'
+import { openExistingDatabase } from '#attestation/store/open-database'
 import { isPkcs11Uri, parsePkcs11Uri } from '#attestation/store/pkcs11-uri'
 import { rewrap } from '#attestation/store/sealing'
-import { openDatabase } from '#attestation/verifier/verifier'
 import type { CommandSpec } from '../command.ts'
-import { writeUserFile } from '../files.ts'
-import { keyWrapperOf } from '../store-key.ts'
+import { createStoreKeyFile, keyWrapperOf } from '../store-key.ts'
 
 export const verifierRekey: CommandSpec = {
   path: 'verifier rekey',
@@ -19,7 +18,7 @@ export const verifierRekey: CommandSpec = {
     'new-key': {
       type: 'string',
       placeholder: 'FILE|URI',
-      help: 'where to make the new key: a file, or pkcs11:… for a key that stays in a token',
+      help: 'where to make the new key: a file that is not there, or pkcs11:… for a key that stays in a token',
     },
   },
   examples: [
@@ -28,23 +27,18 @@ export const verifierRekey: CommandSpec = {
   run: async (invocation) => {
     const old = await keyWrapperOf(invocation.required('store-key'))
     const target = invocation.required('new-key')
-    // The new key is there before anything needs it: a crash leaves a key too many, never one too few.
-    const fresh = await makeKey(target)
-    await using database = await openDatabase(invocation.required('store'))
-    const keys = await rewrap(database, old, fresh)
+    await using database = await openExistingDatabase(invocation.required('store'))
+    // The new key is on the disk before anything needs it: a crash leaves a key too many, never one too few.
+    const keys = await rewrap(database, old, () => makeKey(target))
     invocation.out.result({ dataKeys: keys, newKey: target }, `${keys} data keys wrapped by ${target}`)
     return 0
   },
 }
 
 async function makeKey(target: string): Promise<KeyWrapper> {
-  if (isPkcs11Uri(target)) {
-    const { Pkcs11KeyWrapper } = await import('#attestation/store/pkcs11-key-wrapper')
-    const wrapper = new Pkcs11KeyWrapper(parsePkcs11Uri(target))
-    await wrapper.generate()
-    return wrapper
-  }
-  const text = createStoreKey()
-  writeUserFile(target, text, 0o600)
-  return new LocalKeyWrapper(parseStoreKey(text))
+  if (!isPkcs11Uri(target)) return new LocalKeyWrapper(parseStoreKey(createStoreKeyFile(target)))
+  const { Pkcs11KeyWrapper } = await import('#attestation/store/pkcs11-key-wrapper')
+  const wrapper = new Pkcs11KeyWrapper(parsePkcs11Uri(target))
+  await wrapper.generate()
+  return wrapper
 }

@@ -183,6 +183,7 @@ async function imageSource(
     credentials: credentials === undefined ? undefined : parseAuthFile(await resource(credentials)),
     lookaside: await readLookaside(initdata.signatureStorageResource, resource),
     route: await readRoute(initdata.registriesConfResource, resource),
+    pulls: initdata.pulls,
     resource,
     folder: `${input.scratch}/layers`,
     indexFolder: INDEX_DIR,

@@ -13,6 +13,7 @@ import { makeEmptyVolume } from './empty-volume.ts'
 import type { ImageMounts } from './image-mounts.ts'
 import type { HeldImage, RequiredSigners } from './image-source.ts'
 import { type ImageUser, resolveUser } from './image-user.ts'
+import { mountImageVolumes } from './image-volumes.ts'
 import {
   MAX_PASSWD_BYTES,
   MAX_REFERENCE_BYTES,
@@ -104,6 +105,9 @@ export class ContainerFactory {
     const rootfs = `${bundle}/rootfs`
     const writable = `${scratch}/containers/${runtimeId}`
     await mountRootfs(platform, images, { image, writable, target: rootfs }, undo)
+    const taken = admitted.mounts.map(({ path }) => path)
+    const declared = { image, declared: image.config.volumes, taken, writable, bundle }
+    const imageVolumes = await mountImageVolumes(platform, images, declared, undo)
     const user = await this.#user(rootfs, admitted.rule.user ?? image.config.user)
     const cgroupPath = `${CONTAINERS_CGROUP}/${runtimeId}`
     const env = [...admitted.env, ...(await this.#secretEnv(admitted)), ...(await this.#unsealedEnv(admitted))]
@@ -111,7 +115,17 @@ export class ContainerFactory {
     const { resources } = input
     const { sysctls } = this.#options
     const processes = await this.#processNamespace(input, bundle, undo)
-    const spec = buildOciSpec({ ...base, rootfs, cgroupPath, resources, binds, devices, sysctls, processes })
+    const spec = buildOciSpec({
+      ...base,
+      rootfs,
+      cgroupPath,
+      resources,
+      imageVolumes,
+      binds,
+      devices,
+      sysctls,
+      processes,
+    })
     await platform.files.write(`${bundle}/config.json`, new TextEncoder().encode(JSON.stringify(spec)), 0o600)
     undo.defer(() => platform.runtime.delete(runtimeId))
     const running = await platform.runtime.create(runtimeId, bundle, { terminal, stdin })
@@ -249,8 +263,8 @@ export class ContainerFactory {
                 MAX_SECRET_BYTES,
               )
         const source = `${bundle}/secret-${index}`
-        await platform.files.write(source, bytes, secret.mode, { uid: secret.uid, gid: secret.gid })
-        bytes.fill(0)
+        const owner = { uid: secret.uid, gid: secret.gid }
+        await platform.files.write(source, bytes, secret.mode, owner).finally(() => bytes.fill(0))
         return { source, destination: secret.path, readOnly: true }
       }),
     )

@@ -1,35 +1,43 @@
 /** The signers of a container's rule, as the image engine judges them. */
-import type { RequiredSignature, SignerRequirement } from '#image/policy/evaluate'
-import type { ConfiguredBytes } from '#image/policy/policy'
+import type { RequiredSignature } from '#image/policy/evaluate'
+import type { CaissonBundle, ConfiguredBytes, SigstoreSigned } from '#image/policy/policy'
 import type { SignerRule } from '#policies/image-rule'
 import type { RequiredSigners } from './image-source.ts'
 
 /** Of the statement with which cosign 3 signs an image. */
 const COSIGN_SIGNATURE = 'https://sigstore.dev/cosign/sign/v1'
 
-/** @param bundles whether sigstore bundles can be judged here; they come last, since their judge has to be loaded */
+/**
+ * One requirement for each signer and way to sign, so that one whose key cannot be had leaves the others their say.
+ *
+ * @param bundles whether sigstore bundles can be judged here; they come last, since their judge has to be loaded
+ */
 export function requiredSignature({ place, signers }: RequiredSigners, bundles: boolean): RequiredSignature {
-  const keys = signers.flatMap((signer) => keyOf(signer) ?? [])
-  const byKeys: SignerRequirement = {
-    type: 'sigstoreSigned',
-    by: { kind: 'keys', keys },
-    rekor: [],
-    // The version is the host's choice, the repository is not.
-    identity: { type: 'matchRepository' },
-  }
-  const identities = signers.filter((signer) => signer.kind === 'identity')
-  const byBundles: readonly SignerRequirement[] = [
-    ...(keys.length > 0 && bundles ? [bundle({ keys })] : []),
-    ...identities.map(({ issuer, subject, trustedRoot }) =>
-      bundle({ identities: [{ issuer, subject, subjectPrefix: undefined }], trustedRoot: resource(trustedRoot) }),
-    ),
-  ]
-  return { place, anyOf: [...(keys.length > 0 ? [byKeys] : []), ...byBundles] }
+  const placed = signers.map((signer, index) => ({ place: `${place}[${index}]`, signer, key: keyOf(signer) }))
+  const byKeys = placed.flatMap(({ place: own, key }) => {
+    return key === undefined ? [] : [{ place: own, requirement: byKey(key) }]
+  })
+  const byBundles = placed.flatMap(({ place: own, signer, key }) => {
+    if (key !== undefined) return bundles ? [{ place: own, requirement: bundle({ keys: [key] }) }] : []
+    if (signer.kind !== 'identity') return []
+    const { issuer, subject, trustedRoot } = signer
+    const identities = [{ issuer, subject, subjectPrefix: undefined }]
+    return [{ place: own, requirement: bundle({ identities, trustedRoot: resource(trustedRoot) }) }]
+  })
+  return { place, anyOf: [...byKeys, ...byBundles] }
 }
 
-type Bundle = Extract<SignerRequirement, { type: 'caissonBundle' }>
+function byKey(key: ConfiguredBytes): SigstoreSigned {
+  // The version is the host's choice, the repository is not.
+  return {
+    type: 'sigstoreSigned',
+    by: { kind: 'keys', keys: [key] },
+    rekor: [],
+    identity: { type: 'matchRepository' },
+  }
+}
 
-function bundle(trust: Partial<Pick<Bundle, 'keys' | 'identities' | 'trustedRoot'>>): Bundle {
+function bundle(trust: Partial<Pick<CaissonBundle, 'keys' | 'identities' | 'trustedRoot'>>): CaissonBundle {
   return {
     type: 'caissonBundle',
     keys: [],

@@ -18,6 +18,7 @@ import type { LookasideConfig } from '#image/signature/registries-d'
 import type { SignerRule } from '#policies/image-rule'
 import { CaissonError, MalformedError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
+import type { PullBounds } from '#protocol/initdata'
 import { formatReference, parseReference, withDigest } from '#protocol/oci/reference'
 import type { Platform } from '../platform/platform.ts'
 import { requiredSignature } from './image-signers.ts'
@@ -44,6 +45,8 @@ export interface ImageSourceOptions {
   readonly lookaside: LookasideConfig | undefined
   /** Mirrors, locations and blocks. Undefined: every registry by its own name. */
   readonly route: RegistryRoute | undefined
+  /** Undefined: the engine's own. */
+  readonly pulls: PullBounds | undefined
   /** A resource of the verifier: keys that the image policy names. */
   readonly resource: (path: string) => Promise<Uint8Array>
   /** Directory on scratch for layers. */
@@ -204,7 +207,7 @@ export class ImageSource {
   }
 
   #pull({ reference, signers }: Wanted, store: LayerLease, onProgress: ProgressListener): Promise<PulledImage> {
-    const { platform, tools, http, policy, lookaside: config, resource } = this.#options
+    const { platform, tools, http, policy, lookaside: config, resource, pulls } = this.#options
     return pullImage({
       reference,
       registry: this.#registry,
@@ -216,6 +219,8 @@ export class ImageSource {
       ...(tools.engines === undefined ? {} : { engines: tools.engines }),
       ...(config === undefined ? {} : { lookaside: lookasideSignatures({ config, http, limits: DEFAULT_LIMITS }) }),
       crypto: platform.crypto,
+      ...(pulls?.layers === undefined ? {} : { parallelLayers: pulls.layers }),
+      ...(pulls?.connections === undefined ? {} : { connections: pulls.connections }),
       store,
       engine: tools.engine,
       indexer: this.#indexer,

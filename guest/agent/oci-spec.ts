@@ -41,6 +41,8 @@ export interface SpecInput {
   readonly hostname: string
   readonly terminal: boolean
   readonly resources: ResourceLimits
+  /** What the image itself declares; everything else is mounted over them. */
+  readonly imageVolumes: readonly BindMount[]
   /** Host names, secrets and scratch directories, in mount order. */
   readonly binds: readonly BindMount[]
   readonly devices: readonly DeviceNode[]
@@ -103,6 +105,7 @@ export function buildOciSpec(input: SpecInput): object {
     root: { path: input.rootfs, readonly: admitted.rule.readOnlyRoot },
     mounts: [
       ...SYSTEM_MOUNTS,
+      ...input.imageVolumes.map(bind),
       ...admitted.mounts.filter(({ kind, volume }) => kind === 'tmpfs' && volume === undefined).map(tmpfs),
       ...input.binds.map(bind),
     ],

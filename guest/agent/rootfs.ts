@@ -3,7 +3,7 @@ import type { Platform } from '../platform/platform.ts'
 import type { ImageMounts, MountableImage } from './image-mounts.ts'
 
 /** What nobody may rely on is off, so a root means the same whatever the kernel's defaults are. */
-const OVERLAY_OPTIONS = 'index=off,xino=off,metacopy=off,redirect_dir=off'
+export const OVERLAY_OPTIONS = 'index=off,xino=off,metacopy=off,redirect_dir=off'
 
 export interface RootfsInput {
   readonly image: MountableImage

@@ -30,6 +30,7 @@ export async function readImageConfig(
   const options = { timeoutMs: TIMEOUT_MS, metadata: { 'containerd-namespace': namespace } }
   const { image: found } = await containerd.unary(Images.method.get, { name: image }, options)
   const read = async (digest: string): Promise<unknown> => {
+    if (digest === '') throw malformed('a document is not named')
     const chunks: Uint8Array[] = []
     let total = 0
     for await (const { data } of containerd.serverStream(Content.method.read, { digest }, options)) {

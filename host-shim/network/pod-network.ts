@@ -66,10 +66,15 @@ async function podLink(namespace: string): Promise<LinkState | undefined> {
     ({ name, loopback, isUp, addresses }) => !loopback && name !== TAP && (isUp || addresses.length > 0),
   )
   const [link] = found
-  if (link === undefined) return undefined
-  if (found.length === 1 && link.mac !== '' && link.isUp) return link
+  // A tap device stands beside an interface that was there: one that is down and lost its addresses looks like none.
+  if (link === undefined && !links.some(({ name }) => name === TAP)) return undefined
+  if (link !== undefined && found.length === 1 && link.mac !== '' && link.isUp) return link
   const names = found.map(({ name, mac, isUp }) => `${name}${mac === '' ? ' (no Ethernet)' : isUp ? '' : ' (down)'}`)
-  throw new UsageError('ERR_POD_INTERFACES', `the pod's network has the interfaces ${names.join(', ')}`, {
+  const has =
+    names.length === 0
+      ? 'no interface that is up, although its VM is joined to one'
+      : `the interfaces ${names.join(', ')}`
+  throw new UsageError('ERR_POD_INTERFACES', `the pod's network has ${has}`, {
     hint: 'A pod of Caisson has one Ethernet interface, which is up: ask for no further networks, as the annotation k8s.v1.cni.cncf.io/networks does, and look at what the CNI plugin left.',
   })
 }

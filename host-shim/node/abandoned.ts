@@ -8,9 +8,8 @@ import { errorText } from '#protocol/errors'
 import { deleteInGuest } from './guest-tasks.ts'
 import type { NodePod } from './node-pod.ts'
 import type { TaskRecord } from './pod-record.ts'
+import { SIGKILL } from './processes.ts'
 import { detach } from './stdio.ts'
-
-const SIGKILL = 9
 
 type Watched = Pick<NodePod, 'processes'>
 
@@ -37,19 +36,61 @@ export class AbandonedWatch<Pod extends Watched = NodePod> {
   }
 }
 
+export interface AbandonedRemovalOptions {
+  /** Ends a pod and removes everything of it. */
+  readonly end: (pod: NodePod) => Promise<void>
+  readonly log: (line: string) => void
+}
+
+/** Removes what is abandoned; each once at a time, however long a guest takes over it. */
+export class AbandonedRemoval {
+  readonly #watch = new AbandonedWatch()
+  readonly #underway = new Set<NodePod | TaskRecord>()
+  readonly #options: AbandonedRemovalOptions
+
+  constructor(options: AbandonedRemovalOptions) {
+    this.#options = options
+  }
+
+  look(all: readonly NodePod[]): void {
+    const { end, log } = this.#options
+    const { pods, containers } = this.#watch.look(all)
+    for (const pod of pods) {
+      void this.#once(pod, async () => {
+        log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
+        await end(pod)
+      })
+    }
+    for (const { pod, task } of containers) void this.#once(task, () => removeAbandoned(pod, task, log))
+  }
+
+  async #once(what: NodePod | TaskRecord, remove: () => Promise<void>): Promise<void> {
+    if (this.#underway.has(what)) return
+    this.#underway.add(what)
+    try {
+      await remove()
+    } finally {
+      this.#underway.delete(what)
+    }
+  }
+}
+
 function isForgotten(pod: Watched): boolean {
   const tasks = pod.processes.tasks()
   return tasks.length === 0 || forgottenTasks(pod).some(({ kind }) => kind === 'sandbox')
 }
 
-/** A task that is still being created ends with the request for it. */
-function forgottenTasks(pod: Watched): readonly TaskRecord[] {
-  return pod.processes.tasks().filter(({ status, bundle }) => status !== 'creating' && !existsSync(bundle))
+/** What this daemon is creating is wanted; what an earlier one only began is so for as long as its bundle is there. */
+function forgottenTasks({ processes }: Watched): readonly TaskRecord[] {
+  return processes.tasks().filter((task) => !processes.underway.has(task) && !existsSync(task.bundle))
 }
 
-/** Ends a container in its guest and takes it off the record. */
+/** Ends a container in its guest and takes it off the record, once the pod has been taken over. */
 export async function removeAbandoned(pod: NodePod, task: TaskRecord, log: (line: string) => void): Promise<void> {
   const process = { task, execId: '', record: task }
+  await pod.resumed
+  // Removed or made again in the meantime: nothing of what the guest has now is abandoned.
+  if (pod.processes.find(task.id) !== task) return
   log(`pod ${pod.record.sandboxId}: containerd has forgotten ${task.id}, it is removed`)
   try {
     if (task.status === 'running' || task.status === 'paused') {

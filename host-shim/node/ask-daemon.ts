@@ -1,12 +1,15 @@
-/** Questions to a node's daemon from other programs of this machine. The socket's mode is the only authority. */
+/** Questions to a node's daemon from other programs of this machine. The mode of the socket is the only authority. */
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { UnavailableError } from '#protocol/errors'
 
 const TIMEOUT_MS = 30_000
 
+/** What changes nothing. */
+export type Question = 'report' | 'metrics'
+
 /** @throws UnavailableError ERR_NODE_DOWN */
-export async function askDaemon(socketPath: string, question: 'report' | 'metrics'): Promise<string> {
+export async function askDaemon(socketPath: string, question: Question): Promise<string> {
   const socket = connect({ path: socketPath, allowHalfOpen: true })
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy(new Error('no answer')))
   try {

@@ -7,7 +7,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { UsageError } from '#protocol/errors'
 import type { CreateContainerRequestSchema, ResourcesSchema } from '#protocol/gen/agent_pb'
 import type { HostImageConfig } from '../containerd/image-config.ts'
-import { type ContentKind, isTerminationMessage, isVolume, kubeletVolume } from '../volumes/kubelet-volume.ts'
+import { type ContentKind, isOfSandbox, isTerminationMessage, kubeletVolume } from '../volumes/kubelet-volume.ts'
 import type { FedVolume } from '../volumes/volume-feed.ts'
 import { ANNOTATION } from './annotations.ts'
 import type { Bundle, BundleMount, BundleProcess, BundleResources } from './bundle.ts'
@@ -163,7 +163,8 @@ export async function mountedVolumes(
   for (const { destination, source, type, options } of mounts) {
     const readOnly = options.includes('ro')
     // A volume may stand in the place of what the guest makes: a larger /dev/shm, a file for /etc/hosts.
-    if (OF_THE_GUEST.has(destination) && !isVolume(source)) continue
+    // A directory of the host there is refused below like any other.
+    if (OF_THE_GUEST.has(destination) && (type !== 'bind' || isOfSandbox(source))) continue
     if (isTerminationMessage(source)) continue
     // A volume that the image declares: the guest has the verified image, and an empty directory of the host's says nothing.
     if (/\/io\.containerd\.[^/]*cri[^/]*\/containers\/[0-9a-f]+\/volumes\//.test(source)) continue

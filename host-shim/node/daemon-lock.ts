@@ -18,7 +18,7 @@ export class DaemonLock implements Disposable {
 
   /** Undefined when another process has it. `path` is a file of its own, made if it is not there. */
   static take(path: string): DaemonLock | undefined {
-    closeSync(openSync(path, 'a', 0o600))
+    make(path)
     const database = new DatabaseSync(path, { timeout: 0 })
     try {
       database.exec('BEGIN EXCLUSIVE')
@@ -31,6 +31,18 @@ export class DaemonLock implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#database.close()
+    if (this.#database.isOpen) this.#database.close()
+  }
+}
+
+/**
+ * Opens nothing that is there: whoever closes any descriptor of a file gives back all locks that its process has on it
+ * (fcntl(2)), and with them the one of this daemon.
+ */
+function make(path: string): void {
+  try {
+    closeSync(openSync(path, 'ax', 0o600))
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
   }
 }

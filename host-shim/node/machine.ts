@@ -6,6 +6,7 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { UnavailableError } from '#protocol/errors'
+import { AdoptedVm } from '#vmm/qemu/adopted-vm'
 import { AgentClient } from '../pod/agent-client.ts'
 import type { GuestAccess } from '../pod/guest-streams.ts'
 import { startPod } from '../pod/pod.ts'
@@ -63,10 +64,20 @@ export async function bootMachine(plan: PodPlan, relay: RelayControl, options: M
   }
 }
 
-/** Takes over a VM that an earlier daemon booted. @throws UnavailableError ERR_VSOCK_CONNECT */
-export async function adoptMachine(stateRoot: string, podId: string, process: ProcessIdentity): Promise<Machine> {
-  const paths = podPaths(stateRoot, podId)
-  const agent = await AgentClient.connect(paths.vsock)
+/** Takes over a VM that an earlier daemon booted. @throws UnavailableError ERR_VSOCK_CONNECT, ERR_VSOCK_TIMEOUT */
+export async function adoptMachine(
+  podId: string,
+  process: ProcessIdentity,
+  options: Pick<MachineOptions, 'stateRoot' | 'onDiskFull'>,
+): Promise<Machine> {
+  const paths = podPaths(options.stateRoot, podId)
+  // One that a stuck QEMU does not give: its guest is asked all the same.
+  const vm = await AdoptedVm.connect(paths.directory, { onDiskFull: options.onDiskFull }).catch(() => undefined)
+  // A guest that waits for room answers when there is some. Its pod can be removed before.
+  const agent =
+    vm?.waitsForRoom === true
+      ? AgentClient.connectLater(paths.vsock, async () => !(await isSameProcess(process)))
+      : await AgentClient.connect(paths.vsock)
   const exited = gone(process, agent)
   return {
     agent,
@@ -78,6 +89,7 @@ export async function adoptMachine(stateRoot: string, podId: string, process: Pr
       await Promise.race([exited, sleep(graceMs)])
       await removePod(paths)
       agent.close()
+      vm?.[Symbol.dispose]()
     },
   }
 }

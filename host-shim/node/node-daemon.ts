@@ -3,25 +3,29 @@
  * shall be; relays bring it containerd's requests.
  */
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, rm } from 'node:fs/promises'
-import { connect, createServer, type Server, type Socket } from 'node:net'
-import { dirname, join } from 'node:path'
+import { mkdir } from 'node:fs/promises'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { errorText, UnavailableError, UsageError } from '#protocol/errors'
 import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
 import { TtrpcServer } from '#protocol/ttrpc/server'
 import { Task } from '../containerd/gen/task_pb.ts'
 import { Task as TaskV3 } from '../containerd/gen/task-v3_pb.ts'
 import { identifyProcess, isSameProcess } from '../pod/process-identity.ts'
-import { AbandonedWatch, removeAbandoned } from './abandoned.ts'
+import { AbandonedRemoval } from './abandoned.ts'
 import { ANNOTATION } from './annotations.ts'
+import type { Question } from './ask-daemon.ts'
 import { type Block, field, readBlock } from './blocks.ts'
 import { readBundle } from './bundle.ts'
 import { DaemonLock } from './daemon-lock.ts'
 import { NodeMetrics } from './metrics.ts'
+import { MonitorSocket, monitorSocketIn } from './monitor-socket.ts'
 import type { NodeConfig } from './node-config.ts'
 import { NodePod } from './node-pod.ts'
 import { type PodRecord, PodStore } from './pod-record.ts'
 import { metricsText, type PodReport, reportPod } from './pod-report.ts'
+import { isServed, listenPrivately } from './private-socket.ts'
+import { SIGKILL_EXIT } from './processes.ts'
 import { RelayControl } from './relay-control.ts'
 import { taskStatus } from './task-errors.ts'
 import { taskService } from './task-service.ts'
@@ -32,7 +36,6 @@ interface Served {
   readonly server: TtrpcServer
 }
 
-const KILLED = 137
 /** Between two looks for what containerd has forgotten. No request of containerd's leaves a pod without a task for so long. */
 const ABANDONED_MS = 30_000
 
@@ -44,13 +47,19 @@ export class NodeDaemon implements AsyncDisposable {
   readonly #server: Server
   readonly #connections = new Set<Socket>()
   readonly #metrics = new NodeMetrics()
-  readonly #abandoned = new AbandonedWatch()
+  readonly #abandoned: AbandonedRemoval
+  readonly #answers: Readonly<Record<Question, () => Promise<string>>> = {
+    report: async () => `${JSON.stringify(await this.#report())}\n`,
+    metrics: async () => metricsText(this.#metrics, await this.#report()),
+  }
+  #monitor: MonitorSocket | undefined
   #looks: ReturnType<typeof setInterval> | undefined
 
   private constructor(config: NodeConfig, lock: DaemonLock) {
     this.#config = config
     this.#lock = lock
     this.#store = new PodStore(config.stateRoot)
+    this.#abandoned = new AbandonedRemoval({ end: (pod) => this.#endUnasked(pod), log: config.log })
     this.#server = createServer({ allowHalfOpen: true }, (socket) => void this.#take(socket))
   }
 
@@ -61,24 +70,20 @@ export class NodeDaemon implements AsyncDisposable {
    * @throws UnavailableError ERR_NODE_RUNNING
    */
   static async start(config: NodeConfig, serveBeside: () => Promise<unknown> = async () => {}): Promise<NodeDaemon> {
-    await mkdir(dirname(config.socket), { recursive: true, mode: 0o700 })
     await mkdir(config.stateRoot, { recursive: true, mode: 0o700 })
     // A shim that finds none starts one, perhaps while another is about to listen.
     const lock = DaemonLock.take(join(config.stateRoot, 'node.lock'))
-    if (lock === undefined || (await answers(config.socket))) {
+    if (lock === undefined || (await isServed(config.socket))) {
       lock?.[Symbol.dispose]()
       throw nodeRunning(config)
     }
-    const daemon = new NodeDaemon(config, lock)
+    await using starting = new AsyncDisposableStack()
+    starting.use(lock)
+    const daemon = starting.use(new NodeDaemon(config, lock))
     await daemon.#adopt()
     await serveBeside()
-    await rm(config.socket, { force: true })
-    await new Promise<void>((resolve, reject) => {
-      daemon.#server.once('error', reject)
-      daemon.#server.listen(config.socket, resolve)
-    })
-    await chmod(config.socket, 0o600)
-    daemon.#looks = setInterval(() => daemon.#removeAbandoned(), config.abandonedMs ?? ABANDONED_MS).unref()
+    await daemon.#listen()
+    starting.move()
     return daemon
   }
 
@@ -88,7 +93,16 @@ export class NodeDaemon implements AsyncDisposable {
     const closed = new Promise((resolve) => this.#server.close(resolve))
     for (const socket of this.#connections) socket.destroy()
     await closed
+    await this.#monitor?.[Symbol.asyncDispose]()
     this.#lock[Symbol.dispose]()
+  }
+
+  async #listen(): Promise<void> {
+    const { socket, stateRoot, log, abandonedMs = ABANDONED_MS } = this.#config
+    this.#monitor = await MonitorSocket.listen({ path: monitorSocketIn(stateRoot), answers: this.#answers, log })
+    await listenPrivately(this.#server, socket)
+    const look = (): void => this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
+    this.#looks = setInterval(look, abandonedMs).unref()
   }
 
   async #adopt(): Promise<void> {
@@ -97,7 +111,7 @@ export class NodeDaemon implements AsyncDisposable {
       const { pod } = this.#serve(record)
       // A relay that is gone took its pod along; what they left is removed here.
       const alive = record.relay !== undefined && (await isSameProcess(record.relay))
-      if (!alive) await this.#end(pod)
+      if (!alive) await this.#endUnasked(pod)
     }
   }
 
@@ -118,9 +132,8 @@ export class NodeDaemon implements AsyncDisposable {
         case 'task':
           return await this.#task(block, socket)
         case 'report':
-          return void socket.end(`${JSON.stringify(await this.#report())}\n`)
         case 'metrics':
-          return void socket.end(metricsText(this.#metrics, await this.#report()))
+          return void socket.end(await this.#answers[block.verb]())
         default:
           socket.destroy()
       }
@@ -170,8 +183,9 @@ export class NodeDaemon implements AsyncDisposable {
       answers: [],
       begun: [],
     }
-    const { pod } = this.#serve(record)
-    pod.saveFirst()
+    // A pod that is served is one that the next daemon finds: of one that could not be written down nothing is left here.
+    this.#store.save(record)
+    this.#serve(record)
     return `relay ${socket}`
   }
 
@@ -186,7 +200,9 @@ export class NodeDaemon implements AsyncDisposable {
     const stopped = task?.status === 'stopped' ? task : undefined
     const atMs = stopped?.exitedAtMs ?? Date.now()
     const seconds = Math.floor(atMs / 1000)
-    socket.end(`deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? KILLED} ${seconds} ${(atMs % 1000) * 1_000_000}\n`)
+    socket.end(
+      `deleted ${task?.pid ?? 0} ${stopped?.exitStatus ?? SIGKILL_EXIT} ${seconds} ${(atMs % 1000) * 1_000_000}\n`,
+    )
   }
 
   async #relay(block: Block, socket: Socket): Promise<void> {
@@ -203,7 +219,7 @@ export class NodeDaemon implements AsyncDisposable {
     pod.save()
     const relay = new RelayControl(socket, pid)
     void relay.closed.then(async () => {
-      if (!(await isSameProcess(identity))) await this.#end(pod)
+      if (!(await isSameProcess(identity))) await this.#endUnasked(pod)
     })
     await pod.attachRelay(relay)
   }
@@ -230,7 +246,7 @@ export class NodeDaemon implements AsyncDisposable {
     const pod = new NodePod(record, this.#config, this.#store, this.#metrics)
     const server = new TtrpcServer({ toStatus: taskStatus })
     const impl = timedService(
-      taskService(pod, () => void this.#end(pod)),
+      taskService(pod, () => void this.#endUnasked(pod)),
       this.#metrics.rpc,
     )
     server.register(Task, impl)
@@ -240,13 +256,13 @@ export class NodeDaemon implements AsyncDisposable {
     return served
   }
 
-  #removeAbandoned(): void {
-    const { pods, containers } = this.#abandoned.look([...this.#pods.values()].map(({ pod }) => pod))
-    for (const pod of pods) {
-      this.#config.log(`pod ${pod.record.sandboxId}: containerd has forgotten it, it is removed`)
-      void this.#end(pod)
+  /** Nobody waits for this end: what fails is told here, and tried again with the next reason to end the pod. */
+  async #endUnasked(pod: NodePod): Promise<void> {
+    try {
+      await this.#end(pod)
+    } catch (error) {
+      this.#config.log(`pod ${pod.record.sandboxId}: it could not be removed: ${errorText(error)}`)
     }
-    for (const { pod, task } of containers) void removeAbandoned(pod, task, this.#config.log)
   }
 
   async #end(pod: NodePod): Promise<void> {
@@ -264,17 +280,6 @@ function socketName(address: string, namespace: string, id: string): string {
   return createHash('sha256')
     .update(join(address, namespace, id))
     .digest('hex')
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
 }
 
 function nodeRunning({ socket }: NodeConfig): UnavailableError {

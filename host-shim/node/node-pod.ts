@@ -2,39 +2,35 @@
  * One Kubernetes pod as its node's daemon knows it. Every change is in the record before anybody hears of it; what is
  * not in the record can be found again in the guest, so a daemon that comes later goes on where this one stopped.
  */
-import { readFile, rm } from 'node:fs/promises'
-import type { MessageInitShape } from '@bufbuild/protobuf'
+import { rm } from 'node:fs/promises'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
-import { type StartSandboxRequestSchema, StreamKind } from '#protocol/gen/agent_pb'
 import { rpcStatus } from '#protocol/ttrpc/status'
-import { TaskDeleteSchema, TaskExitSchema, TaskOOMSchema } from '../containerd/gen/events_pb.ts'
+import { TaskDeleteSchema } from '../containerd/gen/events_pb.ts'
 import { GrpcClient } from '../containerd/grpc.ts'
-import { describePodNetwork, joinPodNetwork, leavePodNetwork } from '../network/pod-network.ts'
-import { GuestRefusalError, type ProcessName } from '../pod/agent-client.ts'
+import { joinPodNetwork, leavePodNetwork } from '../network/pod-network.ts'
+import { GuestRefusalError } from '../pod/agent-client.ts'
 import { isSameProcess } from '../pod/process-identity.ts'
 import { podPaths, removePod } from '../pod/state-dir.ts'
 import { podBlockDevices } from '../volumes/block-devices.ts'
-import { writeTerminationMessage } from '../volumes/termination-message.ts'
 import { VolumeFeed } from '../volumes/volume-feed.ts'
 import { ANNOTATION } from './annotations.ts'
 import { readBundle } from './bundle.ts'
-import { mountedVolumes } from './container-request.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
 import type { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
+import { forwardClient } from './pod-ports.ts'
 import { PodProgress } from './pod-progress.ts'
-import { type EventRecord, type PodRecord, type PodStore, podIdOf, type TaskRecord } from './pod-record.ts'
+import { type EventRecord, type PodRecord, type PodStore, podIdOf } from './pod-record.ts'
 import { planPod } from './pod-sizing.ts'
+import { ProcessEnds } from './process-ends.ts'
 import { type Process, Processes, UNKNOWN_EXIT } from './processes.ts'
 import type { RelayControl } from './relay-control.ts'
-import { readResolvConf } from './resolv-conf.ts'
-import { askedSysctls } from './sysctls.ts'
+import { resumeTasks } from './resumed-tasks.ts'
+import { sandboxRequest } from './sandbox-request.ts'
 
 const STOP_GRACE_MS = 5000
-/** Execs end with their container's first process; their ends are told first. */
-const EXEC_END_MS = 5000
 
 export class NodePod {
   readonly record: PodRecord
@@ -45,6 +41,7 @@ export class NodePod {
   readonly #config: NodeConfig
   readonly #store: PodStore
   readonly #publisher: EventPublisher
+  readonly #ends: ProcessEnds
   readonly #relay = Promise.withResolvers<RelayControl>()
   readonly #resumed = Promise.withResolvers<void>()
   #attached: RelayControl | undefined
@@ -64,9 +61,13 @@ export class NodePod {
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
     this.#store = store
-    this.volumes = new VolumeFeed({
-      send: (messages) => this.guest().agent.setVolume(messages),
-      log: (line) => config.log(`pod ${record.sandboxId}: ${line}`),
+    const log = (line: string): void => this.#log(line)
+    this.volumes = new VolumeFeed({ send: (messages) => this.guest().agent.setVolume(messages), log })
+    this.#ends = new ProcessEnds({
+      processes: this.processes,
+      machine: () => this.#machine,
+      saveAnd: (...events) => this.saveAnd(...events),
+      log,
     })
     const { namespace, events, containerd } = record
     this.#publisher = new EventPublisher({ namespace, address: containerd.ttrpc, events, saved: () => this.save() })
@@ -99,8 +100,7 @@ export class NodePod {
     try {
       this.saveFirst()
     } catch (error) {
-      if (!this.#unsaved)
-        this.#config.log(`pod ${this.record.sandboxId}: its record is not written: ${errorText(error)}`)
+      if (!this.#unsaved) this.#log(`its record is not written: ${errorText(error)}`)
       this.#unsaved = true
     }
   }
@@ -117,11 +117,12 @@ export class NodePod {
     try {
       await relay.ready
       this.#attached = relay
-      relay.onClient = (client, port) => void this.#forward(relay, client, port)
+      relay.onClient = (client, port) =>
+        void forwardClient(this, relay, { client, port, log: (line) => this.#log(line) })
       this.#relay.resolve(relay)
       await this.#resume()
     } catch (error) {
-      this.#config.log(`pod ${this.record.sandboxId}: ${errorText(error)}`)
+      this.#log(`${errorText(error)}`)
       this.#lose()
     }
     this.#resumed.resolve()
@@ -145,9 +146,9 @@ export class NodePod {
       qemuProgram: this.#config.qemuProgram,
       onStage: (stage, atMs) => {
         this.#metrics.boot.observe(atMs / 1000, { stage })
-        this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
+        this.#log(`${Math.round(atMs)} ms ${stage}`)
       },
-      onDiskFull: () => this.#config.log(`pod ${sandboxId}: a disk of this machine is full, the pod waits for room`),
+      onDiskFull: () => this.#waitsForRoom(),
     })
     this.#metrics.boot.observe((performance.now() - start) / 1000, { stage: 'ready' })
     this.#use(machine)
@@ -167,24 +168,7 @@ export class NodePod {
 
   /** Network, attestation, policy: afterwards the guest takes containers. */
   async startSandbox(): Promise<void> {
-    const bundle = await readBundle(this.record.bundle)
-    const { networkNamespace } = bundle
-    const network = networkNamespace === undefined ? undefined : await describePodNetwork(networkNamespace)
-    const source = bundle.mounts.find(({ destination }) => destination === '/etc/resolv.conf')?.source
-    const resolv = source === undefined ? '' : await readFile(source, 'utf8').catch(() => '')
-    const { nameservers, searches, options } = readResolvConf(resolv)
-    await this.#attest({
-      hostname: bundle.hostname,
-      interfaces: network === undefined ? [] : [network],
-      nameservers: [...nameservers],
-      searches: [...searches],
-      resolverOptions: [...options],
-      sysctls: askedSysctls(bundle.sysctls),
-      hosts: [],
-    })
-  }
-
-  async #attest(request: MessageInitShape<typeof StartSandboxRequestSchema>): Promise<void> {
+    const request = await sandboxRequest(await readBundle(this.record.bundle))
     const { attestation, attestations } = this.#metrics
     try {
       await attestation.time({}, () => this.guest().agent.startSandbox(request))
@@ -195,36 +179,14 @@ export class NodePod {
     }
   }
 
-  /** Opens the ports that the guest opens for its containers: where containerd looks for what is forwarded. */
-  async openPorts(): Promise<void> {
-    const { networkNamespace } = await readBundle(this.record.bundle)
-    const containers = await this.guest().agent.listContainers()
-    const relay = await this.relay
-    if (networkNamespace === undefined) return
-    for (const port of new Set(containers.flatMap(({ ports }) => ports))) await relay.listen(port, networkNamespace)
-  }
-
   /** Follows a process until it ends, however often the daemon changes. */
   watch(process: Process): void {
-    void this.#follow(process)
+    this.#ends.watch(process)
   }
 
   /** The first process ended, or an exec: execs first, then the state, then who waits. */
-  async stopped({ task, execId, record }: Process, exitStatus: number): Promise<void> {
-    if (record.status === 'stopped') return
-    if (execId === '') await this.#execsEnd(task)
-    if (!this.processes.stop(record, exitStatus)) return
-    const exit = eventRecord('/tasks/exit', TaskExitSchema, {
-      containerId: task.id,
-      id: execId === '' ? task.id : execId,
-      pid: record.pid,
-      exitStatus,
-      exitedAt: timestampFromMs(record.exitedAtMs),
-    })
-    const oom =
-      task.oomKilled && execId === '' ? [eventRecord('/tasks/oom', TaskOOMSchema, { containerId: task.id })] : []
-    this.saveAnd(...oom, exit)
-    this.processes.tell(record)
+  stopped(process: Process, exitStatus: number): Promise<void> {
+    return this.#ends.stopped(process, exitStatus)
   }
 
   /** Takes a stopped process off the record. */
@@ -253,9 +215,19 @@ export class NodePod {
     this.#lose()
   }
 
-  /** Removes the pod and everything it made. Idempotent. */
+  /** As `stopMachine`, for nobody who waits: containerd deletes what it killed, and that tries again. */
+  killMachine(exitStatus: number, graceMs?: number): void {
+    this.stopMachine(exitStatus, graceMs).catch((error: unknown) => {
+      this.#log(`what its machine left is not removed: ${errorText(error)}`)
+    })
+  }
+
+  /** Removes the pod and everything it made. Idempotent; after a failure the next call tries again. */
   end(): Promise<void> {
-    this.#ended ??= this.#end()
+    this.#ended ??= this.#end().catch((error: unknown) => {
+      this.#ended = undefined
+      throw error
+    })
     return this.#ended
   }
 
@@ -277,19 +249,6 @@ export class NodePod {
     await removePod(podPaths(this.#config.stateRoot, podIdOf(this.record.sandboxId)))
     const bundle = await readBundle(this.record.bundle).catch(() => undefined)
     if (bundle?.networkNamespace !== undefined) await leavePodNetwork(bundle.networkNamespace).catch(() => undefined)
-  }
-
-  /** A client of a port; whether the port is open, the guest says. */
-  async #forward(relay: RelayControl, client: string, port: number): Promise<void> {
-    try {
-      await this.resumed
-      const { agent, vsock } = this.guest()
-      const ticket = await agent.openStream({ kind: StreamKind.PORT, port })
-      await relay.joinClient(client, { vsock, ticket })
-    } catch (error) {
-      this.#config.log(`pod ${this.record.sandboxId}: port ${port}: ${errorText(error)}`)
-      relay.refuseClient(client)
-    }
   }
 
   #use(machine: Machine): void {
@@ -323,63 +282,20 @@ export class NodePod {
     }
   }
 
+  #log(line: string): void {
+    this.#config.log(`pod ${this.record.sandboxId}: ${line}`)
+  }
+
+  #waitsForRoom(): void {
+    this.#log('a disk of this machine is full, the pod waits for room')
+  }
+
   async #resume(): Promise<void> {
     const { machine, sandboxId } = this.record
     if (machine === undefined) return
     if (!(await isSameProcess(machine))) return this.#lose()
-    this.#use(await adoptMachine(this.#config.stateRoot, podIdOf(sandboxId), machine))
-    for (const task of this.processes.tasks()) {
-      if (task.kind === 'sandbox' || task.status === 'creating') continue
-      await this.#resumeVolumes(task)
-      this.watch({ task, execId: '', record: task })
-      for (const [execId, record] of Object.entries(task.execs)) {
-        if (record.status === 'running') this.watch({ task, execId, record })
-      }
-    }
-  }
-
-  async #resumeVolumes(task: TaskRecord): Promise<void> {
-    const bundle = await readBundle(task.bundle).catch(() => undefined)
-    const volumes = await mountedVolumes(bundle?.mounts ?? [], async () => false).catch(() => [])
-    for (const { content } of volumes) if (content !== undefined) this.volumes.adopt(content)
-  }
-
-  async #follow(process: Process): Promise<void> {
-    const { task, execId, record } = process
-    if (record.status === 'stopped') return
-    const machine = this.guest()
-    const name: ProcessName = execId === '' ? { containerId: task.id } : { containerId: task.id, execId }
-    try {
-      const { exitCode, oomKilled, terminationMessage } = await machine.agent.wait(name)
-      if (execId === '') {
-        task.oomKilled = oomKilled
-        await this.#lastWords(task, terminationMessage)
-      }
-      await this.stopped(process, exitCode)
-    } catch (error) {
-      // The machine is gone, and with it everything: told by whoever watches it. A guest that does not know the process
-      // any more has lost it.
-      if (error instanceof GuestRefusalError) await this.stopped(process, UNKNOWN_EXIT)
-    }
-  }
-
-  /** Before the end is told: the kubelet reads it then. */
-  async #lastWords(task: TaskRecord, message: Uint8Array): Promise<void> {
-    try {
-      const { mounts } = await readBundle(task.bundle)
-      await writeTerminationMessage(mounts, message)
-    } catch (error) {
-      this.#config.log(`pod ${this.record.sandboxId}: no termination message: ${errorText(error)}`)
-    }
-  }
-
-  async #execsEnd(task: TaskRecord): Promise<void> {
-    const running = Object.entries(task.execs).filter(([, { status }]) => status === 'running')
-    if (running.length === 0) return
-    const ends = running.map(([execId, record]) => this.processes.ended({ task, execId, record }))
-    if (this.#machine !== undefined) {
-      await Promise.race([Promise.all(ends), new Promise((resolve) => setTimeout(resolve, EXEC_END_MS))])
-    }
-    for (const [execId, record] of running) await this.stopped({ task, execId, record }, UNKNOWN_EXIT)
+    const { stateRoot } = this.#config
+    this.#use(await adoptMachine(podIdOf(sandboxId), machine, { stateRoot, onDiskFull: () => this.#waitsForRoom() }))
+    await resumeTasks(this)
   }
 }

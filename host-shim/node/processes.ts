@@ -4,6 +4,10 @@ import type { ExecRecord, PodRecord, ProcessRecord, TaskRecord } from './pod-rec
 
 /** Exit status of a process whose machine was lost: nobody knows. */
 export const UNKNOWN_EXIT = 255
+/** Of a process that a signal ended: 128 and its number. */
+export const SIGNAL_EXIT = 128
+export const SIGKILL = 9
+export const SIGKILL_EXIT = 137
 
 export interface Process {
   readonly task: TaskRecord
@@ -13,6 +17,8 @@ export interface Process {
 }
 
 export class Processes {
+  /** What this very daemon is creating: each ends with the request for it. */
+  readonly underway: Set<TaskRecord> = new Set()
   readonly #record: PodRecord
   readonly #ends = new Map<ProcessRecord, PromiseWithResolvers<void>>()
 

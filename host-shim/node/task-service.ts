@@ -1,11 +1,9 @@
 /** The task service (shim v2): one function per RPC of containerd, for the tasks of one pod. */
-import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
 import { EmptySchema, timestampFromMs } from '@bufbuild/protobuf/wkt'
 import type { ServiceImpl } from '#protocol/ttrpc/server'
 import { RpcError, rpcStatus } from '#protocol/ttrpc/status'
 import {
-  TaskCreateSchema,
   TaskExecAddedSchema,
   TaskExecStartedSchema,
   TaskPausedSchema,
@@ -17,39 +15,27 @@ import {
   CreateTaskResponseSchema,
   DeleteResponseSchema,
   StartResponseSchema,
-  type StateResponseSchema,
-  Status,
   type Task,
 } from '../containerd/gen/task_pb.ts'
-import { ANNOTATION } from './annotations.ts'
 import { Answers, REQUEST_MARK } from './answers.ts'
 import { packAny } from './any.ts'
-import { parseBundleProcess, parseLinuxResources, readBundle } from './bundle.ts'
+import { parseBundleProcess, parseLinuxResources } from './bundle.ts'
 import { execRequest, requestedLimits } from './container-request.ts'
 import { eventRecord } from './event-publisher.ts'
-import { createContainer, deleteInGuest, startProcess } from './guest-tasks.ts'
+import { deleteInGuest, startProcess } from './guest-tasks.ts'
 import type { NodePod } from './node-pod.ts'
-import type { ProcessStatus, TaskRecord } from './pod-record.ts'
-import { newProcess, type Process } from './processes.ts'
+import { newProcess, SIGKILL, SIGKILL_EXIT, SIGNAL_EXIT } from './processes.ts'
 import { encodeStats, hostCgroupVersion } from './stats.ts'
 import { closeInput, detach } from './stdio.ts'
+import { createTask, noCheckpoints } from './task-create.ts'
 import { taskStatus } from './task-errors.ts'
+import { NEVER, stateOf } from './task-state.ts'
 
 type MethodsOf<Service> = Service extends GenService<infer Methods extends GenServiceMethods> ? Methods : never
 export type TaskService = ServiceImpl<MethodsOf<typeof Task>>
 
-const SIGNAL_EXIT = 128
-const SIGKILL = 9
-/** The year 1: how containerd's own language writes "not yet". */
-const NEVER = { seconds: -62_135_596_800n, nanos: 0 }
-
-const STATUS: Readonly<Record<ProcessStatus, Status>> = {
-  creating: Status.UNKNOWN,
-  created: Status.CREATED,
-  running: Status.RUNNING,
-  paused: Status.PAUSED,
-  stopped: Status.STOPPED,
-}
+/** SIGCHLD, SIGCONT, SIGURG, SIGWINCH: a process that does not ask for them does not notice (signal(7)). */
+const HARMLESS_SIGNALS: ReadonlySet<number> = new Set([17, 18, 23, 28])
 
 /** @param onEmpty called after a Shutdown that found no task left */
 export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
@@ -60,43 +46,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
 
   const service: TaskService = {
     create: (request, context) =>
-      answers.once(markOf(context), CreateTaskResponseSchema, async (again) => {
-        const { id, bundle: directory, rootfs, terminal, stdin, stdout, stderr } = request
-        const known = processes.find(id)
-        if (known !== undefined && !again) throw rpcStatus('alreadyExists', `task ${id}: already exists`)
-        if (request.checkpoint !== '') throw noCheckpoints()
-        const bundle = await readBundle(directory)
-        const kind = bundle.annotations[ANNOTATION.containerType] === 'sandbox' ? 'sandbox' : 'container'
-        const { env, cwd: workingDir, uid, gid } = bundle.process
-        const task: TaskRecord = {
-          ...newProcess({ terminal, stdin, stdout, stderr }),
-          status: 'creating',
-          id,
-          bundle: directory,
-          kind,
-          process: { env: [...env], user: `${uid}:${gid}`, workingDir },
-          oomKilled: false,
-          execs: {},
-        }
-        pod.record.tasks[id] = task
-        try {
-          pod.saveFirst()
-          const machine = kind === 'sandbox' ? await pod.boot() : await createContainer(pod, task, again)
-          task.pid = machine
-          task.status = 'created'
-        } catch (error) {
-          delete pod.record.tasks[id]
-          if (kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
-          throw error
-        }
-        const io = { stdin, stdout, stderr, terminal }
-        const { pid } = task
-        pod.saveAnd(
-          eventRecord('/tasks/create', TaskCreateSchema, { containerId: id, bundle: directory, rootfs, io, pid }),
-        )
-        if (kind === 'container') pod.watch({ task, execId: '', record: task })
-        return { pid }
-      }),
+      answers.once(markOf(context), CreateTaskResponseSchema, (again) => createTask(pod, request, again)),
 
     start: ({ id, execId }, context) =>
       answers.once(markOf(context), StartResponseSchema, async (again) => {
@@ -137,7 +87,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
         if (record.status === 'running' || record.status === 'paused') {
           throw rpcStatus('failedPrecondition', `cannot delete a running process: ${id} ${execId}`.trim())
         }
-        if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGNAL_EXIT + SIGKILL)
+        if (execId === '' && task.kind === 'sandbox') await pod.stopMachine(SIGKILL_EXIT)
         else await deleteInGuest(pod, process, again)
         await detach(process, await pod.relay.catch(() => undefined))
         const { pid, exitStatus, exitedAtMs } = record
@@ -149,9 +99,13 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       answers.once(markOf(context), EmptySchema, async () => {
         const { record, task } = processes.get(id, execId)
         if (record.status === 'stopped') throw rpcStatus('notFound', 'process already finished: not found')
+        if (execId !== '' && record.status === 'created') {
+          throw rpcStatus('failedPrecondition', `process ${execId} of task ${id} is not started`)
+        }
         if (execId === '' && task.kind === 'sandbox') {
+          if (HARMLESS_SIGNALS.has(signal)) return {}
           // The sandbox has no process of its own: its end is the machine's.
-          void pod.stopMachine(SIGNAL_EXIT + signal)
+          pod.killMachine(SIGNAL_EXIT + signal)
           return {}
         }
         const name = { containerId: id, ...(execId === '' ? {} : { execId }) }
@@ -161,7 +115,7 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
           // A guest that does not even answer this is lost, and whoever kills may count on the end.
           if (signal !== SIGKILL || execId !== '' || !isSilence(error)) throw error
           // Answered before the end is told, after which containerd asks no more.
-          void pod.stopMachine(SIGNAL_EXIT + SIGKILL, 0)
+          pod.killMachine(SIGKILL_EXIT, 0)
         }
         return {}
       }),
@@ -213,7 +167,11 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
     resizePty: ({ id, execId, width, height }, context) =>
       answers.once(markOf(context), EmptySchema, async () => {
         const { record } = processes.get(id, execId)
-        if (!record.terminal) throw rpcStatus('failedPrecondition', `process of task ${id} has no terminal`)
+        if (execId !== '' && record.status === 'stopped') {
+          throw rpcStatus('failedPrecondition', `process ${execId} of task ${id} has ended`)
+        }
+        // As containerd's own shim: what has no terminal has no size to change, and what has ended none any more.
+        if (!record.terminal || record.status === 'stopped') return {}
         if (execId !== '' && record.status === 'created') record.window = [width, height]
         else await pod.guest().agent.resize({ containerId: id, ...(execId === '' ? {} : { execId }) }, width, height)
         return {}
@@ -237,9 +195,9 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
       return {}
     },
 
-    pause: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, true)),
+    pause: ({ id }, context) => answers.once(markOf(context), EmptySchema, (again) => hold(pod, id, true, again)),
 
-    resume: ({ id }, context) => answers.once(markOf(context), EmptySchema, () => hold(pod, id, false)),
+    resume: ({ id }, context) => answers.once(markOf(context), EmptySchema, (again) => hold(pod, id, false, again)),
 
     update: ({ id, resources }, context) =>
       answers.once(markOf(context), EmptySchema, async () => {
@@ -258,20 +216,12 @@ export function taskService(pod: NodePod, onEmpty: () => void): TaskService {
   return service
 }
 
-/**
- * For good: a checkpoint is the memory of processes, which the host may neither have nor choose. With this status clients of
- * containerd say that the runtime has no checkpoints, and go on.
- */
-function noCheckpoints(): RpcError {
-  return rpcStatus('unimplemented', 'confidential containers have no checkpoints: not implemented')
-}
-
-/** Pausing what is paused is no error, nor is resuming what runs. */
-async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<string, never>> {
+/** @param again a daemon before may have done it */
+async function hold(pod: NodePod, id: string, paused: boolean, again: boolean): Promise<Record<string, never>> {
   const task = pod.processes.task(id)
   const from = paused ? 'running' : 'paused'
   const to = paused ? 'paused' : 'running'
-  if (task.status === to) return {}
+  if (again && task.status === to) return {}
   if (task.kind === 'sandbox' || task.status !== from) {
     throw rpcStatus('failedPrecondition', `task ${id} is ${task.status}, not ${from}`)
   }
@@ -288,23 +238,6 @@ async function hold(pod: NodePod, id: string, paused: boolean): Promise<Record<s
 
 function isSilence(error: unknown): boolean {
   return error instanceof RpcError && error.code === 'ERR_RPC_TIMEOUT'
-}
-
-function stateOf({ task, execId, record }: Process): MessageInitShape<typeof StateResponseSchema> {
-  const { pid, status, stdin, stdout, stderr, terminal, exitStatus, exitedAtMs } = record
-  return {
-    id: task.id,
-    execId,
-    bundle: task.bundle,
-    pid,
-    status: STATUS[status],
-    stdin,
-    stdout,
-    stderr,
-    terminal,
-    exitStatus,
-    exitedAt: status === 'stopped' ? timestampFromMs(exitedAtMs) : NEVER,
-  }
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

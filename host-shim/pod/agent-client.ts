@@ -4,6 +4,7 @@
  */
 import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
 import { AGENT_MAX_MESSAGE_BYTES, AGENT_RPC_PORT, Agent, refusalOf } from '#protocol/agent-service'
+import type { ByteStream } from '#protocol/byte-stream'
 import type {
   ContainerInfo,
   CreateContainerRequestSchema,
@@ -19,6 +20,7 @@ import type {
   StartSandboxRequestSchema,
   WaitProcessResponse,
 } from '#protocol/gen/agent_pb'
+import { laterStream } from '#protocol/later-stream'
 import { byteStreamFromDuplex } from '#protocol/node/duplex-stream'
 import { type CallOptions, type Method, TtrpcClient } from '#protocol/ttrpc/client'
 import { RpcError } from '#protocol/ttrpc/status'
@@ -36,6 +38,8 @@ export interface ProcessName {
 /** Time limits of calls that the agent answers from memory, and of those that pull or attest. Milliseconds. */
 const QUICK_MS = 60_000
 const LONG_MS = 60 * 60_000
+/** Between two tries to reach a guest that stands still. Milliseconds. */
+const RETRY_MS = 500
 
 export class AgentClient {
   readonly #rpc: TtrpcClient
@@ -46,8 +50,19 @@ export class AgentClient {
 
   /** @throws UnavailableError ERR_VSOCK_CONNECT, ERR_VSOCK_TIMEOUT */
   static async connect(vsock: string): Promise<AgentClient> {
-    const socket = await connectVsock(vsock, AGENT_RPC_PORT)
-    return new AgentClient(new TtrpcClient(byteStreamFromDuplex(socket), { maxMessageBytes: AGENT_MAX_MESSAGE_BYTES }))
+    return AgentClient.#over(byteStreamFromDuplex(await connectVsock(vsock, AGENT_RPC_PORT)))
+  }
+
+  /**
+   * For a guest that stands still: calls wait for the connection, within their own time limits. `isGone` ends the tries to
+   * make one.
+   */
+  static connectLater(vsock: string, isGone: () => Promise<boolean>): AgentClient {
+    return AgentClient.#over(laterStream(reach(vsock, isGone)))
+  }
+
+  static #over(stream: ByteStream): AgentClient {
+    return new AgentClient(new TtrpcClient(stream, { maxMessageBytes: AGENT_MAX_MESSAGE_BYTES }))
   }
 
   /** Resolves when the connection is gone. */
@@ -157,6 +172,17 @@ export class AgentClient {
     options: CallOptions,
   ): Promise<MessageShape<Output>> {
     return told(this.#rpc.unary(method, request, options))
+  }
+}
+
+async function reach(vsock: string, isGone: () => Promise<boolean>): Promise<ByteStream> {
+  for (;;) {
+    try {
+      return byteStreamFromDuplex(await connectVsock(vsock, AGENT_RPC_PORT, { timeoutMs: QUICK_MS }))
+    } catch (error) {
+      if (await isGone()) throw error
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+    }
   }
 }
 

@@ -11,7 +11,16 @@
 import { UnavailableError, UsageError } from '#protocol/errors'
 import { AgentClient } from './agent-client.ts'
 import type { GuestAccess } from './guest-streams.ts'
-import { isOwned, listPodIds, type PodPaths, type PodRecord, podPaths, readPodRecord, removePod } from './state-dir.ts'
+import {
+  isAbandoned,
+  isOwned,
+  listPodIds,
+  type PodPaths,
+  type PodRecord,
+  podPaths,
+  readPodRecord,
+  removePod,
+} from './state-dir.ts'
 
 export interface PodSummary {
   readonly id: string
@@ -71,6 +80,21 @@ export async function stopPod(
   if (record !== undefined && (await isOwned(record))) {
     await askToShutDown(paths, graceMs)
     if (await ownerRemoves(stateRoot, id, graceMs)) return
+  }
+  await removePod(paths)
+}
+
+/**
+ * Removes what is left of a pod whose owner is gone.
+ * @throws UsageError ERR_POD_UNKNOWN; ERR_POD_RUNNING when it is not left over
+ */
+export async function removeOrphan(stateRoot: string, id: string): Promise<void> {
+  const paths = podPaths(stateRoot, id)
+  if (!(await listPodIds(stateRoot)).includes(id)) throw unknownPod(id)
+  if (!(await isAbandoned(paths))) {
+    throw new UsageError('ERR_POD_RUNNING', `pod ${id} runs, or is just being started`, {
+      hint: `End it with: caisson stop ${id}`,
+    })
   }
   await removePod(paths)
 }

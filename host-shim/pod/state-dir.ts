@@ -77,7 +77,7 @@ export async function createPodState(
     await mkdir(paths.directory, { mode: 0o700 })
   } catch (cause) {
     throw new UsageError('ERR_POD_EXISTS', `a pod named ${pod.id} exists in ${paths.directory}`, {
-      hint: `Choose another name, or end it with: caisson rm ${pod.id}`,
+      hint: `Choose another name, or end that one: caisson stop ${pod.id}`,
       cause,
     })
   }
@@ -161,13 +161,17 @@ export async function reconcilePods(stateRoot: string): Promise<readonly string[
   const removed: string[] = []
   for (const id of await listPodIds(stateRoot)) {
     const paths = podPaths(stateRoot, id)
-    const record = await readPodRecord(paths).catch(() => undefined)
-    if (record === undefined && (await isYoung(paths))) continue
-    if (record !== undefined && (await isOwned(record))) continue
+    if (!(await isAbandoned(paths))) continue
     await removePod(paths)
     removed.push(id)
   }
   return removed
+}
+
+/** Whether nobody runs the pod, and nobody is just making it. */
+export async function isAbandoned(paths: PodPaths): Promise<boolean> {
+  const record = await readPodRecord(paths).catch(() => undefined)
+  return record === undefined ? !(await isYoung(paths)) : !(await isOwned(record))
 }
 
 /** A directory without a record may belong to a start that is just making one. */

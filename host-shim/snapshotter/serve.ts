@@ -6,7 +6,7 @@ import { Snapshots } from '../containerd/gen/snapshots_pb.ts'
 import { GrpcClient, grpcService } from '../containerd/grpc.ts'
 import { checkPatterns, type ReferencePattern } from './guest-references.ts'
 import { GuestRoots } from './guest-roots.ts'
-import { type RootRequest, snapshotService } from './snapshotter.ts'
+import { type RootRequest, type RootUser, snapshotService } from './snapshotter.ts'
 import { SnapshotStore } from './store.ts'
 
 export interface SnapshotterConfig {
@@ -26,9 +26,12 @@ export async function serveSnapshotter(config: SnapshotterConfig): Promise<Async
   const store = new SnapshotStore(config.directory)
   const containerd = new GrpcClient(config.containerd)
   const roots = new GuestRoots(containerd, config.guestImages)
+  const checkRuntime = (user: RootUser): Promise<void> => roots.checkRuntime(user)
   const fillRoot = (root: RootRequest): Promise<void> => roots.fill(root)
   const server = new Server({ 'grpc.max_receive_message_length': 16 * 1024 * 1024 })
-  server.addService(...grpcService(Snapshots, snapshotService({ store, guestImages: config.guestImages, fillRoot })))
+  server.addService(
+    ...grpcService(Snapshots, snapshotService({ store, guestImages: config.guestImages, fillRoot, checkRuntime })),
+  )
   await rm(config.socket, { force: true })
   await new Promise<void>((resolve, reject) => {
     server.bindAsync(`unix://${config.socket}`, ServerCredentials.createInsecure(), (error) => {

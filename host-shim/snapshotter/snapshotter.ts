@@ -29,6 +29,12 @@ export interface RootRequest {
   readonly chainId: string
 }
 
+/** Who a root is mounted for: containerd's name of the container. */
+export interface RootUser {
+  readonly namespace: string
+  readonly container: string
+}
+
 export interface SnapshotterOptions {
   readonly store: SnapshotStore
   readonly guestImages: readonly ReferencePattern[]
@@ -39,9 +45,11 @@ export interface SnapshotterOptions {
    * @throws Error when that layer is not the highest of any image of guests
    */
   readonly fillRoot: (root: RootRequest) => Promise<void>
+  /** @throws Error when the layers that only guests fetch are to be the root of a container that no guest runs */
+  readonly checkRuntime: (user: RootUser) => Promise<void>
 }
 
-export function snapshotService({ store, guestImages, fillRoot }: SnapshotterOptions): SnapshotService {
+export function snapshotService({ store, guestImages, fillRoot, checkRuntime }: SnapshotterOptions): SnapshotService {
   const { directory } = store
   const get = (name: string): Snapshot => {
     const found = store.find(name)
@@ -93,9 +101,12 @@ export function snapshotService({ store, guestImages, fillRoot }: SnapshotterOpt
     prepare: (request, { metadata }) => make(Kind.ACTIVE, request, namespaceOf(metadata)),
     view: (request, { metadata }) => make(Kind.VIEW, request, namespaceOf(metadata)),
 
-    mounts: async ({ key }) => {
+    mounts: async ({ key }, { metadata }) => {
       const snapshot = get(key)
-      return { mounts: [...mountsOf(directory, snapshot, store.ancestors(snapshot))] }
+      const layers = store.ancestors(snapshot)
+      const namespace = namespaceOf(metadata)
+      if (layers.some(({ skipped }) => skipped)) await checkRuntime({ namespace, container: ownName(key) })
+      return { mounts: [...mountsOf(directory, snapshot, layers)] }
     },
 
     commit: async ({ name, key, labels }) => {
@@ -183,6 +194,11 @@ function infoOf(snapshot: Snapshot): MessageInitShape<typeof InfoSchema> {
   const { name, parent, kind, labels, createdAtMs, updatedAtMs } = snapshot
   const createdAt = timestampFromMs(createdAtMs)
   return { name, parent, kind, labels: { ...labels }, createdAt, updatedAt: timestampFromMs(updatedAtMs) }
+}
+
+/** containerd puts its namespace and a number before the name that a client chose, and its CRI plugin names roots after containers. */
+function ownName(key: string): string {
+  return key.slice(key.lastIndexOf('/') + 1)
 }
 
 function namespaceOf(metadata: { get(name: string): readonly (string | Buffer)[] }): string {

@@ -32,12 +32,14 @@ const PLUGINS: Readonly<Record<string, KubeletVolume['kind']>> = {
 
 const VOLUME = /^(?<volumes>.*\/pods\/[^/]+\/volumes)\/(?<plugin>kubernetes\.io~[^/]+)\/(?<name>[^/]+)(?<rest>\/.*)?$/
 const SUB_PATH = /^(?<pod>.*\/pods\/[^/]+)\/volume-subpaths\/(?<name>[^/]+)\/[^/]+\/[0-9]+$/
+const OF_SANDBOX =
+  /\/io\.containerd\.[^/]*cri[^/]*\/sandboxes\/[^/]+\/(?:hostname|hosts|resolv\.conf|shm)$|\/pods\/[^/]+\/etc-hosts$/
 const TERMINATION = /\/pods\/[^/]+\/containers\/[^/]+\/[0-9a-f]{1,16}$/
 const TOKEN_VOLUME = /^(?<name>kube-api-access)-[a-z0-9]{5}$/
 
-/** A volume of the pod or a part of one, as opposed to files that kubelet and containerd make for every container. */
-export function isVolume(source: string): boolean {
-  return VOLUME.test(source) || SUB_PATH.test(source)
+/** What kubelet and containerd make for every container of a pod: names, resolver and shared memory. */
+export function isOfSandbox(source: string): boolean {
+  return OF_SANDBOX.test(source)
 }
 
 /** The file that the kubelet reads when a container has ended. */

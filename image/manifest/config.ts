@@ -16,6 +16,7 @@ export interface ImageConfig {
   readonly env: readonly string[]
   readonly entrypoint: readonly string[]
   readonly cmd: readonly string[]
+  /** Absolute and normalised, none the root itself; each once. */
   readonly volumes: readonly string[]
   /** Absolute; "/" when the image names none. */
   readonly workingDir: string
@@ -27,6 +28,8 @@ export interface ImageConfig {
 }
 
 const MAX_ITEMS = 4096
+/** Each is a file system of its own in the guest. */
+const MAX_VOLUMES = 64
 
 /** Throws `MalformedError` ERR_JSON, ERR_IMAGE_DOCUMENT or ERR_DIGEST. */
 export function parseImageConfig(bytes: Uint8Array, what: string): ImageConfig {
@@ -47,7 +50,7 @@ export function parseImageConfig(bytes: Uint8Array, what: string): ImageConfig {
     env: parseEnv(optionalStrings(run.Env, `${what}: config.Env`, MAX_ITEMS), what),
     entrypoint: optionalStrings(run.Entrypoint, `${what}: config.Entrypoint`, MAX_ITEMS),
     cmd: optionalStrings(run.Cmd, `${what}: config.Cmd`, MAX_ITEMS),
-    volumes: optionalKeys(run.Volumes, `${what}: config.Volumes`, MAX_ITEMS),
+    volumes: parseVolumes(optionalKeys(run.Volumes, `${what}: config.Volumes`, MAX_VOLUMES), what),
     workingDir: parseWorkingDir(optionalString(run.WorkingDir, `${what}: config.WorkingDir`), what),
     labels: optionalStringMap(run.Labels, `${what}: config.Labels`),
     stopSignal: optionalString(run.StopSignal, `${what}: config.StopSignal`),
@@ -76,6 +79,21 @@ function parseEnv(env: readonly string[], what: string): readonly string[] {
     }
   }
   return env
+}
+
+function parseVolumes(volumes: readonly string[], what: string): readonly string[] {
+  return [...new Set(volumes.map((volume) => parseVolume(volume, what)))]
+}
+
+function parseVolume(volume: string, what: string): string {
+  const parts = volume.split('/').filter((part) => part !== '' && part !== '.')
+  if (volume.startsWith('/') && parts.length > 0 && !parts.includes('..') && !volume.includes('\0')) {
+    return `/${parts.join('/')}`
+  }
+  throw new MalformedError(
+    'ERR_IMAGE_DOCUMENT',
+    `${what}: config.Volumes has no absolute path below the root: ${JSON.stringify(volume.slice(0, 200))}`,
+  )
 }
 
 function parseWorkingDir(path: string, what: string): string {

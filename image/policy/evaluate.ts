@@ -5,7 +5,7 @@
  * that were fetched and verified; the signatures are claims until one verifies with a key that the policy names.
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
-import { type CaissonError, DeniedError, UnverifiedError } from '#protocol/errors'
+import { CaissonError, DeniedError, UnverifiedError } from '#protocol/errors'
 import type { Digest } from '#protocol/oci/digest'
 import { formatReference, type ImageReference } from '#protocol/oci/reference'
 import type { FoundSignature } from '../signature/found.ts'
@@ -73,22 +73,44 @@ export async function evaluateSignaturePolicy(input: JudgementInput): Promise<Ju
 export interface RequiredSignature {
   /** For messages: `containers.web.signedBy`. */
   readonly place: string
-  /** Any one of them, tried in this order. */
-  readonly anyOf: readonly SignerRequirement[]
+  /** Any one of them, tried in this order; each with its own place: `containers.web.signedBy[2]`. */
+  readonly anyOf: readonly { readonly place: string; readonly requirement: SignerRequirement }[]
 }
 
-/** Who signed. Throws as `evaluateSignaturePolicy` does for requirements that ask for signers. */
+/**
+ * Who signed. A requirement that cannot be judged, since its key cannot be had or read, is one that does not hold; where none
+ * holds it is what is told, because with the key the verdict might be another one.
+ *
+ * Throws as `evaluateSignaturePolicy` does for requirements that ask for signers.
+ */
 export async function requireSignature(
   { place, anyOf }: RequiredSignature,
   input: Omit<JudgementInput, 'policy'>,
 ): Promise<readonly string[]> {
-  const failures: CaissonError[] = []
-  for (const [index, requirement] of anyOf.entries()) {
-    const finding = await judgeSigners(requirement, contextOf(input, `${place}[${index}]`))
-    if (finding.signers.length > 0) return finding.signers
-    failures.push(...finding.failures)
+  const asked = { ...input, signaturesOf: askedOnce(input.signaturesOf) }
+  const [problems, failures]: [CaissonError[], CaissonError[]] = [[], []]
+  for (const { place: own, requirement } of anyOf) {
+    try {
+      const finding = await judgeSigners(requirement, contextOf(asked, own))
+      if (finding.signers.length > 0) return finding.signers
+      failures.push(...finding.failures)
+    } catch (error) {
+      if (!(error instanceof CaissonError)) throw error
+      problems.push(error)
+    }
   }
-  return requireSigners({ signers: [], failures }, contextOf(input, place))
+  throw problems[0] ?? nearest(failures) ?? unsigned(contextOf(asked, place))
+}
+
+/** What was found, or could not be, for each of several requirements of the same kind. */
+function askedOnce(signaturesOf: JudgementInput['signaturesOf']): JudgementInput['signaturesOf'] {
+  const answers = new Map<string, ReturnType<JudgementInput['signaturesOf']>>()
+  return (digest, kind) => {
+    const name = `${kind} ${digest}`
+    const answer = answers.get(name) ?? signaturesOf(digest, kind)
+    answers.set(name, answer)
+    return answer
+  }
 }
 
 function contextOf(input: Omit<JudgementInput, 'policy'>, place: string): RequirementContext {

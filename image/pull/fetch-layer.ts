@@ -55,7 +55,12 @@ export type DecryptionSource = (
 /** Suffix of the media types of encrypted layers; the rest is the media type of what was encrypted. */
 const ENCRYPTED = '+encrypted'
 
-export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<StoredLayer> {
+/** @param onArrived all bytes of the layer are here, and the last of them are being worked on */
+export async function fetchLayer(
+  job: LayerJob,
+  context: LayerContext,
+  onArrived: () => void = () => {},
+): Promise<StoredLayer> {
   const present = await context.store.find(job.diffId)
   if (present !== undefined) {
     report(job, context, 'present', job.descriptor.size, present.tarBytes)
@@ -72,25 +77,29 @@ export async function fetchLayer(job: LayerJob, context: LayerContext): Promise<
   const decryption = encrypted
     ? await context.decryptionOf?.(job.descriptor, { what, signal: context.signal })
     : undefined
-  const parts = { what, compression, decryption }
-  const first: Attempt = { pieces: 0, whole: false }
+  const parts = { what, compression, decryption, onArrived }
+  const first: Attempt = { isKept: false, answers: 0, whole: false }
   try {
     return await attempt(job, context, parts, first)
   } catch (error) {
-    // Put together from several answers, of which one may have been another's or changed: one answer has no seams.
-    const put = first.pieces > 1 && (error instanceof UnverifiedError || error instanceof MalformedError)
-    if (!put || context.signal.aborted) throw error
+    // What was put together may have one wrong piece, and what was kept may be of a registry that was wrong then: one whole
+    // answer decides.
+    const isPut = first.isKept || first.answers > 1
+    const isWrong = error instanceof UnverifiedError || error instanceof MalformedError
+    if (!isPut || !isWrong || context.signal.aborted) throw error
     trouble(job, context)({ error, retryInMs: 0 })
     context.budget.add(-(first.tarBytes ?? 0))
-    return await attempt(job, context, parts, { pieces: 0, whole: true })
+    return await attempt(job, context, parts, { isKept: false, answers: 0, whole: true })
   } finally {
     decryption?.key.fill(0)
   }
 }
 
 interface Attempt {
-  /** Answers, and what an earlier pull left, that the layer was put together from. */
-  pieces: number
+  /** Some of the layer is what an earlier pull left. */
+  isKept: boolean
+  /** That the rest was put together from. */
+  answers: number
   /** Over one connection, and nothing of what an earlier pull left. */
   readonly whole: boolean
   tarBytes?: number
@@ -100,12 +109,13 @@ interface LayerParts {
   readonly what: string
   readonly compression: Compression
   readonly decryption: LayerDecryption | undefined
+  readonly onArrived: () => void
 }
 
 async function attempt(
   job: LayerJob,
   context: LayerContext,
-  { what, compression, decryption }: LayerParts,
+  { what, compression, decryption, onArrived }: LayerParts,
   state: Attempt,
 ): Promise<StoredLayer> {
   const { descriptor, diffId } = job
@@ -124,7 +134,7 @@ async function attempt(
       what,
       decryption,
     })
-    const finished = await stream(job, context, { writer, what, part, state })
+    const finished = await stream(job, context, { writer, what, part, state, onArrived })
     requireDigest(what, 'content', finished.compressedDigest, descriptor.digest)
     requireDigest(
       what,
@@ -152,6 +162,7 @@ interface Streaming {
   readonly what: string
   readonly part: LayerPart | undefined
   readonly state: Attempt
+  readonly onArrived: () => void
 }
 
 /** Feeds the writer batch by batch: while one is being worked on, the next fills from the network. */
@@ -182,6 +193,7 @@ async function stream(job: LayerJob, context: LayerContext, streaming: Streaming
       // Its error is seen at the next `await running`; until then it must not count as unhandled.
       running.catch(() => {})
     }
+    streaming.onArrived()
     await running
     return await writer.finish()
   } catch (error) {
@@ -210,7 +222,7 @@ async function* batches(
   let from = 0
   for await (const bytes of part?.read() ?? []) {
     from += bytes.byteLength
-    state.pieces = 1
+    state.isKept = true
     yield { batch: { bytes, release: () => {} }, isKept: true }
   }
   const blob = readBlob(
@@ -220,7 +232,7 @@ async function* batches(
       what,
       connections: state.whole ? 1 : context.connectionsPerLayer,
       onTrouble: trouble(job, context),
-      onOpen: () => state.pieces++,
+      onOpen: () => state.answers++,
     },
     from,
   )

@@ -26,7 +26,8 @@ import type { RegistryClient } from '../registry/client.ts'
 import { type LookasideSource, signaturesIn } from '../signature/cosign.ts'
 import { TarBudget } from './budget.ts'
 import { Buffers, Slots } from './buffers.ts'
-import { type DecryptionSource, fetchLayer, type LayerContext, type LayerJob } from './fetch-layer.ts'
+import type { DecryptionSource, LayerJob } from './fetch-layer.ts'
+import { fetchLayers } from './fetch-layers.ts'
 import { type PatienceOptions, patiently } from './patience.ts'
 import type { PullProgress } from './progress.ts'
 import { BATCH_BYTES, type Spread } from './read-blob.ts'
@@ -166,33 +167,6 @@ export async function pullImage(options: PullOptions): Promise<PulledImage> {
     index,
     admittedBy: place,
   }
-}
-
-/** Largest first, so that the last one running is not the longest. The first error stops the others, and is thrown. */
-async function fetchLayers(
-  jobs: readonly LayerJob[],
-  parallel: number,
-  abort: AbortController,
-  context: LayerContext,
-): Promise<readonly StoredLayer[]> {
-  const queue = [...new Map(jobs.map((job) => [job.diffId, job])).values()]
-  queue.sort((a, b) => b.descriptor.size - a.descriptor.size)
-  const stored = new Map<Digest, StoredLayer>()
-  const work = async (): Promise<void> => {
-    for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
-      stored.set(job.diffId, await fetchLayer(job, context))
-    }
-  }
-  const workers = Array.from({ length: Math.min(parallel, queue.length) }, () =>
-    work().catch((error: unknown) => {
-      abort.abort(error)
-      throw error
-    }),
-  )
-  // All must have stopped before anyone looks at the store again.
-  await Promise.allSettled(workers)
-  await Promise.all(workers)
-  return jobs.flatMap(({ diffId }) => stored.get(diffId) ?? [])
 }
 
 /** The index depends on the layers and nothing else: one that is there already is as good. */

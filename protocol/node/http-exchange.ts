@@ -80,17 +80,18 @@ export class Exchange implements Dispatcher.DispatchHandler {
     }
   }
 
-  /** Every chunk that is still to come, to its end. */
+  /** Every chunk that is still to come, to its end; over only when the sink is done with all that it was given. */
   async pour(sink: BodySink): Promise<void> {
-    for (let chunk = this.#take(); chunk !== undefined; chunk = this.#take()) await sink(chunk)
-    if (this.#end !== undefined) {
-      this.#ended(this.#end)
-      return
+    try {
+      for (;;) {
+        for (let chunk = this.#take(); chunk !== undefined; chunk = this.#take()) await sink(chunk)
+        if (this.#end !== undefined) return this.#ended(this.#end)
+        await this.#pass(sink)
+      }
+    } catch (error) {
+      this.abandon(error instanceof Error ? error : new Error('the reader failed', { cause: error }))
+      throw error
     }
-    this.#sink = (chunk) => this.#pass(chunk, sink)
-    await this.#more()
-    const end = this.#end as { readonly error?: unknown } | undefined
-    if (end !== undefined) this.#ended(end)
   }
 
   /** Nobody reads on: closing the connection is cheaper than reading the rest. */
@@ -98,22 +99,25 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#end !== undefined) return
     this.#abandoned = error
     this.#controller?.abort(error)
+    this.#queue.length = 0
     this.#finish({ error })
   }
 
-  #pass(chunk: Uint8Array, sink: BodySink): void {
-    const failed = (error: unknown): void => {
-      this.#waiting?.reject(error)
-      this.abandon(error instanceof Error ? error : new Error('the reader failed'))
-    }
-    try {
-      const busy = sink(chunk)
+  /** Chunks as they come, without a promise for each, until the sink wants to be waited for or nothing more comes. */
+  async #pass(sink: BodySink): Promise<void> {
+    let busy: Promise<void> | undefined
+    this.#sink = (chunk) => {
+      busy = begun(sink, chunk)
       if (busy === undefined) return
+      // What comes all the same waits its turn.
+      this.#sink = undefined
       this.#controller?.pause()
-      busy.then(() => this.#controller?.resume(), failed)
-    } catch (error) {
-      failed(error)
+      this.#wake()
     }
+    await this.#more()
+    this.#sink = undefined
+    await busy
+    this.#controller?.resume()
   }
 
   #take(): Uint8Array | undefined {
@@ -151,5 +155,14 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #aborted = (): void => {
     const reason: unknown = this.#signal?.reason
     this.abandon(reason instanceof Error ? reason : new Error('aborted', { cause: reason }))
+  }
+}
+
+/** What it throws at once becomes what it answers. */
+function begun(sink: BodySink, chunk: Uint8Array): Promise<void> | undefined {
+  try {
+    return sink(chunk)
+  } catch (error) {
+    return Promise.reject(error)
   }
 }

@@ -13,13 +13,11 @@ import { parseInitdata } from '#protocol/initdata'
 import { writeImageLayout } from '#tools/nginx-image/layout'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { KeyValueSchema } from '../fixtures/cri/gen/cri_pb.ts'
-import { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
-import { Kubelet } from '../fixtures/kubernetes/kubelet.ts'
-import { startNetwork } from '../fixtures/kubernetes/network.ts'
+import { RESOURCES, startTpmNode } from '../fixtures/kubernetes/attested.ts'
 import { PodFolder, writeVolume } from '../fixtures/kubernetes/volume-folder.ts'
 import { filesWith, processesWith } from './fixtures/node-search.ts'
 import { formsOf, Search } from './fixtures/search.ts'
-import { IMAGE_POLICY, REGISTRY_NAME, Tenant, VCPUS, VERIFIER_NAME } from './fixtures/tenant.ts'
+import { IMAGE_POLICY, REGISTRY_NAME, Tenant, VERIFIER_NAME } from './fixtures/tenant.ts'
 
 const DEPLOYMENT = (repository: string): string => `# The shop.
 apiVersion: apps/v1
@@ -109,7 +107,7 @@ interface Injected {
   }
 }
 
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url))
 const SEALED_REFERENCE = 'default/images/one'
 const tag = `canary${randomBytes(12).toString('hex')}`
 const SERVE = 'cat /etc/app/app.yaml 2>/dev/null; echo served; while :; do sleep 1; done'
@@ -137,24 +135,13 @@ test.serial(
     const initdata = tenant.initdata(policy)
     await tenant.expect(initdata)
     await tenant.admin.putResource('default/keys/db', randomBytes(64))
-    const ports = [tenant.registryHost, new URL(tenant.verifier.url).host].map((host) => Number(host.split(':').at(-1)))
-    const { namespace } = await startNetwork(t, { folder: tenant.directory, ports })
-    const containerd = await TestContainerd.start(t, {
-      folder: tenant.path('c'),
-      namespace,
-      registry: { host: tenant.registryHost, port: ports[0] ?? 0, caFile: tenant.path('ca.pem') },
+    const { containerd, kubelet } = await startTpmNode(t, tenant, {
       pauseImage: pause,
-      guestImages: [`${tenant.registryHost}/team/`],
-      daemon: ['--platform', 'tpm', '--tpm-ca', tenant.path('tpm-ca')],
+      verifierPort: Number(new URL(tenant.verifier.url).port),
+      registryPort: Number(tenant.registryHost.split(':').at(-1)),
     })
-    const kubelet = new Kubelet(t, containerd)
     await kubelet.pull(image)
     await kubelet.pull(unsigned)
-    const resources = {
-      cpuQuota: BigInt(VCPUS) * 100_000n,
-      cpuPeriod: 100_000n,
-      memoryLimitInBytes: 512n * 1024n * 1024n,
-    }
     const file = tenant.path('disk')
     const disk = new PodFolder(containerd.path('kubelet'), 'uid-attested').disk(t, 'pv', file, 64 * 1024 * 1024)
     new PodFolder(containerd.path('kubelet'), 'uid-again').attach('pv', disk)
@@ -165,7 +152,7 @@ test.serial(
       permissions: 'rwm',
     }
     const keep = { command: ['/bin/sh', '-c', KEEP], devices: [device] }
-    const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources } })
+    const pod = await kubelet.runPod({ name: 'attested', initdata, linux: { resources: RESOURCES } })
     const host = new PodFolder(containerd.path('kubelet'), 'uid-attested')
     const [settings, cache] = [host.volume('configmap', 'settings'), host.volume('empty-dir', 'cache')]
     writeVolume(settings, 'v1', { 'app.yaml': 'mode: fixed' })
@@ -196,7 +183,7 @@ test.serial(
     await pod.remove()
 
     // Another guest with the same key finds what was kept; the host has the disk, and never saw it.
-    const again = await kubelet.runPod({ name: 'again', initdata, linux: { resources } })
+    const again = await kubelet.runPod({ name: 'again', initdata, linux: { resources: RESOURCES } })
     const reader = await again.run('keeper', image, keep)
     t.is((await reader.exited()).exitCode, 0)
     t.deepEqual(reader.log().slice(0, 2), ['stdout F kept', `stdout F ${PLAINTEXT}`])
@@ -206,7 +193,7 @@ test.serial(
     t.false(bytes.includes(PLAINTEXT))
 
     const other = tenant.initdata(policy.replace('logs: allow', 'logs: none'))
-    await t.throwsAsync(kubelet.runPod({ name: 'other', initdata: other, linux: { resources } }), {
+    await t.throwsAsync(kubelet.runPod({ name: 'other', initdata: other, linux: { resources: RESOURCES } }), {
       message: /ERR_PCR_MISMATCH/,
     })
   },

@@ -15,7 +15,7 @@ import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url))
 const MTU = 1400
 const LOOK = [
   'cat /etc/resolv.conf /etc/hosts',
@@ -206,7 +206,7 @@ test.serial('a node tells of its pods: ps --pods to people, monitor to Prometheu
   const listed = JSON.parse(await caisson('ps', '--pods', '--json', '--socket', socket)) as readonly object[]
   t.like(listed[0], { name: 'net', namespace: 'default', stage: 'attested' })
   t.regex(await caisson('ps', '--pods', '--socket', socket), /default +net +attested/)
-  const monitor = spawn(process.execPath, [MAIN, 'monitor', '--json', '--listen', '127.0.0.1:0', '--socket', socket])
+  const monitor = spawn(process.execPath, [MAIN, 'monitor', '--json', '--listen', '127.0.0.1:0', '--state', state])
   scope.teardown(() => monitor.kill('SIGKILL'))
   const [line] = (await once(createInterface({ input: monitor.stdout }), 'line')) as [string]
   const { url } = JSON.parse(line) as { url: string }

@@ -59,7 +59,7 @@ async function lifeOfPod(t: ExecutionContext, release: Release): Promise<void> {
 }
 
 test.serial('a pod of another runtime runs beside, from layers that this machine fetched', async (t) => {
-  const { kubelet, containerd, image, other, lower } = await clusterOf('1.6')
+  const { kubelet, containerd, image, other, lower, same } = await clusterOf('1.6')
   await kubelet.pull(image.reference)
   await kubelet.pull(other.reference)
   t.true(other.layers.every(({ digest }) => containerd.hostBlobs().includes(digest)))
@@ -71,6 +71,10 @@ test.serial('a pod of another runtime runs beside, from layers that this machine
   await kubelet.pull(lower.reference)
   const named = new RegExp(`no layer of ${RegExp.escape(lower.reference)}: .*--guest-image`)
   await t.throwsAsync(pod.run('holes', lower.reference), { message: named })
+  // All its layers are those of the guests' image: its root would be empty, so it is refused, and by what containerd knows of it.
+  await kubelet.pull(same.reference)
+  const unfetched = new RegExp(`no layer of ${RegExp.escape(same.reference)}: .*only guests fetch.*pull this one first`)
+  await t.throwsAsync(pod.run('empty', same.reference), { message: unfetched })
   await pod.remove()
 })
 

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
+import { directory, file } from '../component/image/fixtures/image.ts'
 import { Int64ValueSchema, LinuxContainerSecurityContextSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesContainer } from '../fixtures/kubernetes/kubelet.ts'
@@ -26,6 +27,11 @@ const WRITE = [
   'exit 3',
 ].join('\n')
 const DISK = 'echo from the guest > /dev/raw; stat -c "%F" /dev/raw; cat /dev/vda 2>/dev/null || echo no other'
+const KEPT = [
+  'cat /var/kept/seed; echo changed > /var/kept/seed; cat /var/kept/seed',
+  'stat -c "%a %u" /var/kept /var/fresh; echo new > /var/fresh/file; cat /var/fresh/file',
+  'echo x > /srv/file || echo read-only root; cat /var/none || echo nothing',
+].join('\n')
 const LOOP = "trap 'exit 0' TERM; while :; do sleep 1; done"
 
 const shell = (script: string) => ['/bin/sh', '-c', script]
@@ -111,6 +117,13 @@ const POD = (image: string) => ({
         securityContext: { runAsUser: 0 },
         volumeDevices: [{ name: 'raw', devicePath: '/dev/raw' }],
       },
+      {
+        name: 'kept',
+        image,
+        command: shell(KEPT),
+        securityContext: { runAsUser: 0, readOnlyRootFilesystem: true },
+        volumeMounts: [place('cache', '/var/none')],
+      },
       { name: 'plain', image, command: shell(LOOP) },
     ],
   },
@@ -132,14 +145,23 @@ function decided(policy: string): string {
 test.serial(
   'volumes of a pod are what Kubernetes promises, and no more of the host than the policy declares',
   async (t) => {
-    const cluster = await startCluster(t)
+    const layers = [
+      {
+        compression: 'gzip' as const,
+        entries: [directory('var/kept', 0o750), file('var/kept/seed', 'of the image\n')],
+      },
+    ]
+    const cluster = await startCluster(t, undefined, {
+      layers,
+      imageVolumes: ['/var/kept/', '/var/fresh', '/var/none'],
+    })
     const { kubelet, containerd, folder, image: pushed } = cluster
     const image = pushed.reference
     const initdata = await cluster.generate(YAML(image), decided)
     await kubelet.pull(image)
     const host = new PodFolder(containerd.path('kubelet'), 'uid-volumes')
-    const file = join(folder, 'disk')
-    const disk = host.disk(t, 'pv', file, 4 * 1024 * 1024)
+    const diskFile = join(folder, 'disk')
+    const disk = host.disk(t, 'pv', diskFile, 4 * 1024 * 1024)
     const pod = await kubelet.runPod({ name: 'volumes', initdata })
     const settings = host.volume('configmap', 'settings')
     const podinfo = host.volume('downward-api', 'podinfo')
@@ -205,6 +227,19 @@ test.serial(
     await linker.exec(['/bin/ln', '-s', '/etc', '/cache/link'])
     const linked = { ...command(LOOP), mounts: [mount('/x', host.subPath('cache', 'follower', 0))] }
     await t.throwsAsync(pod.run('follower', image, linked), { message: /ERR_VOLUME_PATH/ })
+
+    // Volumes of the image: with its content, writable, anew for each container; what the pod mounts there comes first.
+    for (const attempt of [0, 1]) {
+      const asRoot = groups()
+      asRoot.linux.securityContext.runAsUser = create(Int64ValueSchema, { value: 0n })
+      const mounts = [mount('/var/none', cache)]
+      const kept = await pod.run('kept', image, { ...command(KEPT), ...asRoot, mounts, attempt })
+      t.is((await kept.exited()).exitCode, 0)
+      const said = kept.log().flatMap((line) => (line.startsWith('stdout') ? [line.replace('stdout F ', '')] : []))
+      const root = ['755 0', 'new', 'read-only root', 'nothing']
+      t.deepEqual(said.slice(-7), ['of the image', 'changed', '750 0', ...root])
+      await kept.remove()
+    }
 
     // A block device appears where the pod wants it, and no other of the guest's.
     const device = {

@@ -1,9 +1,11 @@
 /** The host has no room left for what its pods write: they wait, and the daemon says so and goes on. */
 import test from 'ava'
+import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
+import { kill } from '../fixtures/kubernetes/victims.ts'
 
 const TIMEOUT_MS = 1_800_000
 const SMALL_MIB = 48
@@ -40,6 +42,26 @@ test.serial(
     t.deepEqual(await leftoversAfter(containerd), [])
   },
 )
+
+test.serial('a daemon that comes while a pod waits for room goes on with it', async (t) => {
+  t.timeout(TIMEOUT_MS)
+  const { kubelet, containerd, initdata } = cluster
+  containerd.resizeState(SMALL_MIB)
+  const pod = await kubelet.runPod({ name: 'adopted', initdata })
+  const full = containerd.daemonLogs(FULL)
+  const fill = await begin(pod)
+  await full
+  await kill(containerd, 'daemon')
+  const again = containerd.daemonLogs(FULL)
+  await containerd.startDaemon()
+  await again
+  t.is((await fill.status()).state, ContainerState.CONTAINER_RUNNING)
+  containerd.resizeState(LARGE_MIB)
+  t.is((await fill.exited()).exitCode, 0)
+  t.deepEqual(fill.log(), ['stdout F begin', 'stdout F written'])
+  await pod.remove()
+  t.deepEqual(await leftoversAfter(containerd), [])
+})
 
 test.serial('a pod is removed while the disk is full, by a daemon that lives on, and nothing is left', async (t) => {
   t.timeout(TIMEOUT_MS)

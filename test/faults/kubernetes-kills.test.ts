@@ -3,12 +3,12 @@
  * has ended, and says so; a daemon or a containerd that is gone costs no pod. Afterwards nothing is left on the node.
  */
 import { rmSync } from 'node:fs'
-import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { ContainerState } from '../fixtures/cri/gen/cri_pb.ts'
 import { type Cluster, startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesContainer, KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
+import { isUnavailable, retried } from '../fixtures/kubernetes/retries.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 import { kill } from '../fixtures/kubernetes/victims.ts'
 
@@ -119,7 +119,7 @@ test.serial('daemon and relay are killed together: the next daemon removes what 
   t.is((await container.exited()).state, ContainerState.CONTAINER_EXITED)
   await pod.remove()
   t.deepEqual(await leftoversAfter(containerd), [])
-  await (await runPodInTheEnd()).remove()
+  await (await retried(runPod)).remove()
 })
 
 test.serial('containerd is killed while a pod boots: what was begun is removed when it comes back', async (t) => {
@@ -190,7 +190,10 @@ test.serial('a container that containerd forgets ends, and its place is free', a
   // The policy admits one: its place is free when the guest has none any more.
   let attempt = 0
   const wish = { command: ['/bin/sh', '-c', LOOP] }
-  const again = await inTheEnd(() => pod.run('loop', cluster.image.reference, { ...wish, attempt: ++attempt }))
+  const again = await retried(
+    () => pod.run('loop', cluster.image.reference, { ...wish, attempt: ++attempt }),
+    (error) => isUnavailable(error) || /ERR_POLICY_DENIED/.test(error.message),
+  )
   await again.logged(/waiting/)
   await pod.remove()
   t.deepEqual(await leftoversAfter(containerd), [])
@@ -199,19 +202,6 @@ test.serial('a container that containerd forgets ends, and its place is free', a
 function runPod(): Promise<KubernetesPod> {
   count++
   return cluster.kubelet.runPod({ name: `pod${count}`, initdata: cluster.initdata })
-}
-
-/** containerd learns by a call that fails that its connection to a snapshotter is gone; kubelets try again, and so do we. */
-function runPodInTheEnd(): Promise<KubernetesPod> {
-  return inTheEnd(runPod)
-}
-
-async function inTheEnd<Value>(attempt: () => Promise<Value>): Promise<Value> {
-  for (;;) {
-    const outcome = await settle(attempt())
-    if (!(outcome instanceof Error)) return outcome
-    await setTimeout(200)
-  }
 }
 
 function run(pod: KubernetesPod, name: string, script: string): Promise<KubernetesContainer> {

@@ -1,7 +1,6 @@
 /** A node gets another release while pods run: two guests side by side, for as long as the verifier knows both. */
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import test from 'ava'
 import type { buildGuest } from '#guest/build/build'
@@ -9,12 +8,11 @@ import { AttestedNode } from '../fixtures/kubernetes/attested.ts'
 import type { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
+import { retried } from '../fixtures/kubernetes/retries.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-const MAIN = join(ROOT, 'cli/main.ts')
+const MAIN = join(ROOT, 'cli/caisson.mjs')
 const EXEC = ['/bin/sh', '-c', 'exit 0']
-/** Of gRPC. */
-const UNAVAILABLE = 14
 const UNKNOWN_GUEST = { message: /ERR_PCR_MISMATCH/ }
 
 test.serial(
@@ -32,7 +30,7 @@ test.serial(
 
     const old = await (await node.runPod()).run('web', image)
     await old.logged(/served/)
-    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
     // Not known yet: a release reaches the verifier before it reaches nodes.
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
     await tenant.expect(initdata, guest)
@@ -45,7 +43,7 @@ test.serial(
     await tenant.admin.retireReference(referenceId)
     await containerd.upgradeDaemon(MAIN)
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
-    await containerd.upgradeDaemon(join(release, 'cli/main.ts'))
+    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
     t.is((await old.exec(EXEC)).exitCode, 0)
     await old.stop()
     t.is((await old.status()).exitCode, 5)
@@ -54,14 +52,9 @@ test.serial(
   },
 )
 
-/** containerd learns by a call that fails that its connection to a snapshotter is gone; kubelets try again, and so do we. */
-async function runPod(node: AttestedNode): Promise<KubernetesPod> {
-  for (;;) {
-    const outcome = await node.runPod().catch((error: unknown) => error)
-    if (!(outcome instanceof Error)) return outcome as KubernetesPod
-    if (!('code' in outcome) || outcome.code !== UNAVAILABLE) throw outcome
-    await setTimeout(200)
-  }
+/** The daemon, and with it the snapshotter, may just have been replaced. */
+function runPod(node: AttestedNode): Promise<KubernetesPod> {
+  return retried(() => node.runPod())
 }
 
 /** This tree with one statement more in its guest. */

@@ -10,6 +10,7 @@ const node = (...args) => [PINNED_NODE, '--disable-warning=ExperimentalWarning',
 const ava = (...args) => node(`${BIN}/ava`, ...args)
 
 const NATIVE = { name: 'native code', command: node('native/build.mjs') }
+const COMMAND_LINE = { name: 'command line', command: node('cli/bundle/build.mjs') }
 const GUEST = { name: 'guest image', command: node('guest/build/main.ts') }
 const CHECKS = [
   { name: 'types', command: [`${BIN}/tsc`] },
@@ -42,12 +43,13 @@ const TESTS = [...ALL, 'fuzz']
  * that `follows` has a channel to us, by which it notices our end and ends, too.
  */
 export const LANES = {
-  prepare: { about: 'prepare everything, run nothing', needs: TESTS, steps: [NATIVE, GUEST] },
+  prepare: { about: 'prepare everything, run nothing', needs: TESTS, steps: [NATIVE, COMMAND_LINE, GUEST] },
   quickstart: {
     about: 'from nothing to an attested container, with a summary',
     needs: ['build', 'vm', 'tenant'],
     steps: [
       NATIVE,
+      COMMAND_LINE,
       GUEST,
       { name: 'quickstart', command: node('tools/quickstart/main.ts'), appends: true, follows: true },
     ],
@@ -55,16 +57,20 @@ export const LANES = {
   test: {
     about: 'checks, unit, component and end-to-end tests',
     needs: TESTS,
-    steps: [NATIVE, ...CHECKS, UNIT, GUEST, COMPONENT, E2E],
+    steps: [NATIVE, ...CHECKS, UNIT, COMMAND_LINE, GUEST, COMPONENT, E2E],
   },
   check: { about: 'types, format, lint, layers, error codes, promises, parsers', needs: [], steps: CHECKS },
   'test-unit': { about: 'unit tests (seconds)', needs: ['build'], steps: [NATIVE, UNIT] },
-  'test-component': { about: 'tests against real servers and tools', needs: TESTS, steps: [NATIVE, GUEST, COMPONENT] },
-  'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, GUEST, E2E] },
+  'test-component': {
+    about: 'tests against real servers and tools',
+    needs: TESTS,
+    steps: [NATIVE, COMMAND_LINE, GUEST, COMPONENT],
+  },
+  'test-e2e': { about: 'tests that boot VMs', needs: ALL, steps: [NATIVE, COMMAND_LINE, GUEST, E2E] },
   'test-faults': {
     about: 'every process of a pod killed at every moment, servers away for a while (an hour)',
     needs: ALL,
-    steps: [NATIVE, GUEST, FAULTS],
+    steps: [NATIVE, COMMAND_LINE, GUEST, FAULTS],
   },
   'test-fuzz': {
     about: 'ten minutes of every fuzzer (-- --seconds N, -- --only NAME)',
@@ -79,7 +85,7 @@ export const LANES = {
   bench: {
     about: 'measurements, each beside its peer',
     needs: ALL,
-    steps: [NATIVE, GUEST, { name: 'bench', command: node('bench/main.ts'), appends: true }],
+    steps: [NATIVE, COMMAND_LINE, GUEST, { name: 'bench', command: node('bench/main.ts'), appends: true }],
   },
   generate: {
     about: 'regenerate protocol/gen',

@@ -25,9 +25,16 @@ export const USER_NETWORK = {
  */
 const VIRTIO = 'disable-legacy=on,iommu_platform=on'
 
-/** Sockets on which we listen and to which QEMU connects, so that no byte is lost and nothing has to be polled for. */
-export function controlSockets(runDir: string): { readonly qmp: string; readonly console: string } {
-  return { qmp: `${runDir}/qmp.sock`, console: `${runDir}/console.sock` }
+export interface ControlSockets {
+  readonly qmp: string
+  readonly console: string
+  /** QEMU listens here for whoever takes the VM over when the process that started it is gone. */
+  readonly later: string
+}
+
+/** On the first two we listen and QEMU connects, so that no byte is lost and nothing has to be polled for. */
+export function controlSockets(runDir: string): ControlSockets {
+  return { qmp: `${runDir}/qmp.sock`, console: `${runDir}/console.sock`, later: `${runDir}/later.sock` }
 }
 
 /** @throws UsageError ERR_VM_PLAN naming what cannot be built */
@@ -53,6 +60,8 @@ export function qemuCommandLine(plan: VmPlan, program = 'qemu-system-x86_64'): r
     ['-object', `memory-backend-memfd,id=memory,size=${plan.memoryMib}M,share=on`],
     ['-chardev', socketChardev('qmp', sockets.qmp)],
     ['-mon', 'chardev=qmp,mode=control'],
+    ['-chardev', `${socketChardev('later', sockets.later)},server=on,wait=off`],
+    ['-mon', 'chardev=later,mode=control'],
     ['-chardev', socketChardev('console', sockets.console)],
     ['-device', 'isa-serial,chardev=console'],
     bootArguments(plan),

@@ -9,12 +9,11 @@ import { ConsoleReader } from '../console-log.ts'
 import type { ConsoleLog, LaunchOptions, ShutdownReason, Vm, VmExit, Vmm, VmPlan, VmProcess } from '../types.ts'
 import { controlSockets, qemuCommandLine } from './command-line.ts'
 import { QmpClient, type QmpEvent } from './qmp.ts'
+import { RoomWait } from './room-wait.ts'
 
 /** QEMU opens its control connection within this time; under load its start takes seconds. Milliseconds. */
 const CONNECT_TIMEOUT_MS = 60_000
 const DEFAULT_GRACE_MS = 5000
-/** Between two tries of a write that found the host's disk full. Milliseconds. */
-const DISK_FULL_RETRY_MS = 5000
 
 /**
  * Resolves when QEMU answers on its control connection and the guest's CPUs run.
@@ -63,13 +62,12 @@ class QemuVm implements Vm {
   readonly console: ConsoleLog
   #qmp: QmpClient | undefined
   #shutdownReason: ShutdownReason | undefined
-  readonly #onDiskFull: (() => void) | undefined
-  #waitsForRoom = false
+  readonly #room: RoomWait
 
   constructor(process: VmProcess, log: ConsoleLog, onDiskFull: (() => void) | undefined) {
     this.process = process
     this.console = log
-    this.#onDiskFull = onDiskFull
+    this.#room = new RoomWait({ resume: () => this.resume(), onDiskFull })
   }
 
   get shutdownReason(): ShutdownReason | undefined {
@@ -124,18 +122,7 @@ class QemuVm implements Vm {
     // The first reason is the cause; what follows is QEMU tidying up.
     if (event === 'SHUTDOWN') this.#shutdownReason ??= String(data.reason)
     else if (event === 'GUEST_PANICKED') this.#shutdownReason ??= 'guest-panic'
-    // QEMU stops the guest when the host has no room, and repeats the write when it goes on: nothing is lost.
-    else if (event === 'BLOCK_IO_ERROR' && data.action === 'stop') this.#waitForRoom()
-  }
-
-  #waitForRoom(): void {
-    if (this.#waitsForRoom) return
-    this.#waitsForRoom = true
-    this.#onDiskFull?.()
-    setTimeout(() => {
-      this.#waitsForRoom = false
-      this.resume().catch(() => undefined)
-    }, DISK_FULL_RETRY_MS).unref()
+    else this.#room.take({ event, data })
   }
 }
 

@@ -22,10 +22,11 @@ export function kdsRequests(claims: Claims, { amdKds }: Endpoints): CollateralRe
   const known = PRODUCTS.find((name) => name === product)
   return (known === undefined ? BEFORE_TURIN : [known]).flatMap((name) => {
     const base = `${amdKds}/${signingKey}/v1/${name}`
-    const paths = [`${base}/cert_chain`, `${base}/crl`]
+    const fixed = ['cert_chain', 'crl'].map((path) => ({ path, chosen: false }))
     // A VLEK's certificate is given to the cloud provider alone.
     const own = signingKey === 'vcek' ? vcekPath(claims, name) : undefined
-    return [...paths, ...(own === undefined ? [] : [`${base}/${own}`])].map((url) => ({ url, chainHeaders: [] }))
+    const paths = [...fixed, ...(own === undefined ? [] : [{ path: own, chosen: true }])]
+    return paths.map(({ path, chosen }) => ({ url: `${base}/${path}`, chainHeaders: [], chosen }))
   })
 }
 

@@ -13,6 +13,8 @@ export interface CollateralRequest {
   readonly url: string
   /** Headers of the answer that hold certificates. */
   readonly chainHeaders: readonly string[]
+  /** An identifier out of the evidence is in it, so there is no end of such addresses; of others there are a dozen. */
+  readonly chosen: boolean
 }
 
 /** Origins, without a slash at the end. */

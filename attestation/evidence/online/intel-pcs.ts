@@ -8,12 +8,21 @@ export function pcsRequests(claims: Claims, { intelPcs, intelCertificates }: End
   if (typeof fmspc !== 'string' || !/^[0-9a-f]{12}$/.test(fmspc)) return []
   const lists = ca === 'processor' || ca === 'platform' ? [ca] : ['processor', 'platform']
   return [
-    { url: `${intelPcs}/tdx/certification/v4/tcb?fmspc=${fmspc}`, chainHeaders: ['tcb-info-issuer-chain'] },
-    { url: `${intelPcs}/tdx/certification/v4/qe/identity`, chainHeaders: ['sgx-enclave-identity-issuer-chain'] },
+    {
+      url: `${intelPcs}/tdx/certification/v4/tcb?fmspc=${fmspc}`,
+      chainHeaders: ['tcb-info-issuer-chain'],
+      chosen: true,
+    },
+    {
+      url: `${intelPcs}/tdx/certification/v4/qe/identity`,
+      chainHeaders: ['sgx-enclave-identity-issuer-chain'],
+      chosen: false,
+    },
     ...lists.map((name) => ({
       url: `${intelPcs}/sgx/certification/v4/pckcrl?ca=${name}&encoding=der`,
       chainHeaders: ['sgx-pck-crl-issuer-chain'],
+      chosen: false,
     })),
-    { url: `${intelCertificates}/IntelSGXRootCA.der`, chainHeaders: [] },
+    { url: `${intelCertificates}/IntelSGXRootCA.der`, chainHeaders: [], chosen: false },
   ]
 }

@@ -3,11 +3,9 @@ import test, { type ExecutionContext } from 'ava'
 import { decodeJwt } from 'jose'
 import type { EvidenceSource } from '#attestation/client/evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
-import type { VerifierConfig } from '#attestation/verifier/verifier'
-import { encodePem } from '#attestation/x509/pem'
 import { certifyPlatform, revocationList } from '../../fixtures/tdx/intel-pki.ts'
+import { attest, bare, POLICY, ROOTS, served } from './collateral-site.ts'
 import {
-  amd,
   attesterOf,
   INITDATA,
   intel,
@@ -19,37 +17,9 @@ import {
   tdxSource,
 } from './hardware-guests.ts'
 import { type Site, startSite } from './site.ts'
-import { startVendors, type VendorServer } from './vendor-server.ts'
+import { startVendors } from './vendor-server.ts'
 
-/** A VCEK comes without the certificate of its authority, which the verifier has of AMD. */
-const ROOTS = [amd.ark.der, amd.ask.der, intel.root.der].map((bytes) => encodePem({ label: 'CERTIFICATE', bytes }))
-const POLICY = policyWith([amd.ark.der, intel.root.der])
-/** Questions are counted here, and one that took too long would be asked again. */
-const COLLATERAL_TIMEOUT_MS = 120_000
 const DAY_MS = 24 * 60 * 60 * 1000
-
-async function served(
-  t: ExecutionContext,
-  vendors: VendorServer | undefined,
-  config: Partial<VerifierConfig> = {},
-): Promise<Site> {
-  const collateral =
-    vendors === undefined
-      ? {}
-      : {
-          collateralEndpoints: vendors.endpoints,
-          collateralTimeoutMs: COLLATERAL_TIMEOUT_MS,
-          trustedCollateralRoots: ROOTS,
-        }
-  const site = await startSite(t, { ...collateral, ...config })
-  await site.admin.putPolicy('ours', POLICY)
-  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'ab'.repeat(48) }]))
-  await site.admin.putReference(tdxReference('td', {}))
-  return site
-}
-
-const attest = (site: Site, source: EvidenceSource) => attesterOf(site, source).attest({ initdataToml: INITDATA })
-const bare = (): EvidenceSource => snpSource({ send: [] })
 
 async function refused(t: ExecutionContext, site: Site, source: EvidenceSource, code: string) {
   const error = await t.throwsAsync(attest(site, source), { instanceOf: VerifierRefusal })

@@ -97,6 +97,41 @@ test('the tenant reads under the host’s id why its guest denied something, and
   await t.throwsAsync(exitOf(policyExplain, policy, '--id', 'f'.repeat(16)), { message: /ERR_ATTESTATION_NOT_FOUND/ })
 })
 
+test('a denial for order or number is told as it was, although the policy admits the request by itself', async (t) => {
+  const { guest, exitOf, file } = await attested(t)
+  const admitted = JSON.stringify(requestCase({ ...REQUEST, env: [], user: '' }))
+  const policy = file(
+    'policy.yaml',
+    `${POLICY}  - { name: late, image: "registry.test/late@${DIGEST}", requires: [web] }\n`,
+  )
+  const fields = ['containers.web.max', 'containers.web.role', 'container_id']
+  for (const field of fields) {
+    const told = report({
+      message: `${field}: the policy allows 1 at the same time; asked: "container 2"`,
+      denial: { field, allowed: '1 at the same time', asked: 'container 2' },
+      request: admitted,
+    })
+    await guest.tell(told)
+    const { code, text } = await exitOf(policyExplain, policy, '--id', told.correlationId)
+    t.is(code, 1, field)
+    t.regex(text, new RegExp(`ERR_POLICY_DENIED: ${field}[\\s\\S]*allowed +1 at[\\s\\S]*asked +container 2`))
+    t.regex(text, /order or number/)
+    t.notRegex(text, /admits this request/)
+    const json = await exitOf(policyExplain, policy, '--id', told.correlationId, '--json')
+    t.like(JSON.parse(json.text), { admitted: false, denials: [{ field }], policy: null })
+  }
+  // What it requires was there: the first thing that a policy asked by itself would miss.
+  const late = report({
+    message: 'containers.late.user: the policy allows nobody; asked: "0"',
+    denial: { field: 'containers.late.user', allowed: 'nobody', asked: '0' },
+    request: JSON.stringify(requestCase({ ...REQUEST, name: 'late', image: 'registry.test/late', env: [] })),
+  })
+  await guest.tell(late)
+  const { text } = await exitOf(policyExplain, policy, '--id', late.correlationId)
+  t.regex(text, /ERR_POLICY_DENIED: containers\.late\.user/)
+  t.notRegex(text, /containers\.late\.requires/)
+})
+
 test('a guest tells a bounded number of reasons, each once, and nobody without a token tells any', async (t) => {
   const { guest, site } = await attested(t)
   const first = report()

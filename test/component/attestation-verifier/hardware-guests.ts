@@ -19,7 +19,7 @@ const YEAR_MS = 365 * 24 * 60 * 60 * 1000
 /** Boot loader 4, tee 0, snp 24, microcode 0xd3. */
 export const TCB: Uint8Array = Uint8Array.of(4, 0, 0, 0, 0, 0, 24, 0xd3)
 export const MILAN = [0x19, 0x01, 0x01] as const
-const CHIP_ID = new Uint8Array(64).fill(0xc1)
+export const CHIP_ID: Uint8Array = new Uint8Array(64).fill(0xc1)
 const HOST_DATA_OFFSET = 0xc0
 
 export const amd: ReturnType<typeof authorities> = authorities('Milan')
@@ -78,6 +78,8 @@ export interface TdxGuest {
   readonly td?: Partial<TdFields>
   readonly initdata?: Uint8Array
   readonly pck?: Holder
+  /** Certificates that come with the quote after the platform's own; default: up to the root. */
+  readonly issuers?: readonly Holder[]
   /** One quoting enclave for all quotes, as platforms have; default: each quote has its own. */
   readonly enclave?: QuotingEnclave
 }
@@ -92,7 +94,7 @@ export function tdxSource(guest: TdxGuest = {}): EvidenceSource {
     quote: toBase64(
       makeQuote({
         pckKey: pck.key,
-        certification: { type: 5, data: pemChain(pck, intel.platformCa, intel.root) },
+        certification: { type: 5, data: pemChain(pck, ...(guest.issuers ?? [intel.platformCa, intel.root])) },
         ...(guest.enclave === undefined ? {} : { enclave: guest.enclave }),
         td: { ...guest.td, reportData: padded(reportData), mrConfigId: fitted(digest, 48) },
       }),

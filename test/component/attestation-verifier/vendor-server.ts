@@ -4,9 +4,10 @@ import type { AddressInfo } from 'node:net'
 import type { ExecutionContext } from 'ava'
 import type { Endpoints } from '#attestation/evidence/online/fetch-collateral'
 import { encodePem } from '#attestation/x509/pem'
+import { toHex } from '#protocol/encoding'
 import { answer, qeIdentity, type TcbInfoRequest, tcbInfo } from '../../fixtures/tdx/collateral-maker.ts'
 import { FMSPC, revocationList } from '../../fixtures/tdx/intel-pki.ts'
-import { amd, amdCrl, intel, vcekFor } from './hardware-guests.ts'
+import { amd, amdCrl, CHIP_ID, intel, vcekFor } from './hardware-guests.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const dates = {
@@ -26,6 +27,8 @@ export interface VendorServer {
   /** Bodies by path that replace the usual ones. */
   readonly bodies: Map<string, Uint8Array | string>
   tcb: TcbInfoRequest
+  /** Chips that were ever made; the service has no certificates of others. */
+  readonly chips: Uint8Array[]
 }
 
 export async function startVendors(t: Pick<ExecutionContext, 'teardown'>): Promise<VendorServer> {
@@ -43,6 +46,7 @@ export async function startVendors(t: Pick<ExecutionContext, 'teardown'>): Promi
     retryAfter: '0',
     bodies: new Map(),
     tcb: dates,
+    chips: [CHIP_ID],
   }
   return vendors
 }
@@ -80,7 +84,7 @@ function reply(vendors: VendorServer, path: string, response: ServerResponse): v
 }
 
 function answerAt(
-  { tcb }: VendorServer,
+  { tcb, chips }: VendorServer,
   path: string,
 ): { body: Uint8Array | string; headers?: Record<string, string> } | undefined {
   const pem = (...ders: readonly Uint8Array[]): string =>
@@ -89,7 +93,8 @@ function answerAt(
   const platform = encodeURIComponent(pem(intel.platformCa.der, intel.root.der))
   if (path === '/vcek/v1/Milan/cert_chain') return { body: pem(amd.ask.der, amd.ark.der) }
   if (path === '/vcek/v1/Milan/crl') return { body: amdCrl }
-  if (path.startsWith('/vcek/v1/Milan/')) return { body: vcekFor().der }
+  const chipId = chips.find((chip) => path.startsWith(`/vcek/v1/Milan/${toHex(chip)}?`))
+  if (chipId !== undefined) return { body: vcekFor({ chipId }).der }
   const table: Readonly<Record<string, { body: Uint8Array | string; headers?: Record<string, string> }>> = {
     [`/tdx/certification/v4/tcb?fmspc=${FMSPC}`]: {
       body: answer('tcbInfo', tcbInfo({ ...dates, ...tcb }), intel.signer),

@@ -7,7 +7,7 @@ const ROOT = join(import.meta.dirname, '../../..')
 const VECTORS = join(ROOT, 'test/vectors')
 
 function caisson(...words: readonly string[]): { status: number | null; stdout: string; stderr: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(ROOT, 'cli/main.ts'), ...words], {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [join(ROOT, 'cli/caisson.mjs'), ...words], {
     encoding: 'utf8',
     env: { ...process.env, NODE_EXTRA_CA_CERTS: undefined },
   })

@@ -12,6 +12,7 @@ import { generateSigningKey, signImage } from '#image/node/sign'
 import type { PullProgress } from '#image/pull/progress'
 import type { UnavailableError } from '#protocol/errors'
 import type { HttpTransport } from '#protocol/http-transport'
+import type { PullBounds } from '#protocol/initdata'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { UndiciTransport } from '#protocol/node/http'
 import type { LayerSource } from '#tools/nginx-image/layout'
@@ -29,7 +30,8 @@ function plain(name: string, mib: number): LayerSource {
   return { compression: 'none', entries: [file(name, filler(mib * MIB))] }
 }
 
-async function setUp(t: ExecutionContext) {
+/** @param answers layers are sent when it says so */
+async function setUp(t: ExecutionContext, pulls?: PullBounds, answers: Promise<void> = Promise.resolve()) {
   const { 'caisson-index': indexer } = await buildNative({ only: ['caisson-index', 'shared'] })
   const folder = await workspace(t)
   const registry = await startRegistry(t, join(folder, 'registry'))
@@ -43,10 +45,11 @@ async function setUp(t: ExecutionContext) {
   const blobs: string[] = []
   const resources = new Map<string, string>()
   const http: HttpTransport = {
-    request: (request) => {
+    request: async (request) => {
       const [, blob] = /\/blobs\/(sha256:[0-9a-f]+)$/.exec(request.url) ?? []
-      if (blob !== undefined) blobs.push(blob)
-      return client.request(request)
+      // The first is the configuration.
+      if (blob !== undefined && blobs.push(blob) > 1) await answers
+      return await client.request(request)
     },
     close: () => client.close(),
   }
@@ -58,6 +61,7 @@ async function setUp(t: ExecutionContext) {
     credentials: undefined,
     lookaside: undefined,
     route: undefined,
+    pulls,
     resource: async (path) => {
       const found = resources.get(path)
       if (found === undefined) throw new Error(`no resource ${path}`)
@@ -88,6 +92,27 @@ test('an image that scratch cannot hold is refused before a layer is asked for, 
   // The configuration, and no layer.
   t.is(blobs.length, 1)
   t.deepEqual(await filesIn(scratch), [])
+})
+
+test('a guest has as many layers and connections at a time as its initdata says', async (t) => {
+  for (const [pulls, atOnce] of [
+    [{ layers: 6, connections: 6 }, 6],
+    [{ layers: 6, connections: 2 }, 2],
+    [{ layers: 1, connections: 6 }, 1],
+  ] as const) {
+    const { promise: answers, resolve: answer } = Promise.withResolvers<void>()
+    const { images, push, blobs } = await setUp(t, pulls, answers)
+    const names = ['a', 'b', 'c', 'd', 'e', 'f']
+    const pulling = images.pull(await push('many', ...names.map((name) => plain(name, 1))), silent)
+    while (blobs.length < 1 + atOnce) await new Promise((tick) => setTimeout(tick, 1))
+    // Were there room for more, they would be asked for without waiting for anything.
+    await new Promise((tick) => setTimeout(tick, 20))
+    t.is(blobs.length, 1 + atOnce)
+    answer()
+    const { image, release } = await pulling
+    t.is(image.layers.length, names.length)
+    release()
+  }
 })
 
 test('layers that are there are not fetched again, not even for another image', async (t) => {

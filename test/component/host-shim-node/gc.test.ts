@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 
-const MAIN = fileURLToPath(new URL('../../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../../cli/caisson.mjs', import.meta.url))
 
 function node(t: ExecutionContext) {
   const root = mkdtempSync(join(tmpdir(), 'cn-'))

@@ -37,6 +37,30 @@ test.serial(
   },
 )
 
+test.serial(
+  'a pod whose interface went away after its VM was joined to it is refused, not taken for one without',
+  async (t) => {
+    const [pod, node] = ['pod6', 'node6'].map((name) => `caisson-${process.pid}-${name}`) as [string, string]
+    for (const name of [pod, node]) {
+      ip('netns', 'add', name)
+      t.teardown(() => ip('netns', 'delete', name))
+    }
+    const namespace = `/run/netns/${pod}`
+    ip('-n', pod, 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'to-eth0', 'netns', node)
+    ip('-n', pod, 'address', 'add', 'fd00:9::2/64', 'dev', 'eth0', 'nodad')
+    ip('-n', pod, 'link', 'set', 'eth0', 'up')
+    t.truthy(await joinPodNetwork(namespace))
+    // The kernel takes IPv6 addresses off an interface that goes down.
+    ip('-n', pod, 'link', 'set', 'eth0', 'down')
+    await t.throwsAsync(describePodNetwork(namespace), {
+      code: 'ERR_POD_INTERFACES',
+      message: /no interface that is up/,
+    })
+    await leavePodNetwork(namespace)
+    t.is(await describePodNetwork(namespace), undefined)
+  },
+)
+
 function ip(...words: readonly string[]): string {
   return execFileSync('ip', words, { encoding: 'utf8' })
 }

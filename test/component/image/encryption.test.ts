@@ -13,7 +13,7 @@ import { directory, file, filler, THREE_LAYERS } from './fixtures/image.ts'
 import { workspace } from './fixtures/workspace.ts'
 
 const run = promisify(execFile)
-const CLI = join(import.meta.dirname, '../../../cli/main.ts')
+const CLI = join(import.meta.dirname, '../../../cli/caisson.mjs')
 const PACKET_KEY = 'kbs:///default/image-key/web'
 
 const GZIP_LAYERS: readonly LayerSource[] = [

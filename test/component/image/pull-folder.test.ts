@@ -1,4 +1,5 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -188,6 +189,25 @@ test('pieces that a disk changed are fetched again', async (t) => {
   const after = proxy.blobs.slice(before).find(({ path }) => path.endsWith(blob.digest))
   // The piece that was changed, and what came after it.
   t.is(Number(/^bytes=(\d+)-/.exec(after?.range ?? '')?.[1]), Math.floor(5_000_000 / BATCH_BYTES) * BATCH_BYTES)
+})
+
+test('what was kept of a layer and is all of it, but wrong, is fetched anew', async (t) => {
+  const { to, words, blob } = await scene(t, BIG)
+  const wrong = Buffer.alloc(blob.size, 1)
+  const pieces = Array.from({ length: Math.ceil(blob.size / BATCH_BYTES) }, (_, at) =>
+    wrong.subarray(at * BATCH_BYTES, (at + 1) * BATCH_BYTES),
+  )
+  const part = join(to, 'layers', `${blob.digest.slice('sha256:'.length)}.part`)
+  mkdirSync(join(to, 'layers'), { recursive: true })
+  writeFileSync(part, wrong)
+  const journal = pieces.map((piece) => `${piece.length} ${createHash('sha256').update(piece).digest('hex')}\n`)
+  writeFileSync(`${part}.pieces`, journal.join(''))
+  const { stdout } = await run(process.execPath, words())
+  t.regex(stdout, /^sha256:[0-9a-f]{64}\n1 layers? in /)
+  t.deepEqual(
+    readdirSync(join(to, 'layers')).filter((name) => name.includes('.part')),
+    [],
+  )
 })
 
 test('two pulls into one folder do not meet', async (t) => {

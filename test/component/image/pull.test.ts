@@ -1,6 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import type { LayerEngine } from '#image/layer/engine'
 import { generateSigningKey, signImage } from '#image/node/sign'
 import type { SignaturePolicy } from '#image/policy/policy'
 import type { PullProgress } from '#image/pull/progress'
@@ -104,6 +105,37 @@ for (const layer of THREE_LAYERS) {
 function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
 }
+
+test('a layer’s first bytes come while the last of the one before are worked on, and no more layers than that', async (t) => {
+  const { folder, registry, pull } = await scene(t)
+  const pushed = await pushLayers(registry, folder)
+  const second = Promise.withResolvers<void>()
+  let opened = 0
+  let open = 0
+  let most = 0
+  const engine: LayerEngine = {
+    ...nativeEngine,
+    openLayer: (options) => {
+      const writer = nativeEngine.openLayer(options)
+      opened++
+      open++
+      most = Math.max(most, open)
+      if (opened === 2) second.resolve()
+      return {
+        write: (bytes) => writer.write(bytes),
+        cancel: () => writer.cancel(),
+        finish: async () => {
+          await second.promise
+          open--
+          return await writer.finish()
+        },
+      }
+    },
+  }
+  const image = await pull(pushed.reference, { engine, parallelLayers: 1 })
+  t.is(image.layers.length, THREE_LAYERS.length)
+  t.deepEqual([opened, open, most], [THREE_LAYERS.length, 0, 2])
+})
 
 test('a manifest changed in the registry is refused', async (t) => {
   const { folder, registry, pull } = await scene(t)

@@ -15,7 +15,7 @@ import { startRegistry, type TestRegistry } from './fixtures/registry.ts'
 import { workspace } from './fixtures/workspace.ts'
 
 const run = promisify(execFile)
-const CLI = join(import.meta.dirname, '../../../cli/main.ts')
+const CLI = join(import.meta.dirname, '../../../cli/caisson.mjs')
 const COSIGN = join(import.meta.dirname, '../../vectors/image-sign/image-rs/image-rs/test_data/signature/cosign')
 
 interface Scene {

@@ -10,7 +10,7 @@ const SIGN = join(ROOT, 'test/vectors/image-sign')
 const FIXTURES = join(SIGN, 'containers-image/signature/fixtures')
 
 function verify(...words: readonly string[]): { status: number | null; stdout: string; stderr: string } {
-  const args = [join(ROOT, 'cli/main.ts'), 'image', 'verify', ...words]
+  const args = [join(ROOT, 'cli/caisson.mjs'), 'image', 'verify', ...words]
   return spawnSync(process.execPath, args, { encoding: 'utf8' })
 }
 

@@ -21,7 +21,7 @@ import { GrpcClient } from '#host-shim/containerd/grpc'
 import { RuntimeService } from '../../fixtures/cri/gen/cri_pb.ts'
 import { containerdFolder, type Release } from './containerds.ts'
 
-const MAIN = fileURLToPath(new URL('../../../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../../cli/caisson.mjs', import.meta.url))
 
 export interface CliAnswer {
   readonly code: number

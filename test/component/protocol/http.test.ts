@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer as createPlainServer, type RequestListener } from 'node:http'
+import { createServer as createPlainServer, type RequestListener, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
@@ -234,6 +234,43 @@ test('a body that breaks, and a reader that fails, end the pouring with their ow
   for (const sink of [() => Promise.reject(refused), () => raise(refused)]) {
     t.is(await t.throwsAsync(pour((await get('/')).body, sink)), refused)
   }
+})
+
+test('a body that breaks while its reader is busy is over when the reader is, and has given all that came', async (t) => {
+  let answer: ServerResponse | undefined
+  const port = await serve(t, (_, response) => {
+    answer = response.writeHead(200, { 'content-length': '1000000' })
+    answer.flushHeaders()
+  })
+  const http = transport(t, { maxConnections: 1 })
+  const { body } = await http.request({ method: 'GET', url: `http://server.test:${port}/` })
+  let got = ''
+  let isOver = false
+  const pouring = pour(body, async (chunk) => {
+    got += Buffer.from(chunk).toString()
+    if (got === 'some') answer?.write(' more', () => answer?.socket?.resetAndDestroy())
+    // Long enough for this side to see that the connection is gone.
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    t.false(isOver)
+    got += '.'
+  }).finally(() => {
+    isOver = true
+  })
+  answer?.write('some')
+  await t.throwsAsync(pouring, { code: 'ERR_HTTP_CUT' })
+  t.true(got === 'some.' || got === 'some. more.', got)
+})
+
+test('an answer that ends before its length is a connection that was cut', async (t) => {
+  const port = await serve(t, (_, response) => {
+    response.writeHead(200, { 'content-length': '1000000', connection: 'close' })
+    response.write('part', () => response.socket?.end())
+  })
+  const { body } = await transport(t).request({ method: 'GET', url: `http://server.test:${port}/` })
+  await t.throwsAsync(
+    pour(body, () => undefined),
+    { code: 'ERR_HTTP_CUT' },
+  )
 })
 
 function raise(error: Error): never {

@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { type Ending, tinyKernel } from '#test/fixtures/tiny-kernel'
 import { BootError, type BootWatch, watchBoot } from '#vmm/boot-watch'
 import { spawnVmProcess } from '#vmm/child-process'
+import { AdoptedVm } from '#vmm/qemu/adopted-vm'
 import { qemu } from '#vmm/qemu/driver'
 import type { Vm, VmPlan } from '#vmm/types'
 
@@ -104,6 +105,16 @@ test('a kernel file that is missing is told in QEMU’s own words', async (t) =>
     code: 'ERR_VMM_FAILED',
   })
   t.regex(error?.message ?? '', /absent/)
+})
+
+test('a VM is taken over by whoever comes after its driver, one after the other', async (t) => {
+  const vmPlan = await plan(t, { text: '', ending: 'halt' })
+  const vm = await launch(t, vmPlan)
+  for (let turn = 0; turn < 2; turn++) {
+    using later = await AdoptedVm.connect(vmPlan.runDir, {})
+    t.false(later.waitsForRoom)
+  }
+  t.is(await vm.status(), 'running')
 })
 
 test('a QEMU that is not installed is told as such', async (t) => {

@@ -37,6 +37,7 @@ async function turnsOf<T>(work: () => Promise<T>): Promise<{ result: T; turns: n
 
 function answer(tee: 'tpm' | 'tdx', primaryEvidence: JsonObject, state = {}) {
   return {
+    tenant: 'default',
     state,
     version: '0.4.0',
     nonce: 'bm9uY2U=',
@@ -46,6 +47,7 @@ function answer(tee: 'tpm' | 'tdx', primaryEvidence: JsonObject, state = {}) {
       primaryEvidence,
       additionalEvidence: '',
     },
+    initdata: undefined,
     demands: { policies: [{ id: 'strict', policy: STRICT_POLICY }], operator: tee === 'tpm' },
     references: [],
     otherReferences: [],

@@ -2,17 +2,26 @@ import test, { type ExecutionContext } from 'ava'
 import { LocalKeyWrapper } from '#attestation/store/key-wrapper'
 import { Sealing } from '#attestation/store/sealing'
 import { IN_MEMORY, SqliteDatabase } from '#attestation/store/sqlite'
+import { openAttestedSession } from '#attestation/verifier/kbs-session'
 import { SessionSealer } from '#attestation/verifier/session-seal'
+import { UnavailableError } from '#protocol/errors'
 
 const MINUTE = 60_000
 
 async function sealer(t: ExecutionContext, clock: { now: number }): Promise<SessionSealer> {
+  return (await stored(t, clock)).sessions
+}
+
+async function stored(
+  t: ExecutionContext,
+  clock: { now: number },
+): Promise<{ sessions: SessionSealer; database: SqliteDatabase }> {
   const database = await SqliteDatabase.open(IN_MEMORY)
   t.teardown(() => database[Symbol.asyncDispose]())
   const now = () => new Date(clock.now)
   const sealing = await Sealing.open(database, new LocalKeyWrapper(new Uint8Array(32)), now())
   const place = { database, sealing, tenant: 'default', rotateAfterMs: 60 * MINUTE, now }
-  return new SessionSealer({ ...place, sessionLifetimeMs: 5 * MINUTE })
+  return { sessions: new SessionSealer({ ...place, sessionLifetimeMs: 5 * MINUTE }), database }
 }
 
 test('a sealed session opens for its purpose, until it expires', async (t) => {
@@ -63,4 +72,18 @@ test('sessions survive the rotation of their key', async (t) => {
   const younger = await sessions.seal('challenge', 66 * MINUTE, {})
   await t.notThrowsAsync(sessions.open('challenge', cookie))
   t.not(Buffer.from(cookie, 'base64url').toString('hex', 1, 9), Buffer.from(younger, 'base64url').toString('hex', 1, 9))
+})
+
+test('a session whose key the store does not give is told as a failure of the store, not as a forged session', async (t) => {
+  const clock = { now: 0 }
+  const { sessions, database } = await stored(t, clock)
+  const cookie = await sessions.seal('attested', 5 * MINUTE, { id: 'a' })
+  clock.now = MINUTE // what was read of the keys before counts no more
+  await database[Symbol.asyncDispose]()
+  for (const purpose of ['challenge', 'attested']) {
+    await t.throwsAsync(sessions.open(purpose, cookie), { instanceOf: UnavailableError, code: 'ERR_STORE_FAILED' })
+  }
+  await t.throwsAsync(openAttestedSession(sessions, cookie), { code: 'ERR_STORE_FAILED' }, 'nor as no session at all')
+  const short = Buffer.from('too short to name a key').toString('base64url')
+  await t.throwsAsync(sessions.open('attested', short), { code: 'ERR_SESSION_INVALID' }, 'the store is not asked')
 })

@@ -295,7 +295,7 @@ test('a store gets another key without its secrets being touched, and the old ke
   const database = await openStore(t)
   await put(database, await resourcesOf(database), 'a/b/c', 'kept')
   const next = new LocalKeyWrapper(parseStoreKey(createStoreKey()))
-  t.is(await rewrap(database, KEY, next), 1)
+  t.is(await rewrap(database, KEY, async () => next), 1)
   await t.throwsAsync(Sealing.open(database, KEY, new Date(0)), { code: 'ERR_STORE_KEY' })
   const resources = new ResourceStore({
     database,
@@ -331,7 +331,7 @@ test('whatever is sent as settings of a tenant keeps to their limits or is refus
     t,
     altered(good),
     (value) => parseTenantSettings(JSON.stringify(value) ?? ''),
-    (settings) => settings.maxResources >= 1 && settings.requestsPerMinute >= 1,
+    (settings) => (settings.maxResources ?? 1) >= 1 && (settings.requestsPerMinute ?? 1) >= 1,
   )
   refusesOrKeeps(t, altered({ key: 'x' }), (value) => parseStoreKey(JSON.stringify(value) ?? ''))
 })

@@ -1,8 +1,10 @@
 import test from 'ava'
 import { ImageMounts } from '#guest/agent/image-mounts'
+import { mountImageVolumes } from '#guest/agent/image-volumes'
 import { mountRootfs } from '#guest/agent/rootfs'
 import type { MountRequest, VerityDevice } from '#guest/platform/platform'
 import type { SealedFile } from '#image/layer/store'
+import { UnavailableError } from '#protocol/errors'
 import { storedIndex, storedLayer } from './container-parts.ts'
 import { FakePlatform } from './fake-platform.ts'
 
@@ -82,4 +84,47 @@ test('neither an image nor a container’s root can bring device nodes, and imag
   const overlay = mounts.find(({ type }) => type === 'overlay')
   t.true(overlay?.flags.includes('nodev'))
   t.is(overlay?.data?.startsWith(`lowerdir=${erofs[0]?.target},upperdir=/w/upper,workdir=/w/work,`), true)
+})
+
+test('volumes of the image are writable with its content, parents first, beside what the policy mounts and the guest makes', async (t) => {
+  const platform = new FakePlatform()
+  await using undo = new AsyncDisposableStack()
+  const image = { layers: [storedLayer('a')], index: storedIndex('e', [0]) }
+  const { storage } = platform
+  const bindInRoot: typeof storage.bindInRoot = async (request) => {
+    await storage.bindInRoot(request)
+    const cause = Object.assign(new Error('bind'), { errno: 'ENOENT' })
+    if (request.path === 'missing') throw new UnavailableError('ERR_VOLUME_PATH', 'nothing is there', { cause })
+  }
+  const declared = ['/data/sub', '/data', '/missing', '/dev/shm', '/proc', '/mine']
+  const input = { image, declared, taken: ['/mine'], writable: '/w', bundle: '/b' }
+  const its = { files: platform.files, storage: { ...storage, bindInRoot } }
+  const binds = await mountImageVolumes(its, new ImageMounts(platform, '/l'), input, undo)
+  t.deepEqual(
+    binds.map(({ source, destination, readOnly }) => [destination, source, readOnly]),
+    [
+      ['/data', '/b/image-volume-0', false],
+      ['/data/sub', '/b/image-volume-1', false],
+      ['/missing', '/w/volume-2', false],
+    ],
+  )
+  const steps = platform.log.filter((step) => /^(?:bind|attributes|mount overlay)/.test(step))
+  t.deepEqual(steps.slice(0, 3), [
+    'bind /l/0|data /b/content-0',
+    'attributes /b/content-0 /w/volume-0/upper',
+    'mount overlay /b/image-volume-0',
+  ])
+})
+
+test('a volume of the image that leads out of it keeps the container from being made', async (t) => {
+  const platform = new FakePlatform()
+  await using undo = new AsyncDisposableStack()
+  const image = { layers: [storedLayer('a')], index: storedIndex('e', [0]) }
+  platform.storage.bindInRoot = async () => {
+    const cause = Object.assign(new Error('bind'), { errno: 'ELOOP' })
+    throw new UnavailableError('ERR_VOLUME_PATH', 'a link', { cause })
+  }
+  const input = { image, declared: ['/data'], taken: [], writable: '/w', bundle: '/b' }
+  const made = mountImageVolumes(platform, new ImageMounts(platform, '/l'), input, undo)
+  await t.throwsAsync(made, { code: 'ERR_VOLUME_PATH' })
 })

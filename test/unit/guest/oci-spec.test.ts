@@ -23,6 +23,7 @@ function input(change: Partial<SpecInput> = {}): SpecInput {
     hostname: 'sandbox',
     terminal: false,
     resources: NO_LIMITS,
+    imageVolumes: [],
     binds: [],
     devices: [],
     sysctls: {},
@@ -98,7 +99,10 @@ test('limits, read-only root and mounts reach the specification', (t) => {
   )
   const resources = { memoryBytes: 1000, cpuQuotaUs: 5000, cpuPeriodUs: 0, cpuShares: 512, pids: 7 }
   const binds = [{ source: '/run/caisson/hosts', destination: '/etc/hosts', readOnly: true }]
-  const spec = JSON.parse(JSON.stringify(buildOciSpec(input({ admitted, resources, binds }))))
+  const imageVolumes = [{ source: '/run/caisson/v', destination: '/etc', readOnly: false }]
+  const spec = JSON.parse(JSON.stringify(buildOciSpec(input({ admitted, resources, imageVolumes, binds }))))
+  const destinations = spec.mounts.map(({ destination }: { destination: string }) => destination)
+  t.deepEqual(destinations.slice(-3), ['/etc', '/cache', '/etc/hosts'])
   t.true(spec.root.readonly)
   t.deepEqual(spec.linux.resources.memory, { limit: 1000, swap: 1000 })
   t.deepEqual(spec.linux.resources.cpu, { quota: 5000, period: 100_000, shares: 512 })

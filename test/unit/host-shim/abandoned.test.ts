@@ -36,15 +36,22 @@ test('a pod without tasks, or whose bundle is gone, is abandoned at the second l
   const folder = mkdtempSync(join(tmpdir(), 'abandoned-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   const empty = pod()
-  const begun = pod(task('pod', join(folder, 'begun'), 'creating'))
+  const creating = task('pod', join(folder, 'begun'), 'creating')
+  const begun = pod(creating)
+  const left = pod(task('pod', join(folder, 'left'), 'creating'))
   const lost = pod(task('pod', join(folder, 'lost')), task('c', folder))
   const used = pod(task('pod', folder))
   const late = pod()
   const watch = new AbandonedWatch<ReturnType<typeof pod>>()
-  const pods = [empty, begun, lost, used, late]
+  const pods = [empty, begun, left, lost, used, late]
+  begun.processes.underway.add(creating)
   t.deepEqual(watch.look(pods), { pods: [], containers: [] })
   late.record.tasks.pod = task('pod', folder, 'creating')
-  t.deepEqual(watch.look(pods).pods, [empty, lost])
+  // What this daemon is creating ends with the request for it; what an earlier one left so has none any more.
+  t.deepEqual(watch.look(pods).pods, [empty, left, lost])
+  begun.processes.underway.delete(creating)
+  watch.look(pods)
+  t.true(watch.look(pods).pods.includes(begun))
 })
 
 test('a container whose bundle containerd has removed is abandoned, and the others of its pod are not', (t) => {

@@ -8,6 +8,7 @@ import {
   CommitSnapshotRequestSchema,
   Kind,
   ListSnapshotsRequestSchema,
+  MountsRequestSchema,
   PrepareSnapshotRequestSchema,
   RemoveSnapshotRequestSchema,
   StatSnapshotRequestSchema,
@@ -15,7 +16,7 @@ import {
 import { UNRESOLVED_ID } from '#host-shim/node/container-request'
 import { checkPatterns, isGuestImage } from '#host-shim/snapshotter/guest-references'
 import { fillPlaceholderRoot } from '#host-shim/snapshotter/placeholder-root'
-import { type RootRequest, snapshotService } from '#host-shim/snapshotter/snapshotter'
+import { type RootRequest, type RootUser, snapshotService } from '#host-shim/snapshotter/snapshotter'
 import { SnapshotStore } from '#host-shim/snapshotter/store'
 
 function snapshotter(t: ExecutionContext) {
@@ -27,7 +28,12 @@ function snapshotter(t: ExecutionContext) {
     chains.push(chainId)
     return fillPlaceholderRoot(root, ['web:staff', '1000', ''])
   }
-  const service = snapshotService({ store, guestImages: ['registry.test/shop/'], fillRoot })
+  const users: RootUser[] = []
+  const checkRuntime = async (user: RootUser): Promise<void> => {
+    users.push(user)
+    if (user.container === 'plain') throw new Error('no guest runs it')
+  }
+  const service = snapshotService({ store, guestImages: ['registry.test/shop/'], fillRoot, checkRuntime })
   const context = { metadata: new Metadata() }
   const call = <Schema extends DescMessage, Answer>(
     method: (request: MessageShape<Schema>, options: typeof context) => Promise<Answer>,
@@ -37,6 +43,8 @@ function snapshotter(t: ExecutionContext) {
   return {
     directory,
     chains,
+    users,
+    mounts: (key: string) => call(service.mounts, MountsRequestSchema, { key }),
     prepare: (key: string, parent = '', labels: Record<string, string> = {}) =>
       call(service.prepare, PrepareSnapshotRequestSchema, { key, parent, labels }),
     commit: (name: string, key: string) => call(service.commit, CommitSnapshotRequestSchema, { name, key }),
@@ -93,6 +101,22 @@ test('an image that shares unfetched layers with a guest’s is refused, not run
     { code: status.FAILED_PRECONDITION as never },
   )
   t.regex(error?.message ?? '', /only guests fetch/)
+})
+
+test('a root of unfetched layers is mounted for containers that guests run, and for no other', async (t) => {
+  const { prepare, list, mounts, users } = snapshotter(t)
+  await t.throwsAsync(prepare('k8s.io/1/extract-1', '', layer('sha256:aa', 'registry.test/shop/web:1')))
+  const [base] = await list()
+  for (const name of ['guests', 'plain']) await prepare(`k8s.io/2/${name}`, base?.name)
+  await t.notThrowsAsync(mounts('k8s.io/2/guests'))
+  await t.throwsAsync(mounts('k8s.io/2/plain'), { message: 'no guest runs it' })
+  t.deepEqual(
+    users.map(({ container }) => container),
+    ['guests', 'plain'],
+  )
+  // Where nothing was skipped, nobody is asked.
+  await prepare('k8s.io/3/plain')
+  await t.notThrowsAsync(mounts('k8s.io/3/plain'))
 })
 
 test('other images are unpacked and stacked as overlayfs does, and removed with their files', async (t) => {

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, stat, utimes, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { connectPod, listPods, stopPod } from '#host-shim/pod/control'
+import { connectPod, listPods, removeOrphan, stopPod } from '#host-shim/pod/control'
 import { endProcess, identifyProcess, isSameProcess } from '#host-shim/pod/process-identity'
 import { createPodState, isOwned, parsePodRecord, podPaths, reconcilePods, removePod } from '#host-shim/pod/state-dir'
 
@@ -101,6 +101,24 @@ test('unknown and orphaned pods cannot be reached, and say what to do', async (t
   t.regex(Reflect.get(error ?? {}, 'hint'), /caisson rm dead/)
   await stopPod(root, 'dead')
   t.deepEqual(await listPods(root), [])
+})
+
+test('what a crashed run left is removed; a pod that runs, or is just being made, is left alone', async (t) => {
+  const root = await stateRoot(t)
+  await orphan(root, 'dead')
+  await removeOrphan(root, 'dead')
+  await t.throwsAsync(removeOrphan(root, 'dead'), { code: 'ERR_POD_UNKNOWN' })
+  await createPodState(podPaths(root, 'alive'), { ...pod, id: 'alive' })
+  const error = await t.throwsAsync(removeOrphan(root, 'alive'), { code: 'ERR_POD_RUNNING' })
+  t.regex(Reflect.get(error ?? {}, 'hint'), /caisson stop alive/)
+  await mkdir(podPaths(root, 'fresh').directory)
+  await t.throwsAsync(removeOrphan(root, 'fresh'), { code: 'ERR_POD_RUNNING' })
+  t.deepEqual(
+    (await listPods(root)).map(({ id }) => id),
+    ['alive', 'fresh'],
+  )
+  await utimes(podPaths(root, 'fresh').directory, 0, 0)
+  await removeOrphan(root, 'fresh')
 })
 
 test('a pid means a process only together with its start time', async (t) => {

@@ -62,6 +62,8 @@ for (const [what, source] of Object.entries({
   'a socket of the host (hostPath)': '/run/containerd/containerd.sock',
   'a file system of a CSI driver': `${POD}/volumes/kubernetes.io~csi/pvc-1/mount`,
   'a network file system': `${POD}/volumes/kubernetes.io~nfs/share`,
+  'a share of CIFS by a FlexVolume driver': `${POD}/volumes/fstab~cifs/share`,
+  'a file system in user space (FUSE)': `${POD}/volumes/kubernetes.io~glusterfs/share`,
   'a local volume': `${POD}/volumes/kubernetes.io~local-volume/disk`,
   'something below an emptyDir that is no volume': `${POD}/volumes/kubernetes.io~empty-dir/cache/../../../../etc`,
 })) {
@@ -72,6 +74,13 @@ for (const [what, source] of Object.entries({
     t.regex(error !== undefined && 'hint' in error ? String(error.hint) : '', /Use an emptyDir/)
   })
 }
+
+test('a directory of the host is refused also where the guest has one of its own', async (t) => {
+  for (const destination of ['/dev/shm', '/run', '/etc/hosts', '/sys/fs/cgroup']) {
+    const mounts = [{ destination, source: '/srv/shared', type: 'bind', options: ['rbind'] }]
+    await t.throwsAsync(mountedVolumes(mounts, isTmpfs), { code: 'ERR_MOUNT_UNSUPPORTED' }, destination)
+  }
+})
 
 test('the files of a volume are those that are current, and no link is followed', async (t) => {
   const directory = folder(t)

@@ -140,6 +140,7 @@ test('a configuration is read whole, with what Go writes for absence', (t) => {
       Entrypoint: ['a', ''],
       Cmd: null,
       WorkingDir: '',
+      Volumes: { '/data/': {}, '/var//lib/./db': {}, '/data': {} },
       Labels: { x: 'y' },
       StopSignal: 'SIGQUIT',
       Healthcheck: { Test: [] },
@@ -152,6 +153,7 @@ test('a configuration is read whole, with what Go writes for absence', (t) => {
   t.deepEqual(parsed.entrypoint, ['a', ''])
   t.deepEqual(parsed.cmd, [])
   t.is(parsed.workingDir, '/')
+  t.deepEqual(parsed.volumes, ['/data', '/var/lib/db'])
   t.is(parsed.labels.get('x'), 'y')
   t.is(parsed.stopSignal, 'SIGQUIT')
   t.deepEqual(parsed.diffIds, [sha256('a')])
@@ -169,6 +171,10 @@ test('a configuration that would mislead whoever builds a process from it is ref
     config({ User: 0 }),
     config({ WorkingDir: 'relative' }),
     config({ WorkingDir: '/a/../..' }),
+    config({ Volumes: { relative: {} } }),
+    config({ Volumes: { '/': {} } }),
+    config({ Volumes: { '/a/../../b': {} } }),
+    config({ Volumes: Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`/v${index}`, {}])) }),
     config({ Labels: { a: 1 } }),
     config({}, { rootfs: { type: 'other', diff_ids: [] } }),
     config({}, { rootfs: undefined }),

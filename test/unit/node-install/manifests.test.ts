@@ -8,6 +8,7 @@ import { STORE_KEY_VARIABLE } from '#cli/store-key'
 import { nodeLayout, RUNTIME_HANDLER } from '#host-shim/install/node-layout'
 import { NODE_LABEL, podOverhead, runtimeClassYaml } from '#host-shim/install/overhead'
 import { valueAt } from '#host-shim/install/toml-edit'
+import { monitorSocketIn } from '#host-shim/node/monitor-socket'
 import { GUEST_OVERHEAD_MIB, vmSize } from '#host-shim/pod/pod-plan'
 import { chartValues, DEPLOY, type Manifest, manifestsOf, plainManifests, renderTemplate } from './chart.ts'
 
@@ -123,7 +124,7 @@ test('the verifier’s pods have no right on their node, and nothing mounts a to
   }
 })
 
-test('the monitor’s pods have no right on their node but to ask its daemon, and listen on no address of the node', (t) => {
+test('the monitor’s pods have no right on their node but to ask its daemon for numbers, and listen on no address of the node', (t) => {
   const pod = valueAt(plain.get('monitor')?.[0], ['spec', 'template', 'spec'])
   t.like(pod, { automountServiceAccountToken: false })
   for (const name of ['hostNetwork', 'hostPID', 'hostIPC']) t.is(valueAt(pod, [name]), undefined, name)
@@ -132,10 +133,12 @@ test('the monitor’s pods have no right on their node but to ask its daemon, an
     readOnlyRootFilesystem: true,
     capabilities: { drop: ['ALL'] },
   })
-  t.is(nodeLayout().nodeSocket, '/run/caisson/node.sock')
+  t.is(monitorSocketIn(nodeLayout().stateRoot), '/run/caisson/monitor/monitor.sock')
   t.deepEqual(valueAt(pod, ['volumes']), [
-    { name: 'run', hostPath: { path: '/run/caisson', type: 'DirectoryOrCreate' } },
+    { name: 'monitor', hostPath: { path: '/run/caisson/monitor', type: 'DirectoryOrCreate' } },
   ])
+  const args = valueAt(containerOf(plain.get('monitor')?.[0]), ['args'])
+  t.true(Array.isArray(args) && args.includes('--socket=/run/caisson/monitor/monitor.sock'))
 })
 
 function containerOf(workload: Manifest | undefined): unknown {

@@ -33,7 +33,7 @@ containers:
     args: [serve, --fast]
     user: "33"
     env: { MODE: { glob: "*" }, REGION: { glob: "*" } }
-    mounts: [{ kind: scratch, path: /data }]
+    mounts: [{ kind: scratch, path: /data, maxBytes: 4096 }]
     conditions: [{ name: rule, require: ${JSON.stringify(require)}${more} }]
 `
 }
@@ -105,8 +105,10 @@ test('more entries than conditions look at are denied, not cut off', async (t) =
   const conditions = await loadConditions(parsed)
   const [rule] = parsed.containers
   if (rule === undefined || conditions === undefined) return t.fail()
-  t.is(conditions.failing(rule, { ...REQUEST, args: args.slice(1) }), undefined)
-  t.regex(conditions.failing(rule, { ...REQUEST, args })?.answer ?? '', /^no answer/)
+  const failing = (asked: readonly string[]) =>
+    conditions.failing({ rule, request: { ...REQUEST, args: asked }, reference: 'registry.test/web:1', mounts: [] })
+  t.is(failing(args.slice(1)), undefined)
+  t.regex(failing(args)?.answer ?? '', /^no answer/)
 })
 
 const UNUSABLE: readonly [what: string, expression: string][] = [

@@ -11,6 +11,7 @@ const FULL: Initdata = {
   signatureStorageResource: 'default/sigstore-config/main',
   registriesConfResource: 'default/registry-configuration/main',
   registryProxy: { url: 'http://proxy.test:3128', noProxy: ['.test', '10.0.0.1'] },
+  pulls: { layers: 3, connections: 8 },
   policyYaml: 'kind: WorkloadPolicy\n',
   // The public part of the key of RFC 7515, appendix A.3.
   tenantKeyJwk: JSON.stringify({
@@ -50,6 +51,21 @@ test('another version or algorithm is refused, not read as a known one', (t) => 
   const text = new TextDecoder().decode(encodeInitdata(FULL))
   t.regex(refusal(encode(text.replace('0.1.0', '0.2.0'))), /version is "0.2.0"/)
   t.regex(refusal(encode(text.replace('"sha256"', '"sha1"'))), /algorithm is "sha1"/)
+})
+
+test('what a pull may take is a number within what guests bear, and no other value', (t) => {
+  const text = new TextDecoder().decode(encodeInitdata(FULL))
+  const layers = (value: string): Uint8Array => encode(text.replace('per_image = 3', `per_image = ${value}`))
+  t.deepEqual(parseInitdata(layers('16')).pulls, { layers: 16, connections: 8 })
+  for (const value of ['0', '17', '-1', '1.5', 'true', '\\"3\\"', '[3]']) {
+    t.regex(
+      refusal(layers(value)),
+      /max_concurrent_layer_downloads_per_image is .*, expected a number from 1 to 16/,
+      value,
+    )
+  }
+  t.regex(refusal(encode(text.replace('connections = 8', 'connections = 33'))), /expected a number from 1 to 32/)
+  t.is(parseInitdata(encodeInitdata({ ...FULL, pulls: {} })).pulls, undefined)
 })
 
 test('a verifier reached without TLS is refused', (t) => {
