@@ -107,11 +107,12 @@ async function seal(key: TenantKey, { atMs, ...reason }: Reason): Promise<Uint8A
   return sealReason(key, { ...reason, at: new Date(atMs).toISOString() })
 }
 
-function reportOf({ atMs: _, ...reason }: Reason, request: ContainerRequest | undefined): ReasonReport {
+function reportOf(reason: Reason, request: ContainerRequest | undefined): ReasonReport {
+  const { correlationId, code, subject, message, hint, denial } = reason
   const step = request === undefined ? undefined : JSON.stringify(requestCase(request))
   // Reports wait in memory, and a host may ask for much.
   const isShort = step !== undefined && step.length <= MAX_REPORTED_REQUEST
-  return { ...reason, request: isShort ? step : undefined }
+  return { correlationId, code, subject, message, hint, denial, request: isShort ? step : undefined }
 }
 
 /** What an error becomes for the host. */
