@@ -5,8 +5,8 @@ import { build } from 'esbuild'
 import { CLI_BUNDLE, CLI_BUNDLE_RECORD, currentBundle, ROOT, stampOf } from './current.mjs'
 
 const ENTRY = 'cli/main.ts'
-/** Npm packages change when this does. */
-const LOCK = 'package-lock.json'
+/** Besides sources: how the bundle is made, and what npm packages are there. */
+const OTHERS = ['cli/bundle/build.mjs', 'package.json', 'package-lock.json']
 /** Files of earlier bundles: programs that run may still ask for theirs. */
 const KEPT_MS = 24 * 60 * 60 * 1000
 /**
@@ -72,7 +72,7 @@ async function bundle() {
     logLevel: 'error',
   })
   const sources = Object.keys(metafile.inputs).filter((path) => !path.includes('node_modules/'))
-  const inputs = Object.fromEntries([...sources, LOCK, 'package.json'].map((path) => [path, stampOf(path)]))
+  const inputs = Object.fromEntries([...sources, ...OTHERS].map((path) => [path, stampOf(path)]))
   // Changed while it was read: the next one will be right.
   if (sources.some((path) => statSync(`${ROOT}${path}`).mtimeMs > started)) return
   const entry = Object.keys(metafile.outputs).find((path) => metafile.outputs[path]?.entryPoint === ENTRY) ?? ''

@@ -158,7 +158,7 @@ export interface Storage {
   ): Promise<string>
   /** Exactly these bytes. Throws `UnavailableError` ERR_VOLUME_DISK when they cannot be read, as beyond the end. */
   readDevice(path: string, offset: number, length: number): Promise<Uint8Array>
-  /** Resolves when the disk has them. */
+  /** Resolves when the disk has them all. Throws `UnavailableError` ERR_VOLUME_DISK when it does not take them. */
   writeDevice(path: string, offset: number, bytes: Uint8Array): Promise<void>
   /** Of the file system that holds `path`: what can still be written, bytes. */
   freeBytes(path: string): Promise<number>

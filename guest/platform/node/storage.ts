@@ -6,15 +6,15 @@ import {
   bindInRoot,
   blockDeviceSize,
   createCrypt,
-  createMapped,
   createScratch,
+  createVerity,
   detachLoop,
   mount,
   removeMapped,
   SyscallError,
   unmount,
 } from '#native/guest/index'
-import { UnavailableError } from '#protocol/errors'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { Files, Storage } from '../platform.ts'
 
 const SECTOR_BYTES = 512
@@ -46,7 +46,7 @@ export function nodeStorage(files: Files): Storage {
       // that a program might survive.
       const parameters = `1 ${data} ${hash} ${dataBlockSize} ${hashBlockSize} ${dataBlocks} ${hashOffset / hashBlockSize} sha256 ${rootHash} ${salt === '' ? '-' : salt} 1 panic_on_corruption`
       const sectors = (dataBlocks * dataBlockSize) / SECTOR_BYTES
-      return createMapped(name, 'verity', parameters, { sectors, readOnly: true })
+      return createVerity(name, parameters, sectors)
     },
     openScratch: async (name, device) => {
       try {
@@ -72,8 +72,17 @@ export function nodeStorage(files: Files): Storage {
     },
     writeDevice: async (path, offset, bytes) => {
       await using device = await open(path, constants.O_WRONLY)
-      await device.write(bytes, 0, bytes.byteLength, offset)
-      await device.sync()
+      let written = 0
+      try {
+        // One call may take less than it was given, and says so by its count alone.
+        while (written < bytes.byteLength) {
+          written += (await device.write(bytes, written, bytes.byteLength - written, offset + written)).bytesWritten
+        }
+        await device.sync()
+      } catch (cause) {
+        const message = `a disk cannot be written, from byte ${offset + written} on: ${errorText(cause)}`
+        throw new UnavailableError('ERR_VOLUME_DISK', message, { hint: 'Give a disk that can be written.', cause })
+      }
     },
     closeMapped: removeMapped,
     freeBytes: async (path) => {

@@ -34,6 +34,7 @@ function project(t: ExecutionContext): string {
   const index = `'use strict'\nmodule.exports = require('fs').readFileSync(__dirname + '/word.txt', 'utf8')`
   writeFileSync(join(root, 'node_modules/beside/index.js'), index)
   writeFileSync(join(root, 'node_modules/beside/word.txt'), 'of a package')
+  writeFileSync(join(root, 'node_modules/beside/package.json'), '{}')
   writeFileSync(join(root, 'cli/main.ts'), `console.log((await import('./says.ts')).says)`)
   says(root, 'one')
   return root
@@ -85,7 +86,7 @@ test('a bundle goes with its project: copied with its times, whole seconds of th
   const root = project(t)
   bundle(root)
   const copied = `${root}-copied`
-  cpSync(root, copied, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true })
+  execFileSync('cp', ['-a', root, copied])
   rmSync(join(root, 'cli/document.txt'))
   t.is(run(copied), 'one, of the project, of a package, import.meta.url, bundle')
   for (const name of ['cli/main.ts', 'cli/says.ts']) {
