@@ -205,7 +205,7 @@ export class VerifierAdminClient {
     return dated<AttestationRecord>(await this.#get(`/attestations?${query.toString()}`, 'attestations'), 'at')
   }
 
-  /** All records of the handshake that a correlation id belongs to, oldest first. */
+  /** The record of a correlation id, then others of its handshake, oldest first; at most 100. */
   async explain(correlationId: string): Promise<readonly AttestationRecord[]> {
     const path = `/attestations/${encodeURIComponent(correlationId)}`
     return dated<AttestationRecord>(await this.#get(path, 'attestations'), 'at')
