@@ -2,6 +2,7 @@
 import test from 'ava'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { generatePolicy } from '#policies/generate/pod'
+import type { KeySigner } from '#policies/image-rule'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { DIGEST, image, pod } from './generated.ts'
 
@@ -53,7 +54,7 @@ test('a seccomp profile is taken over where a list of system calls says the same
 })
 
 test('with a key of signers an image without a digest is its repository, and one with a digest stays pinned', (t) => {
-  const signed = (container: object, signedBy: string, offline = false) => {
+  const signed = (container: object, signedBy: KeySigner, offline = false) => {
     const objects = parseKubernetesFiles([{ name: 'p', text: pod(container) }])
     const [template] = objects.templates
     if (template === undefined) throw new Error('no pod')
@@ -61,16 +62,17 @@ test('with a key of signers an image without a digest is its repository, and one
   }
   const rule = (...of: Parameters<typeof signed>) => parseWorkloadPolicy(signed(...of).yaml).containers[0]
   const pem = '-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n'
+  const release: KeySigner = { kind: 'key', resource: 'default/keys/release' }
   for (const offline of [false, true]) {
-    const { repository, digest: pinned, signedBy } = rule({}, 'default/keys/release', offline) ?? {}
+    const { repository, digest: pinned, signedBy } = rule({}, release, offline) ?? {}
     t.deepEqual([repository, pinned], ['registry.test/web', ''])
-    t.deepEqual(signedBy, [{ kind: 'key', resource: 'default/keys/release' }])
+    t.deepEqual(signedBy, [release])
   }
-  t.deepEqual(rule({}, pem)?.signedBy, [{ kind: 'key-data', pem }])
-  const already = rule({ image: `registry.test/web@${DIGEST}` }, 'default/keys/release', true)
+  t.deepEqual(rule({}, { kind: 'key-data', pem })?.signedBy, [{ kind: 'key-data', pem }])
+  const already = rule({ image: `registry.test/web@${DIGEST}` }, release, true)
   t.deepEqual([already?.digest, already?.signedBy], [DIGEST, undefined])
   t.deepEqual(
-    signed({ image: 'web' }, 'default/keys/release', true).choices.map(({ path }) => path),
+    signed({ image: 'web' }, release, true).choices.map(({ path }) => path),
     ['containers[0].image'],
   )
 })
