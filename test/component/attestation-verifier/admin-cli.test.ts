@@ -64,10 +64,7 @@ test('a command that the verifier refuses says why, with the exit code of its ki
   t.regex(malformed.told, /minimun/)
   const { code, stderr } = await printed('verifier', 'policy', 'put', 'x', wrong)
   t.is(code, 2)
-  t.regex(
-    stderr,
-    /^caisson: ERR_VERIFIER_REFUSED: .*ERR_POLICY_MALFORMED: .*minimun.*\n {2}remedy: Correct it/,
-  )
+  t.regex(stderr, /^caisson: ERR_VERIFIER_REFUSED: .*ERR_POLICY_MALFORMED: .*minimun.*\n {2}remedy: Correct it/)
   t.notRegex(stderr, /verifier explain/)
   t.like(await refusalOf('remove', 'nothing'), { exit: 2, code: 'ERR_POLICY_NOT_FOUND' })
 
