@@ -260,6 +260,18 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
   t.deepEqual(change('ports:', 'seccomp: { allow: [read, write] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: { deny: [execve] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: runtime-default\n    ports:'), [])
+  // All that is to be mended, not one after the other.
+  t.deepEqual(
+    change(
+      'resources: { memory: { max: 64Mi }',
+      'seccomp: { deny: [execve] }\n    resources: { memory: { max: 64 }, cpu: { max: "0" }',
+    ),
+    [
+      'unreachable containers.web.seccomp',
+      'unreachable containers.web.resources.memory',
+      'unreachable containers.web.resources.cpu',
+    ],
+  )
   const signed = 'image: registry.test/web\n    signedBy: [{ key: default/keys/release }]'
   t.deepEqual(change(`image: registry.test/web@${DIGEST}`, signed), ['wide containers.web.image'])
   t.deepEqual(
