@@ -2,8 +2,8 @@
 import type { ContainerRequest } from './requests.ts'
 
 /**
- * The step's value. Undefined for what such a file cannot hold: a variable without a value, or twice, or of the name of a
- * member that every object has. CPU time is given in thousandths, rounded up.
+ * The step's value. Undefined for what such a file cannot hold: a variable without a value, or twice. CPU time is given in
+ * thousandths, rounded up.
  */
 export function requestCase(request: ContainerRequest): object | undefined {
   const env = new Map(request.env.map(nameAndValue))
