@@ -4,7 +4,7 @@
  * Guest and host are told a code and the record's id, nothing else. Anybody can cause refusals, so the log is a window:
  * the oldest records go when it is full. What strangers cause (refused requests for a challenge, calls without a session)
  * has a window of its own, so that they cannot push out the records of guests that were challenged; what guests tell of
- * themselves has another.
+ * themselves has another, and what they tell in vain a fourth.
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
@@ -24,9 +24,9 @@ export interface ClaimCheck {
 
 /**
  * Where the guest was on its way: asking for a challenge, answering it, fetching a resource; `guest`: it refused something
- * itself, and told why.
+ * itself, and told why; `reason`: it told of something, and that was not kept.
  */
-const STAGES = ['auth', 'attest', 'release', 'guest'] as const
+const STAGES = ['auth', 'attest', 'release', 'guest', 'reason'] as const
 export type AttestationStage = (typeof STAGES)[number]
 
 export interface AttestationRecord {
@@ -53,11 +53,15 @@ export interface NewRecord extends Omit<AttestationRecord, 'id'> {
 }
 
 const MAX_TEXT_CHARACTERS = 4_000
-/** Of strangers, of the verifier about guests, and of guests about themselves: none pushes out another's. Each has an index. */
+/**
+ * Of strangers, of the verifier about guests, of guests about themselves, and of what guests told in vain: none pushes out
+ * another's. Each has an index.
+ */
 export const RECORD_WINDOWS: readonly string[] = [
   "(stage = 'auth' OR handshake IS NULL)",
-  "(stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL)",
+  "(stage NOT IN ('auth', 'guest', 'reason') AND handshake IS NOT NULL)",
   "(stage = 'guest' AND handshake IS NOT NULL)",
+  "(stage = 'reason' AND handshake IS NOT NULL)",
 ]
 /** Old records are removed each time this many came in. */
 const TRIM_EVERY = 64
@@ -68,7 +72,7 @@ export class AttestationLog {
   readonly #keep: number
   #sinceTrim = 0
 
-  /** @param options.keep records kept of strangers, and as many of guests */
+  /** @param options.keep records kept in each window */
   constructor(database: Database, options: { tenant: string; keep: number }) {
     this.#database = database
     this.#tenant = options.tenant

@@ -3,7 +3,8 @@
  * the tenant finds the reason here.
  *
  * Whoever holds a token may write: the guest, and a container whose policy gives it the token. So a report is a note, never
- * a claim of the verifier's, and its records have a window of their own, out of which they push nothing but each other.
+ * a claim of the verifier's, and its records have a window of their own, out of which they push nothing but each other; so
+ * have reports that are refused.
  */
 import { createHash } from 'node:crypto'
 import { DeniedError } from '#protocol/errors'
@@ -33,7 +34,7 @@ export class GuestReasons {
   /** The same report again changes nothing. */
   async add(body: Uint8Array, credentials: GuestCredentials): Promise<void> {
     const { guests, log, tenant, now } = this.#options
-    const context = { handshake: undefined as string | undefined, stage: 'release' as const, tee: '?', path: 'reason' }
+    const context = { handshake: undefined as string | undefined, stage: 'reason' as const, tee: '?', path: 'reason' }
     try {
       const claims = await guests.find(credentials)
       const handshake = await guests.handshakeOf(claims)

@@ -15,6 +15,7 @@ import type { ReleaseCondition } from '../../store/release-condition.ts'
 import type { ReleaseTerms, ResourceInfo } from '../../store/resource-store.ts'
 import type { Role, TenantSettings } from '../../store/tenant-store.ts'
 import { adminKeyId } from './authenticator.ts'
+import { releaseQuery } from './release-query.ts'
 
 export interface ReferenceInfo {
   readonly id: string
@@ -69,10 +70,7 @@ export class VerifierAdminClient {
     release: ReleaseCondition = { kind: 'attested' },
     terms: Omit<ReleaseTerms, 'condition'> = {},
   ): Promise<void> {
-    const query = new URLSearchParams({ release: release.kind })
-    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
-    for (const reference of release.references ?? []) query.append('reference', reference)
-    if (release.require !== undefined) query.set('require', release.require)
+    const query = releaseQuery(release)
     if (terms.maxHolders !== undefined) query.set('max-holders', String(terms.maxHolders))
     if (terms.notBefore !== undefined) query.set('not-before', terms.notBefore.toISOString())
     if (terms.notAfter !== undefined) query.set('not-after', terms.notAfter.toISOString())
@@ -146,8 +144,7 @@ export class VerifierAdminClient {
     names: readonly string[],
     release: ReleaseCondition = { kind: 'attested' },
   ): Promise<void> {
-    const query = new URLSearchParams({ release: release.kind })
-    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    const query = releaseQuery(release)
     for (const name of names) query.append('name', name)
     await this.#send('POST', `/identity-grant/${encodeURIComponent(id)}?${query.toString()}`)
   }

@@ -29,7 +29,8 @@ export async function explainAttestation(
   const told = await log.find(key)
   const others = await log.handshakeOf(told === undefined ? wanted : key)
   // What the guest told comes first, and what else the same guest told is another question.
-  const records = told === undefined ? others : [told, ...others.filter(({ stage }) => stage !== 'guest')]
+  const records =
+    told === undefined ? others : [told, ...others.filter(({ stage }) => stage !== 'guest' && stage !== 'reason')]
   if (records.length === 0) {
     throw notFound('ERR_ATTESTATION_NOT_FOUND', `attestation ${JSON.stringify(id.slice(0, 64))}`)
   }
