@@ -40,7 +40,9 @@ export const policyExplain: CommandSpec = {
     if ((id === undefined) === (casesFile === undefined)) throw usage('give either CASES or --id')
     const policy = readPolicyFile(policyFile)
     if (id !== undefined)
-      return withAdmin(invocation, async (client) => told(invocation, policy, await client.explain(id)))
+      return withAdmin(invocation, async (client) =>
+        told(invocation, policy, { id, records: await client.explain(id) }),
+      )
     return shown(invocation, await explanationOf(policy, fromFile(casesFile ?? '', invocation.string('step'))))
   },
 }
@@ -65,11 +67,15 @@ const OF_THE_MOMENT =
   'What was there at that moment decides as well, by order or number of containers: the policy by itself would give another answer.'
 
 /**
- * What the guest said. Where it is about no container that was to be created, or about what was there already, that is all
- * there is to say.
+ * What the guest said under this id; the records of a handshake hold all that it said. Where it is about no container that
+ * was to be created, or about what was there already, that is all there is to say.
  */
-async function told(invocation: Invocation, policy: string, records: readonly AttestationRecord[]): Promise<number> {
-  const record = records.find(({ stage }) => stage === 'guest')
+async function told(
+  invocation: Invocation,
+  policy: string,
+  { id, records }: { readonly id: string; readonly records: readonly AttestationRecord[] },
+): Promise<number> {
+  const record = records.find(({ stage, id: reported }) => stage === 'guest' && reported === id)
   if (record === undefined)
     throw usage('the verifier knows this id, but no guest has told of it: see `caisson verifier explain`')
   const denials = record.checks.map(({ claim, expected, found }) => ({ field: claim, allowed: expected, asked: found }))

@@ -97,6 +97,17 @@ test('the tenant reads under the host’s id why its guest denied something, and
   await t.throwsAsync(exitOf(policyExplain, policy, '--id', 'f'.repeat(16)), { message: /ERR_ATTESTATION_NOT_FOUND/ })
 })
 
+test('under an id of the verifier’s own no denial is explained that happened to be told by the same guest', async (t) => {
+  const { guest, site, exitOf, file } = await attested(t)
+  await guest.tell(report())
+  const [attestation] = (await site.admin.listAttestations()).filter(({ stage }) => stage === 'attest')
+  const policy = file('policy.yaml', POLICY)
+  await t.throwsAsync(exitOf(policyExplain, policy, '--id', attestation?.id ?? ''), {
+    code: 'ERR_USAGE',
+    message: /no guest has told of it/,
+  })
+})
+
 test('a denial for order or number is told as it was, although the policy admits the request by itself', async (t) => {
   const { guest, exitOf, file } = await attested(t)
   const admitted = JSON.stringify(requestCase({ ...REQUEST, env: [], user: '' }))
