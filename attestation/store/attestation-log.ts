@@ -109,13 +109,9 @@ export class AttestationLog {
     return id
   }
 
-  /** By correlation id. */
-  async find(id: string): Promise<AttestationRecord | undefined> {
-    const row = await this.#database.get(
-      'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?',
-      this.#tenant,
-      id,
-    )
+  /** By correlation id. @param sql the transaction that decides by it */
+  async find(id: string, sql: Sql = this.#database): Promise<AttestationRecord | undefined> {
+    const row = await sql.get('SELECT * FROM attestation_records WHERE tenant = ? AND id = ?', this.#tenant, id)
     return row === undefined ? undefined : toRecord(row)
   }
 
@@ -138,11 +134,11 @@ export class AttestationLog {
     return [asked, ...others.toSorted((a, b) => integer(a, 'seq') - integer(b, 'seq'))].map(toRecord)
   }
 
-  /** How many reasons a guest has told since this handshake. */
-  async reasonsOf(handshake: string): Promise<number> {
+  /** How many reasons a guest has told since this handshake. @param sql the transaction that decides by it */
+  async reasonsOf(handshake: string, sql: Sql): Promise<number> {
     const query =
       "SELECT count(*) AS told FROM attestation_records WHERE tenant = ? AND handshake = ? AND stage = 'guest'"
-    const row = await this.#database.get(query, this.#tenant, handshake)
+    const row = await sql.get(query, this.#tenant, handshake)
     return row === undefined ? 0 : integer(row, 'told')
   }
 
