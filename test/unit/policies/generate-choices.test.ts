@@ -19,6 +19,15 @@ const PROFILES: Readonly<Record<string, object>> = {
       { names: ['syslog'], action: 'SCMP_ACT_KILL' },
     ],
   },
+  // Calls of other machines.
+  'deny-other.json': {
+    defaultAction: 'SCMP_ACT_ALLOW',
+    syscalls: [{ names: ['socketcall', 'arm_sync_file_range'], action: 'SCMP_ACT_ERRNO' }],
+  },
+  'allow-other.json': {
+    defaultAction: 'SCMP_ACT_ERRNO',
+    syscalls: [{ names: ['socketcall'], action: 'SCMP_ACT_ALLOW' }],
+  },
   'log.json': { defaultAction: 'SCMP_ACT_LOG' },
   'arguments.json': {
     defaultAction: 'SCMP_ACT_ERRNO',
@@ -45,7 +54,14 @@ test('a seccomp profile is taken over where a list of system calls says the same
   t.regex(generated(security({ type: 'Unconfined' })).yaml, /seccomp: guest # .*own filter holds/)
   t.deepEqual(rule(local('allow.json')), { kind: 'allow', names: ['read', 'write'] })
   t.deepEqual(rule(local('deny.json')), { kind: 'deny', names: ['ptrace', 'syslog'] })
-  for (const profile of [local('absent.json'), local('log.json'), local('arguments.json'), security({ type: 'New' })]) {
+  t.deepEqual(rule(local('deny-other.json')), { kind: 'guest' }, 'of which this machine has none')
+  for (const profile of [
+    local('absent.json'),
+    local('allow-other.json'),
+    local('log.json'),
+    local('arguments.json'),
+    security({ type: 'New' }),
+  ]) {
     t.deepEqual(
       generated(profile).choices.map(({ path }) => path),
       ['containers[0].seccomp'],
