@@ -63,6 +63,8 @@ export const RECORD_WINDOWS: readonly string[] = [
   "(stage = 'guest' AND handshake IS NOT NULL)",
   "(stage = 'reason' AND handshake IS NOT NULL)",
 ]
+/** Shown of one handshake. */
+const MAX_OF_HANDSHAKE = 100
 /** Old records are removed each time this many came in. */
 const TRIM_EVERY = 64
 
@@ -107,34 +109,36 @@ export class AttestationLog {
     return id
   }
 
-  /** By correlation id. */
-  async find(id: string): Promise<AttestationRecord | undefined> {
-    const row = await this.#database.get(
-      'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?',
-      this.#tenant,
-      id,
-    )
+  /** By correlation id. @param sql the transaction that decides by it */
+  async find(id: string, sql: Sql = this.#database): Promise<AttestationRecord | undefined> {
+    const row = await sql.get('SELECT * FROM attestation_records WHERE tenant = ? AND id = ?', this.#tenant, id)
     return row === undefined ? undefined : toRecord(row)
   }
 
-  /** All records of the handshake that `id` belongs to, oldest first. */
+  /**
+   * The record, then others of its handshake, oldest first: all of them, or where there are very many the attestation that
+   * succeeded and the newest.
+   */
   async handshakeOf(id: string): Promise<readonly AttestationRecord[]> {
-    const rows = await this.#database.all(
-      `SELECT * FROM attestation_records WHERE tenant = ? AND (id = ? OR handshake =
-         (SELECT handshake FROM attestation_records WHERE tenant = ? AND id = ?)) ORDER BY seq LIMIT 100`,
+    const find = 'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?'
+    const asked = await this.#database.get(find, this.#tenant, id)
+    if (asked === undefined) return []
+    const others = await this.#database.all(
+      `SELECT * FROM attestation_records WHERE tenant = ? AND handshake = ? AND id <> ?
+         ORDER BY CASE WHEN stage = 'attest' AND verdict = 'accepted' THEN 0 ELSE 1 END, seq DESC LIMIT ?`,
       this.#tenant,
+      optionalText(asked, 'handshake') ?? null,
       id,
-      this.#tenant,
-      id,
+      MAX_OF_HANDSHAKE - 1,
     )
-    return rows.map(toRecord)
+    return [asked, ...others.toSorted((a, b) => integer(a, 'seq') - integer(b, 'seq'))].map(toRecord)
   }
 
-  /** How many reasons a guest has told since this handshake. */
-  async reasonsOf(handshake: string): Promise<number> {
+  /** How many reasons a guest has told since this handshake. @param sql the transaction that decides by it */
+  async reasonsOf(handshake: string, sql: Sql): Promise<number> {
     const query =
       "SELECT count(*) AS told FROM attestation_records WHERE tenant = ? AND handshake = ? AND stage = 'guest'"
-    const row = await this.#database.get(query, this.#tenant, handshake)
+    const row = await sql.get(query, this.#tenant, handshake)
     return row === undefined ? 0 : integer(row, 'told')
   }
 

@@ -187,6 +187,7 @@ async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uin
   return await new Promise((resolve, reject) => {
     const cut = (cause?: unknown): void =>
       reject(new MalformedError('ERR_BODY_CUT', 'the connection ended before the body was complete', { cause }))
+    if (request.destroyed) return cut() // of what was, it tells nobody again
     request.on('data', (chunk: Uint8Array) => {
       length += chunk.byteLength
       if (length > maxBytes) {

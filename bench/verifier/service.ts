@@ -26,6 +26,10 @@ import { startPostgres } from '../../test/fixtures/postgres/server.ts'
 import { RESOURCE } from './guests.ts'
 
 const PROGRAM = new URL('process.ts', import.meta.url).pathname
+/** As `caisson verifier serve` is started. */
+const { VERIFIER_FLAGS }: { VERIFIER_FLAGS: readonly string[] } = await import(
+  new URL('../../tools/bootstrap/launcher.mjs', import.meta.url).href
+)
 /** Linux counts processor time in hundredths of a second. */
 const TICKS_PER_SECOND = 100
 /** A tenant's share of requests is a limit of its own, which is not what is measured. */
@@ -102,7 +106,7 @@ async function startProcess(settings: object, { ends, collects }: ServiceOptions
     ...(profile === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profile]),
     ...(collects ? ['--expose-gc'] : []),
   ]
-  const child = spawn(process.execPath, [...flags, PROGRAM, JSON.stringify(settings)], {
+  const child = spawn(process.execPath, [...VERIFIER_FLAGS, ...flags, PROGRAM, JSON.stringify(settings)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   const exited = once(child, 'exit')

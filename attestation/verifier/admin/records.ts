@@ -16,7 +16,7 @@ export async function listAttestations(context: AdminContext, exchange: HttpExch
   return { status: 200, body: { attestations: records } }
 }
 
-/** GET /attestations/ID: all records of the handshake that the id belongs to. */
+/** GET /attestations/ID: the record, then others of its handshake. */
 export async function explainAttestation(
   context: AdminContext,
   exchange: HttpExchange,
