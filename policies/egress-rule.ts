@@ -3,7 +3,7 @@
  * itself is the host's, which reads, drops and redirects packets as it likes.
  */
 import type { PolicyNode } from './document.ts'
-import { type Network, parseNetwork } from './network-address.ts'
+import { type Network, networksHold, parseNetwork } from './network-address.ts'
 
 export interface EgressRule {
   readonly network: Network
@@ -57,6 +57,19 @@ export function readNameServers(node: PolicyNode | undefined): readonly NameServ
 /** "10.0.0.0/8, ports 443, 53" */
 export function describeEgress({ to, ports }: EgressRule): string {
   return ports.length === 0 ? to : `${to}, ports ${ports.join(', ')}`
+}
+
+/** Whether every connection to `place` is one to some place of `egress`; undefined: to whom the container likes. */
+export function egressHolds(egress: readonly EgressRule[] | undefined, place: EgressRule): boolean {
+  if (egress === undefined) return true
+  const holds = (port: number | undefined): boolean => {
+    const open = egress.filter(({ ports }) => ports.length === 0 || (port !== undefined && ports.includes(port)))
+    return networksHold(
+      open.map(({ network }) => network),
+      place.network,
+    )
+  }
+  return place.ports.length === 0 ? holds(undefined) : place.ports.every(holds)
 }
 
 function networkOf(node: PolicyNode): { readonly network: Network; readonly to: string } {

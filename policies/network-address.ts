@@ -27,6 +27,28 @@ export function maskOf({ address, prefix }: Network): Uint8Array {
   })
 }
 
+/** Whether every address of `network` is in one of `wider`. */
+export function networksHold(wider: readonly Network[], network: Network): boolean {
+  if (wider.some((other) => other.prefix <= network.prefix && sharesPrefix(other, network, other.prefix))) return true
+  // Halves may lie in different ones, and do not where none is smaller.
+  const parts = wider.filter((other) => other.prefix > network.prefix && sharesPrefix(other, network, network.prefix))
+  return parts.length > 0 && halvesOf(network).every((half) => networksHold(parts, half))
+}
+
+function halvesOf({ address, prefix }: Network): readonly Network[] {
+  const upper = Uint8Array.from(address)
+  upper[prefix >> 3] = (upper[prefix >> 3] ?? 0) | (0x80 >> (prefix & 7))
+  return [address, upper].map((half) => ({ address: half, prefix: prefix + 1 }))
+}
+
+function sharesPrefix(a: Network, b: Network, prefix: number): boolean {
+  const mask = maskOf({ address: a.address, prefix })
+  return (
+    a.address.length === b.address.length &&
+    mask.every((bits, index) => ((a.address[index] ?? 0) & bits) === ((b.address[index] ?? 0) & bits))
+  )
+}
+
 /** @param text an address, without a prefix */
 export function networkHolds(network: Network, text: string): boolean {
   const other = parseNetwork(text)

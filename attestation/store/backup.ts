@@ -8,48 +8,59 @@ import { createHash } from 'node:crypto'
 import { fromBase64, toBase64 } from '#protocol/encoding'
 import { MalformedError, UsageError } from '#protocol/errors'
 import { JsonFields } from '#protocol/json-fields'
-import type { Database, Sql, SqlValue } from './database.ts'
-import { integer, type Row } from './row.ts'
+import type { Database, Sql, SqlReader, SqlValue } from './database.ts'
+import { integer, type Row, text } from './row.ts'
 import { SCHEMA_VERSION } from './schema.ts'
 
 const FORMAT = 'caisson-verifier-backup'
 const CODE = 'ERR_BACKUP'
 const PAGE = 200
-/** A resource of 1 MiB, sealed and in base64, with room for its names. */
-export const MAX_BACKUP_LINE: number = 4 * 1024 * 1024
+const LARGE_PAGE = 8
+/** The largest answer of AMD or Intel that is kept, 12 MiB, in base64, with room for its address. */
+export const MAX_BACKUP_LINE: number = 17 * 1024 * 1024
 
-/** Columns in order; rows come ordered by the first ones, which are the key. Numbers that a database counts are left out. */
-const TABLES: Readonly<Record<string, { readonly columns: readonly string[]; readonly order: string }>> = {
-  tenants: { columns: ['name', 'created_ms', 'settings'], order: 'name' },
-  data_keys: { columns: ['id', 'wrapped', 'created_ms'], order: 'id' },
-  signing_keys: { columns: ['tenant', 'kind', 'kid', 'created_ms', 'material'], order: 'seq' },
-  spent: { columns: ['id', 'expires_ms'], order: 'id' },
+interface BackupTable {
+  readonly columns: readonly string[]
+  /** Unique, and what rows come ordered by. */
+  readonly key: readonly string[]
+  /** Rows that are read at once; fewer of those that may be large. */
+  readonly page?: number
+}
+
+/** Numbers that a database counts itself are left out: the order of the rows tells them. */
+export const BACKUP_TABLES: Readonly<Record<string, BackupTable>> = {
+  tenants: { columns: ['name', 'created_ms', 'settings'], key: ['name'] },
+  data_keys: { columns: ['id', 'wrapped', 'created_ms'], key: ['id'] },
+  signing_keys: { columns: ['tenant', 'kind', 'kid', 'created_ms', 'material'], key: ['seq'] },
+  spent: { columns: ['id', 'expires_ms'], key: ['id'] },
   attestation_records: {
     columns: [
       ...['tenant', 'id', 'handshake', 'at_ms', 'stage', 'tee', 'verdict', 'code', 'reason', 'hint'],
       ...['details', 'claims'],
     ],
-    order: 'seq',
+    key: ['seq'],
   },
   resource_versions: {
     columns: [
       ...['tenant', 'path', 'version', 'content', 'size', 'release', 'max_holders', 'not_before_ms', 'not_after_ms'],
       'created_ms',
     ],
-    order: 'tenant, path, version',
+    key: ['tenant', 'path', 'version'],
+    page: LARGE_PAGE,
   },
   resource_holders: {
     columns: ['tenant', 'path', 'version', 'holder', 'at_ms'],
-    order: 'tenant, path, version, holder',
+    key: ['tenant', 'path', 'version', 'holder'],
   },
   reference_documents: {
     columns: ['tenant', 'id', 'document', 'state', 'until_ms', 'created_ms'],
-    order: 'tenant, id',
+    key: ['tenant', 'id'],
   },
-  appraisal_policies: { columns: ['tenant', 'id', 'document', 'created_ms'], order: 'tenant, id' },
-  identity_grants: { columns: ['tenant', 'id', 'names', 'release', 'created_ms'], order: 'tenant, id' },
-  tenant_audit_leaves: { columns: ['tenant', 'position', 'leaf'], order: 'tenant, position' },
-  tenant_audit_nodes: { columns: ['tenant', 'level', 'position', 'hash'], order: 'tenant, level, position' },
+  appraisal_policies: { columns: ['tenant', 'id', 'document', 'created_ms'], key: ['tenant', 'id'] },
+  collateral_answers: { columns: ['url', 'body', 'fetched_ms', 'stale_ms'], key: ['url'], page: LARGE_PAGE },
+  identity_grants: { columns: ['tenant', 'id', 'names', 'release', 'created_ms'], key: ['tenant', 'id'] },
+  tenant_audit_leaves: { columns: ['tenant', 'position', 'leaf'], key: ['tenant', 'position'] },
+  tenant_audit_nodes: { columns: ['tenant', 'level', 'position', 'hash'], key: ['tenant', 'level', 'position'] },
 }
 
 export interface RestoreResult {
@@ -58,9 +69,9 @@ export interface RestoreResult {
   readonly blocked: number
 }
 
-/** Lines without their ends, of one moment: nothing is written meanwhile. */
+/** Lines without their ends, of one moment: what is written meanwhile is not in them, and need not wait. */
 export async function writeBackup(database: Database, write: (line: string) => Promise<void>): Promise<number> {
-  return await database.transaction(async (sql) => {
+  return await database.snapshot(async (sql) => {
     const hash = createHash('sha256')
     const emit = async (value: unknown): Promise<void> => {
       const line = JSON.stringify(value)
@@ -69,18 +80,33 @@ export async function writeBackup(database: Database, write: (line: string) => P
     }
     await emit({ format: FORMAT, schema: SCHEMA_VERSION })
     let rows = 0
-    for (const [table, { columns, order }] of Object.entries(TABLES)) {
-      for (let offset = 0; ; offset += PAGE) {
-        const query = `SELECT ${columns.join(', ')} FROM ${table} ORDER BY ${order} LIMIT ? OFFSET ?`
-        const page = await sql.all(query, PAGE, offset)
-        for (const row of page) await emit([table, ...columns.map((column) => encode(row[column]))])
-        rows += page.length
-        if (page.length < PAGE) break
+    for (const [name, table] of Object.entries(BACKUP_TABLES)) {
+      for await (const row of rowsOf(sql, name, table)) {
+        await emit([name, ...table.columns.map((column) => encode(row[column]))])
+        rows++
       }
     }
     await write(JSON.stringify({ sha256: hash.digest('hex') }))
     return rows
   })
+}
+
+/** Page by page, each found by the key of the last row before it. */
+async function* rowsOf(sql: SqlReader, name: string, { columns, key, page = PAGE }: BackupTable): AsyncIterable<Row> {
+  const select = `SELECT ${[...new Set([...columns, ...key])].join(', ')} FROM ${name}`
+  const next = `${select} WHERE (${key.join(', ')}) > (${key.map(() => '?').join(', ')})`
+  const order = `ORDER BY ${key.join(', ')} LIMIT ${page}`
+  let rows = await sql.all(`${select} ${order}`)
+  for (;;) {
+    yield* rows
+    const last = rows.at(-1)
+    if (last === undefined || rows.length < page) return
+    rows = await sql.all(`${next} ${order}`, ...key.map((column) => keyValue(last, column)))
+  }
+}
+
+function keyValue(row: Row, column: string): SqlValue {
+  return typeof row[column] === 'number' ? integer(row, column) : text(row, column)
 }
 
 /**
@@ -134,7 +160,7 @@ export function parseBackupLine(line: string): BackupLine {
   }
   if (Array.isArray(value)) {
     const [name, ...values]: readonly unknown[] = value
-    const table = typeof name === 'string' && Object.hasOwn(TABLES, name) ? TABLES[name] : undefined
+    const table = typeof name === 'string' && Object.hasOwn(BACKUP_TABLES, name) ? BACKUP_TABLES[name] : undefined
     if (table === undefined || values.length !== table.columns.length) throw malformed('has a row of no known table')
     return { kind: 'row', table: String(name), values: values.map(decode) }
   }
@@ -155,7 +181,7 @@ export function parseBackupLine(line: string): BackupLine {
 }
 
 async function checkEmpty(sql: Sql): Promise<void> {
-  for (const table of Object.keys(TABLES)) {
+  for (const table of Object.keys(BACKUP_TABLES)) {
     if (integer(await sql.get(`SELECT count(*) AS n FROM ${table}`), 'n') === 0) continue
     throw new UsageError('ERR_BACKUP_TARGET', 'the store to restore into holds something already', {
       hint: 'Restore into a new file or database, and start the verifier with it.',
@@ -164,7 +190,7 @@ async function checkEmpty(sql: Sql): Promise<void> {
 }
 
 async function insert(sql: Sql, table: string, values: readonly SqlValue[]): Promise<void> {
-  const columns = TABLES[table]?.columns ?? []
+  const columns = BACKUP_TABLES[table]?.columns ?? []
   await sql.run(`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`, ...values)
 }
 

@@ -8,11 +8,14 @@ import type { Row } from './row.ts'
 
 export type SqlValue = string | number | Uint8Array | null
 
-export interface Sql {
-  /** Rows changed. */
-  run(sql: string, ...values: readonly SqlValue[]): Promise<number>
+export interface SqlReader {
   get(sql: string, ...values: readonly SqlValue[]): Promise<Row | undefined>
   all(sql: string, ...values: readonly SqlValue[]): Promise<readonly Row[]>
+}
+
+export interface Sql extends SqlReader {
+  /** Rows changed. */
+  run(sql: string, ...values: readonly SqlValue[]): Promise<number>
 }
 
 /**
@@ -25,6 +28,12 @@ export interface Database extends Sql, AsyncDisposable {
    * the database itself waits for the transaction to end.
    */
   transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T>
+
+  /**
+   * Runs `work`, which sees the store as it was when it read first, however long it takes. Other processes write
+   * meanwhile; with SQLite, what this database is asked for waits. Inside, only the given `SqlReader` may be used.
+   */
+  snapshot<T>(work: (sql: SqlReader) => Promise<T>): Promise<T>
 }
 
 /** The tenant of a store that serves one. */

@@ -4,7 +4,7 @@
  */
 import pg from 'pg'
 import { CaissonError, UnavailableError } from '#protocol/errors'
-import type { Database, Sql, SqlValue } from './database.ts'
+import type { Database, Sql, SqlReader, SqlValue } from './database.ts'
 import { integer, type Row } from './row.ts'
 import { POSTGRES_STEPS, SCHEMA_VERSION } from './schema.ts'
 import { absentStore, refuseNewer, refuseOther } from './schema-version.ts'
@@ -33,6 +33,13 @@ const BEGIN = [
   `SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
 ].join('; ')
 const WAITING_BEGIN = { text: BEGIN, query_timeout: LOCK_TIMEOUT_MS + SILENCE_MS }
+
+/** It holds no lock, and whoever reads may be slow with what it read, milliseconds. */
+const STALLED_READER_MS = 60_000
+const BEGIN_SNAPSHOT = [
+  'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY',
+  `SET LOCAL idle_in_transaction_session_timeout = ${STALLED_READER_MS}`,
+].join('; ')
 
 /** bigint columns hold times and counts, which fit a number. */
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
@@ -98,11 +105,19 @@ export class PostgresDatabase implements Database {
   }
 
   async transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return await this.#within(WAITING_BEGIN, work)
+  }
+
+  async snapshot<T>(work: (sql: SqlReader) => Promise<T>): Promise<T> {
+    return await this.#within({ text: BEGIN_SNAPSHOT }, work)
+  }
+
+  async #within<T>(begin: pg.QueryConfig, work: (sql: Sql) => Promise<T>): Promise<T> {
     const client = await guard(() => this.#pool.connect())
     let broken = false
     try {
       const sql = new PostgresStatements(client)
-      await guard(() => client.query(WAITING_BEGIN))
+      await guard(() => client.query(begin))
       const result = await work(sql)
       await guard(() => client.query('COMMIT'))
       return result

@@ -12,7 +12,7 @@
 import { chmodSync, closeSync, openSync, statSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { CaissonError, UnavailableError } from '#protocol/errors'
-import type { Database, Sql, SqlValue } from './database.ts'
+import type { Database, Sql, SqlReader, SqlValue } from './database.ts'
 import { integer, type Row } from './row.ts'
 import { SCHEMA_VERSION, SQLITE_STEPS } from './schema.ts'
 import { absentStore, refuseNewer, refuseOther } from './schema-version.ts'
@@ -47,8 +47,8 @@ export class SqliteDatabase implements Database {
   readonly #db: DatabaseSync
   readonly #sql: Sql
   #waiting: WaitingTransaction[] = []
-  /** The group under way: one connection, so nothing else is read or written until its end. */
-  #group: Promise<void> | undefined
+  /** The group or the snapshot under way: one connection, so nothing else is read or written until its end. */
+  #busy: Promise<void> | undefined
   #isScheduled = false
   /** Groups that are committed and not yet on the disk. */
   readonly #telling = new Set<Promise<void>>()
@@ -134,48 +134,77 @@ export class SqliteDatabase implements Database {
     })
   }
 
+  async snapshot<T>(work: (sql: SqlReader) => Promise<T>): Promise<T> {
+    while (this.#busy !== undefined) await this.#busy // and begin at once: others wait for the same
+    if (this.#log?.failure !== undefined) throw this.#log.failure
+    const result = this.#readAtOnce(work)
+    this.#occupy(
+      result.then(
+        () => {},
+        () => {},
+      ),
+    )
+    return await result
+  }
+
+  /** A transaction that only reads holds no lock of the write-ahead log, and goes on seeing what it saw first. */
+  async #readAtOnce<T>(work: (sql: SqlReader) => Promise<T>): Promise<T> {
+    await guard(() => this.#db.exec('BEGIN'))
+    try {
+      return await work(this.#sql)
+    } finally {
+      if (this.#db.isOpen && this.#db.isTransaction) this.#db.exec('ROLLBACK')
+    }
+  }
+
   async run(sql: string, ...values: readonly SqlValue[]): Promise<number> {
     return await this.transaction((own) => own.run(sql, ...values))
   }
 
   async get(sql: string, ...values: readonly SqlValue[]): Promise<Row | undefined> {
-    await this.#betweenGroups()
+    await this.#idle()
     return await this.#sql.get(sql, ...values)
   }
 
   async all(sql: string, ...values: readonly SqlValue[]): Promise<readonly Row[]> {
-    await this.#betweenGroups()
+    await this.#idle()
     return await this.#sql.all(sql, ...values)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    while (this.#isScheduled || this.#group !== undefined) await (this.#group ?? turn())
+    while (this.#isScheduled || this.#busy !== undefined) await (this.#busy ?? turn())
     await Promise.all(this.#telling)
     await this.#log?.close()
     this.#log = undefined
     if (this.#db.isOpen) this.#db.close()
   }
 
-  async #betweenGroups(): Promise<void> {
-    while (this.#group !== undefined) await this.#group
+  async #idle(): Promise<void> {
+    while (this.#busy !== undefined) await this.#busy
     if (this.#log?.failure !== undefined) throw this.#log.failure
   }
 
   /** At once, or when it is time: but after all that arrived in this turn of the event loop, which is one group then. */
   #schedule(): void {
-    if (this.#isScheduled || this.#group !== undefined) return
+    if (this.#isScheduled || this.#busy !== undefined) return
     this.#isScheduled = true
     const begin = (): void => {
       this.#isScheduled = false
+      if (this.#busy !== undefined) return // a snapshot came before: its end begins the group
       this.#lastGroupMs = performance.now()
-      this.#group = this.#commit(this.#waiting.splice(0, MAX_GROUP)).finally(() => {
-        this.#group = undefined
-        if (this.#waiting.length > 0) this.#schedule()
-      })
+      this.#occupy(this.#commit(this.#waiting.splice(0, MAX_GROUP)))
     }
     const early = this.#lastGroupMs + GROUP_EVERY_MS - performance.now()
     if (early > 0) setTimeout(begin, early)
     else setImmediate(begin)
+  }
+
+  /** @param work does not fail */
+  #occupy(work: Promise<void>): void {
+    this.#busy = work.finally(() => {
+      this.#busy = undefined
+      if (this.#waiting.length > 0) this.#schedule()
+    })
   }
 
   async #commit(group: readonly WaitingTransaction[]): Promise<void> {

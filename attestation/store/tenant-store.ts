@@ -66,16 +66,18 @@ export class TenantStore {
     return (await this.#database.all('SELECT * FROM tenants ORDER BY name')).map(toTenant)
   }
 
-  /** Creates or changes. @throws UsageError ERR_TENANT_LIMIT */
-  async put(sql: Sql, name: string, settings: TenantSettings, at: Date): Promise<void> {
+  /** Creates or changes; settings that are not given stay, or are the default ones. @throws UsageError ERR_TENANT_LIMIT */
+  async put(sql: Sql, name: string, settings: Partial<TenantSettings>, at: Date): Promise<void> {
     const others = integer(await sql.get('SELECT count(*) AS n FROM tenants WHERE name <> ?', name), 'n')
     if (others >= MAX_TENANTS) throw new UsageError('ERR_TENANT_LIMIT', `there are ${others} tenants already`)
+    const row = await sql.get('SELECT settings FROM tenants WHERE name = ?', name)
+    const before = row === undefined ? DEFAULT_SETTINGS : settingsOf(row)
     await sql.run(
       `INSERT INTO tenants (name, created_ms, settings) VALUES (?, ?, ?)
        ON CONFLICT (name) DO UPDATE SET settings = excluded.settings`,
       name,
       at.getTime(),
-      JSON.stringify(settings),
+      JSON.stringify({ ...before, ...settings }),
     )
   }
 
@@ -99,11 +101,11 @@ export class TenantStore {
 }
 
 function toTenant(row: Row): Tenant {
+  return { name: text(row, 'name'), createdAt: new Date(integer(row, 'created_ms')), ...settingsOf(row) }
+}
+
+/** Those that an older release did not know have their defaults. */
+function settingsOf(row: Row): TenantSettings {
   const settings: Partial<TenantSettings> = JSON.parse(text(row, 'settings'))
-  return {
-    name: text(row, 'name'),
-    createdAt: new Date(integer(row, 'created_ms')),
-    ...DEFAULT_SETTINGS,
-    ...settings,
-  }
+  return { ...DEFAULT_SETTINGS, ...settings }
 }

@@ -1,27 +1,45 @@
 /** Makes the bundle of the command line that `caisson.mjs` starts; does nothing when it is there and current. */
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { relative } from 'node:path'
+import { dirname, relative } from 'node:path'
 import { build } from 'esbuild'
 import { CLI_BUNDLE, CLI_BUNDLE_RECORD, currentBundle, ROOT, stampOf } from './current.mjs'
 
 const ENTRY = 'cli/main.ts'
-/** Npm packages change when this does. */
-const LOCK = 'package-lock.json'
+/** Besides sources: how the bundle is made, and what npm packages are there. */
+const OTHERS = ['cli/bundle/build.mjs', 'package.json', 'package-lock.json']
 /** Files of earlier bundles: programs that run may still ask for theirs. */
 const KEPT_MS = 24 * 60 * 60 * 1000
-/** Packages that are CommonJS ask for Node's own modules in their way. */
-const REQUIRE =
-  'import { createRequire as makeRequire } from "node:module"; const require = makeRequire(import.meta.url);'
+/**
+ * In front of each file: what CommonJS packages have of Node, and the way to where a module lay. All outputs lie in one
+ * folder, so a module's place is the same from each.
+ */
+const PROLOGUE = `import { createRequire as makeRequire } from "node:module"
+import { fileURLToPath as pathOfUrl } from "node:url"
+const require = makeRequire(import.meta.url)
+const placeOf = (path) => new URL(path, import.meta.url).href
+const pathOf = (path) => pathOfUrl(placeOf(path))
+`
 
-/** Sources find programs and documents from where they lie, and go on doing so, in whatever folder the project is. */
+/** What a module finds in place of `import.meta.url`. */
+const PLACE = 'placeOfModule'
+
+/** Modules find programs and documents from where they lie, and go on doing so, in whatever folder the project is. */
 const PLACES = {
   name: 'places',
   setup: (bundler) => {
-    bundler.onLoad({ filter: /\.(?:ts|mjs)$/ }, ({ path }) => {
+    bundler.onLoad({ filter: /\.(?:ts|mjs|js|cjs)$/ }, ({ path }) => {
       const source = readFileSync(path, 'utf8')
-      if (!source.includes('import.meta')) return undefined
-      const place = `new URL(${JSON.stringify(relative(CLI_BUNDLE, path))}, import.meta.url).href`
-      return { contents: source.replaceAll('import.meta.url', place), loader: path.endsWith('.ts') ? 'ts' : 'js' }
+      const at = (place) => JSON.stringify(relative(CLI_BUNDLE, place))
+      // In front, on the first line: line numbers stay what they are.
+      if (source.includes('import.meta.url')) {
+        return {
+          contents: `const ${PLACE} = placeOf(${at(path)});${source}`,
+          loader: path.endsWith('.ts') ? 'ts' : 'js',
+        }
+      }
+      if (path.endsWith('.ts') || !/\b__(?:file|dir)name\b/.test(source)) return undefined
+      const names = `;var __filename = pathOf(${at(path)}), __dirname = pathOf(${at(dirname(path))});`
+      return { contents: source.replace(/^(?:["']use strict["'];?)?/, (strict) => strict + names), loader: 'js' }
     })
   },
 }
@@ -46,14 +64,15 @@ async function bundle() {
     format: 'esm',
     // Errors tell their class.
     keepNames: true,
-    banner: { js: REQUIRE },
+    banner: { js: PROLOGUE },
+    define: { 'import.meta.url': PLACE },
     external: ['*.node'],
     plugins: [PLACES],
     legalComments: 'none',
     logLevel: 'error',
   })
   const sources = Object.keys(metafile.inputs).filter((path) => !path.includes('node_modules/'))
-  const inputs = Object.fromEntries([...sources, LOCK, 'package.json'].map((path) => [path, stampOf(path)]))
+  const inputs = Object.fromEntries([...sources, ...OTHERS].map((path) => [path, stampOf(path)]))
   // Changed while it was read: the next one will be right.
   if (sources.some((path) => statSync(`${ROOT}${path}`).mtimeMs > started)) return
   const entry = Object.keys(metafile.outputs).find((path) => metafile.outputs[path]?.entryPoint === ENTRY) ?? ''

@@ -1,5 +1,6 @@
 import { ROLES, type Role, type TenantAdmin, type TenantSettings } from '#attestation/store/tenant-store'
 import { adminKeyId } from '#attestation/verifier/admin/authenticator'
+import type { TenantInfo } from '#attestation/verifier/admin/client'
 import { MalformedError, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
@@ -8,7 +9,7 @@ import { readUserFile } from '../files.ts'
 export const verifierTenant: CommandSpec = {
   path: 'verifier tenant',
   summary:
-    'Creates, changes, lists and removes tenants of a verifier: each has its own administrators, resources, reference\nvalues, keys, quotas and logs, below /t/NAME of the verifier’s URL. Needs a key of the service’s administrators.',
+    'Creates, changes, lists and removes tenants of a verifier: each has its own administrators, resources, reference\nvalues, keys, quotas and logs, below /t/NAME of the verifier’s URL. Of a tenant that is there, what is not given stays as it is.\nNeeds a key of the service’s administrators.',
   operands: 'put NAME | list | remove NAME',
   minOperands: 1,
   maxOperands: 2,
@@ -18,11 +19,13 @@ export const verifierTenant: CommandSpec = {
       type: 'string',
       placeholder: 'ROLE:FILE',
       multiple: true,
-      help: `administrator of the tenant: ${ROLES.join(', ')}, and the file of the key (JWK)`,
+      help: `administrator of the tenant, in place of those before: ${ROLES.join(', ')}, and the file of the key (JWK)`,
     },
+    'no-admins': { type: 'boolean', help: 'take away all administrators of the tenant' },
     'max-resources': { type: 'string', placeholder: 'N', help: 'resources that it may store' },
     'max-bytes': { type: 'string', placeholder: 'N', help: 'bytes of all its resources' },
     'requests-per-minute': { type: 'string', placeholder: 'N', help: 'requests of its guests, together' },
+    'keep-attestations': { type: 'string', placeholder: 'N', help: 'attestation records that are kept' },
   },
   examples: [
     'caisson verifier tenant put shop --admin owner:shop-admin.pub.jwk --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -39,11 +42,7 @@ export const verifierTenant: CommandSpec = {
       }
       if (action === 'list' && name === undefined) {
         const tenants = await client.listTenants()
-        const lines = tenants.map(
-          (tenant) =>
-            `${tenant.name}  ${tenant.admins.map(({ id, role }) => `${role} ${id}`).join(', ') || 'no administrators'}`,
-        )
-        invocation.out.result(tenants, lines.join('\n'))
+        invocation.out.result(tenants, tenants.map(lineOf).join('\n'))
         return 0
       }
       if (action === 'remove' && name !== undefined) {
@@ -57,21 +56,36 @@ export const verifierTenant: CommandSpec = {
     }),
 }
 
+function lineOf(tenant: TenantInfo): string {
+  const admins = tenant.admins.map(({ id, role }) => `${role} ${id}`).join(', ') || 'no administrators'
+  const { maxResources, maxResourceBytes, requestsPerMinute, keepAttestations } = tenant
+  const quotas = `${maxResources} resources, ${maxResourceBytes} bytes, ${requestsPerMinute} requests a minute`
+  return `${tenant.name}  ${admins}  ${quotas}, ${keepAttestations} records kept`
+}
+
 function settingsOf(invocation: Invocation): Partial<TenantSettings> {
   const number = (option: string, name: keyof TenantSettings): Partial<TenantSettings> => {
     const text = invocation.string(option)
     if (text === undefined) return {}
     if (!/^\d{1,13}$/.test(text))
       throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not a number`, {
-        hint: 'Give a whole number; leave the option out for the default.',
+        hint: 'Give a whole number; leave the option out for what it was, or the default.',
       })
     return { [name]: Number(text) }
   }
+  const admins = invocation.strings('admin').map(adminOf)
+  const none = invocation.flag('no-admins')
+  if (none && admins.length > 0) {
+    throw new UsageError('ERR_USAGE', '--admin and --no-admins cannot both be meant', {
+      hint: '--admin already replaces the administrators before.',
+    })
+  }
   return {
-    admins: invocation.strings('admin').map(adminOf),
+    ...(none || admins.length > 0 ? { admins } : {}),
     ...number('max-resources', 'maxResources'),
     ...number('max-bytes', 'maxResourceBytes'),
     ...number('requests-per-minute', 'requestsPerMinute'),
+    ...number('keep-attestations', 'keepAttestations'),
   }
 }
 

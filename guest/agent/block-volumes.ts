@@ -4,7 +4,7 @@
  */
 import type { AdmittedDevice } from '#policies/device-rule'
 import type { LuksVolumeRule } from '#policies/volume-rule'
-import { UnavailableError } from '#protocol/errors'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { Platform } from '../platform/platform.ts'
 import { AgentError } from './agent-error.ts'
 import { modeOf } from './empty-volume.ts'
@@ -60,22 +60,36 @@ export class BlockVolumes {
     const { openLuksVolume } = await import('../luks/volume.ts')
     const passphrase = await released(rule.key)
     const name = `volume-${rule.name}`
-    const { path, fresh } = await openLuksVolume(platform, {
+    const { path, finish } = await openLuksVolume(platform, {
       device,
       name,
       passphrase,
       formatEmpty: rule.formatEmpty,
     }).finally(() => passphrase.fill(0))
     undo.defer(() => storage.closeMapped(name))
-    if (fresh) await this.#makeFileSystem(path)
+    if (finish !== undefined) await this.#makeFileSystem(path)
     undo.defer(() => files.remove(target))
     await files.mkdir(target, 0o711)
-    await storage.mount({ source: path, target, type: 'ext4', flags: ['nodev', 'nosuid', 'noatime'], data: '' })
+    await this.#mount(rule, path, target)
     undo.defer(() => storage.unmount(target))
-    if (!fresh) return
+    if (finish === undefined) return
     // As an empty volume: programs that want an empty directory would find lost+found there.
     await files.remove(`${target}/lost+found`)
     await files.own(target, modeOf(rule), { uid: 0, gid: rule.gid ?? 0 })
+    await files.sync(target)
+    await finish()
+  }
+
+  async #mount({ name }: LuksVolumeRule, source: string, target: string): Promise<void> {
+    const flags = ['nodev', 'nosuid', 'noatime'] as const
+    try {
+      await this.#options.platform.storage.mount({ source, target, type: 'ext4', flags, data: '' })
+    } catch (cause) {
+      throw new UnavailableError('ERR_VOLUME', `the encrypted volume ${name} cannot be mounted: ${errorText(cause)}`, {
+        hint: 'Its key is right; its ext4 file system is missing or damaged. Open the disk with cryptsetup, then make one (mkfs.ext4) or repair it (fsck.ext4).',
+        cause,
+      })
+    }
   }
 
   async #makeFileSystem(path: string): Promise<void> {

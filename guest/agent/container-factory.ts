@@ -263,8 +263,8 @@ export class ContainerFactory {
                 MAX_SECRET_BYTES,
               )
         const source = `${bundle}/secret-${index}`
-        await platform.files.write(source, bytes, secret.mode, { uid: secret.uid, gid: secret.gid })
-        bytes.fill(0)
+        const owner = { uid: secret.uid, gid: secret.gid }
+        await platform.files.write(source, bytes, secret.mode, owner).finally(() => bytes.fill(0))
         return { source, destination: secret.path, readOnly: true }
       }),
     )

@@ -1,8 +1,13 @@
 /**
  * A volume on a disk of the host, encrypted with a key that the verifier released. The header is judged before anything is
  * derived from it; an empty disk gets one only where the policy says so.
+ *
+ * Formatting may be cut short at any moment. So the first sector, which a disk writes as a whole or not at all, says what
+ * the rest is: nothing but zeros before, `UNFINISHED` while header, keyslot and file system are made, and the header once
+ * they are there. A disk with that mark is formatted from the start again. A host that writes the mark gains what it has
+ * with an empty disk.
  */
-import { concatBytes } from '#protocol/encoding'
+import { concatBytes, equalBytes } from '#protocol/encoding'
 import { UnavailableError, UnverifiedError } from '#protocol/errors'
 import type { Platform } from '../platform/platform.ts'
 import {
@@ -23,7 +28,7 @@ export interface LuksPlan {
   readonly name: string
   /** At least `MIN_PASSPHRASE_BYTES`; the caller wipes it. */
   readonly passphrase: Uint8Array
-  /** Whether a disk that is empty is formatted. */
+  /** Whether a disk that is empty, or whose formatting was cut short, is formatted. */
   readonly formatEmpty: boolean
 }
 
@@ -37,12 +42,22 @@ const ITERATIONS = 1000
 /** All of this is zero on a disk that counts as empty: both headers, keyslots, and the start of the data. */
 const EMPTY_BYTES = 17 * 1024 * 1024
 const CHUNK_BYTES = 1024 * 1024
+const SECTOR_BYTES = 512
+/** The first sector of a disk that is being formatted. */
+const UNFINISHED = filledSector('caisson: this disk is being formatted\n')
 
-/**
- * Opens it and answers with the path of the decrypted device.
- * @throws UnverifiedError ERR_LUKS_KEY; MalformedError ERR_LUKS_HEADER; UnavailableError ERR_VOLUME_DISK
- */
-export async function openLuksVolume(machine: Machine, plan: LuksPlan): Promise<{ path: string; fresh: boolean }> {
+export interface LuksVolume {
+  /** Of the decrypted device. */
+  readonly path: string
+  /**
+   * On a disk that was formatted: makes it a volume, to be called when its file system is on the disk. Until then, whoever
+   * opens the disk formats it.
+   */
+  readonly finish: (() => Promise<void>) | undefined
+}
+
+/** @throws UnverifiedError ERR_LUKS_KEY; MalformedError ERR_LUKS_HEADER; UnavailableError ERR_VOLUME_DISK */
+export async function openLuksVolume(machine: Machine, plan: LuksPlan): Promise<LuksVolume> {
   const { storage } = machine
   const { device, name, passphrase, formatEmpty } = plan
   if (passphrase.byteLength < MIN_PASSPHRASE_BYTES) {
@@ -52,16 +67,16 @@ export async function openLuksVolume(machine: Machine, plan: LuksPlan): Promise<
   }
   const bytes = await storage.deviceSize(device)
   if (bytes < EMPTY_BYTES) throw tooSmall(bytes)
-  const fresh = formatEmpty && (await isEmpty(machine, device))
+  const fresh = formatEmpty && (await isUnused(machine, device))
   const opened = fresh ? await format(machine, device, passphrase) : await unlock(machine, device, passphrase)
-  const { header, volumeKey } = opened
+  const { header, volumeKey, finish } = opened
   try {
     if (header.dataOffset >= bytes) throw tooSmall(bytes)
     const dataBytes = bytes - header.dataOffset
     const sectors = Math.floor(dataBytes / header.sectorBytes) * (header.sectorBytes / 512)
     const { dataOffset, sectorBytes } = header
     const path = await storage.openCrypt(name, { device, key: volumeKey, offset: dataOffset, sectors, sectorBytes })
-    return { path, fresh }
+    return { path, finish }
   } finally {
     volumeKey.fill(0)
   }
@@ -70,6 +85,7 @@ export async function openLuksVolume(machine: Machine, plan: LuksPlan): Promise<
 interface Opened {
   readonly header: LuksHeader
   readonly volumeKey: Uint8Array
+  readonly finish?: LuksVolume['finish']
 }
 
 async function unlock({ storage, diskCrypto }: Machine, device: string, passphrase: Uint8Array): Promise<Opened> {
@@ -99,18 +115,29 @@ async function format({ storage, diskCrypto }: Machine, device: string, passphra
   }
   const { copies, header } = encodeLuksHeader(input, diskCrypto)
   const area = await sealKeyslot(diskCrypto, kdf, { volumeKey, passphrase })
-  // The header last: a disk that was half formatted is still empty, or has its keyslot.
+  await storage.writeDevice(device, 0, UNFINISHED)
   for (const slot of header.keyslots) await storage.writeDevice(device, slot.areaOffset, area)
-  await storage.writeDevice(device, 0, copies)
-  return { header, volumeKey }
+  const finish = async (): Promise<void> => {
+    await storage.writeDevice(device, SECTOR_BYTES, copies.subarray(SECTOR_BYTES))
+    await storage.writeDevice(device, 0, copies.subarray(0, SECTOR_BYTES))
+  }
+  return { header, volumeKey, finish }
 }
 
-async function isEmpty({ storage }: Machine, device: string): Promise<boolean> {
+/** Whether it is empty, or was being formatted. */
+async function isUnused({ storage }: Machine, device: string): Promise<boolean> {
+  if (equalBytes(await storage.readDevice(device, 0, SECTOR_BYTES), UNFINISHED)) return true
   for (let at = 0; at < EMPTY_BYTES; at += CHUNK_BYTES) {
     const chunk = await storage.readDevice(device, at, CHUNK_BYTES)
     if (chunk.some((byte) => byte !== 0)) return false
   }
   return true
+}
+
+function filledSector(text: string): Uint8Array {
+  const sector = new Uint8Array(SECTOR_BYTES)
+  sector.set(new TextEncoder().encode(text))
+  return sector
 }
 
 /** RFC 9562 5.4. */

@@ -33,6 +33,8 @@ export interface Files {
   mkdir(path: string, mode: number, owner?: { uid: number; gid: number }): Promise<void>
   /** Mode and owner of a file or directory that is there. */
   own(path: string, mode: number, owner: { uid: number; gid: number }): Promise<void>
+  /** Resolves when the directory is on its disk, with its owner, its mode and what is in it by now. */
+  sync(path: string): Promise<void>
   /** A symbolic link at `path`, in place of what was there, atomically. */
   link(path: string, target: string): Promise<void>
   /** A file or a whole directory; absent is fine. Never follows mounts: unmount first. */
@@ -156,7 +158,7 @@ export interface Storage {
   ): Promise<string>
   /** Exactly these bytes. Throws `UnavailableError` ERR_VOLUME_DISK when they cannot be read, as beyond the end. */
   readDevice(path: string, offset: number, length: number): Promise<Uint8Array>
-  /** Resolves when the disk has them. */
+  /** Resolves when the disk has them all. Throws `UnavailableError` ERR_VOLUME_DISK when it does not take them. */
   writeDevice(path: string, offset: number, bytes: Uint8Array): Promise<void>
   /** Of the file system that holds `path`: what can still be written, bytes. */
   freeBytes(path: string): Promise<number>

@@ -7,6 +7,7 @@ import { readBundle } from './bundle.ts'
 import { containerRequest, mountedVolumes } from './container-request.ts'
 import { createInGuest, startInGuest } from './guest-steps.ts'
 import type { NodePod } from './node-pod.ts'
+import { openPorts } from './pod-ports.ts'
 import type { TaskRecord } from './pod-record.ts'
 import type { Process } from './processes.ts'
 import { attach } from './stdio.ts'
@@ -34,7 +35,7 @@ export async function createContainer(pod: NodePod, task: TaskRecord, again: boo
     disks: record.disks ?? [],
   })
   await createUnderItsName(pod, request, name, again)
-  await pod.openPorts()
+  await openPorts(pod)
   return pod.pid()
 }
 

@@ -5,7 +5,6 @@
 import { rm } from 'node:fs/promises'
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
 import { errorText } from '#protocol/errors'
-import { StreamKind } from '#protocol/gen/agent_pb'
 import { rpcStatus } from '#protocol/ttrpc/status'
 import { TaskDeleteSchema } from '../containerd/gen/events_pb.ts'
 import { GrpcClient } from '../containerd/grpc.ts'
@@ -21,6 +20,7 @@ import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
 import type { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
+import { forwardClient } from './pod-ports.ts'
 import { PodProgress } from './pod-progress.ts'
 import { type EventRecord, type PodRecord, type PodStore, podIdOf } from './pod-record.ts'
 import { planPod } from './pod-sizing.ts'
@@ -61,7 +61,7 @@ export class NodePod {
     this.containerd = new GrpcClient(record.containerd.grpc)
     this.#config = config
     this.#store = store
-    const log = (line: string): void => config.log(`pod ${record.sandboxId}: ${line}`)
+    const log = (line: string): void => this.#log(line)
     this.volumes = new VolumeFeed({ send: (messages) => this.guest().agent.setVolume(messages), log })
     this.#ends = new ProcessEnds({
       processes: this.processes,
@@ -100,8 +100,7 @@ export class NodePod {
     try {
       this.saveFirst()
     } catch (error) {
-      if (!this.#unsaved)
-        this.#config.log(`pod ${this.record.sandboxId}: its record is not written: ${errorText(error)}`)
+      if (!this.#unsaved) this.#log(`its record is not written: ${errorText(error)}`)
       this.#unsaved = true
     }
   }
@@ -118,11 +117,12 @@ export class NodePod {
     try {
       await relay.ready
       this.#attached = relay
-      relay.onClient = (client, port) => void this.#forward(relay, client, port)
+      relay.onClient = (client, port) =>
+        void forwardClient(this, relay, { client, port, log: (line) => this.#log(line) })
       this.#relay.resolve(relay)
       await this.#resume()
     } catch (error) {
-      this.#config.log(`pod ${this.record.sandboxId}: ${errorText(error)}`)
+      this.#log(`${errorText(error)}`)
       this.#lose()
     }
     this.#resumed.resolve()
@@ -146,7 +146,7 @@ export class NodePod {
       qemuProgram: this.#config.qemuProgram,
       onStage: (stage, atMs) => {
         this.#metrics.boot.observe(atMs / 1000, { stage })
-        this.#config.log(`pod ${sandboxId}: ${Math.round(atMs)} ms ${stage}`)
+        this.#log(`${Math.round(atMs)} ms ${stage}`)
       },
       onDiskFull: () => this.#waitsForRoom(),
     })
@@ -177,15 +177,6 @@ export class NodePod {
       attestations.add({ outcome: error instanceof GuestRefusalError ? error.code : 'lost' })
       throw error
     }
-  }
-
-  /** Opens the ports that the guest opens for its containers: where containerd looks for what is forwarded. */
-  async openPorts(): Promise<void> {
-    const { networkNamespace } = await readBundle(this.record.bundle)
-    const containers = await this.guest().agent.listContainers()
-    const relay = await this.relay
-    if (networkNamespace === undefined) return
-    for (const port of new Set(containers.flatMap(({ ports }) => ports))) await relay.listen(port, networkNamespace)
   }
 
   /** Follows a process until it ends, however often the daemon changes. */
@@ -227,7 +218,7 @@ export class NodePod {
   /** As `stopMachine`, for nobody who waits: containerd deletes what it killed, and that tries again. */
   killMachine(exitStatus: number, graceMs?: number): void {
     this.stopMachine(exitStatus, graceMs).catch((error: unknown) => {
-      this.#config.log(`pod ${this.record.sandboxId}: what its machine left is not removed: ${errorText(error)}`)
+      this.#log(`what its machine left is not removed: ${errorText(error)}`)
     })
   }
 
@@ -258,19 +249,6 @@ export class NodePod {
     await removePod(podPaths(this.#config.stateRoot, podIdOf(this.record.sandboxId)))
     const bundle = await readBundle(this.record.bundle).catch(() => undefined)
     if (bundle?.networkNamespace !== undefined) await leavePodNetwork(bundle.networkNamespace).catch(() => undefined)
-  }
-
-  /** A client of a port; whether the port is open, the guest says. */
-  async #forward(relay: RelayControl, client: string, port: number): Promise<void> {
-    try {
-      await this.resumed
-      const { agent, vsock } = this.guest()
-      const ticket = await agent.openStream({ kind: StreamKind.PORT, port })
-      await relay.joinClient(client, { vsock, ticket })
-    } catch (error) {
-      this.#config.log(`pod ${this.record.sandboxId}: port ${port}: ${errorText(error)}`)
-      relay.refuseClient(client)
-    }
   }
 
   #use(machine: Machine): void {
@@ -304,8 +282,12 @@ export class NodePod {
     }
   }
 
+  #log(line: string): void {
+    this.#config.log(`pod ${this.record.sandboxId}: ${line}`)
+  }
+
   #waitsForRoom(): void {
-    this.#config.log(`pod ${this.record.sandboxId}: a disk of this machine is full, the pod waits for room`)
+    this.#log('a disk of this machine is full, the pod waits for room')
   }
 
   async #resume(): Promise<void> {

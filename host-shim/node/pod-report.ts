@@ -33,7 +33,9 @@ export interface PodReport {
   readonly agentBytes: number
 }
 
-export async function reportPod(pod: NodePod): Promise<PodReport> {
+export async function reportPod(
+  pod: Pick<NodePod, 'record' | 'machine' | 'progress' | 'processes'>,
+): Promise<PodReport> {
   const { record, machine, progress } = pod
   const { annotations } = await readBundle(record.bundle).catch(() => ({ annotations: {} as Record<string, string> }))
   const status = await machine?.agent.getStatus({ timeoutMs: 2000 }).catch(() => undefined)
@@ -49,7 +51,8 @@ export async function reportPod(pod: NodePod): Promise<PodReport> {
     containers: await Promise.all(
       tasks.map(async ({ id, bundle, status: state, exitStatus }) => {
         const names = await readBundle(bundle).catch(() => undefined)
-        const stats = await machine?.agent.getStats(id).catch(() => undefined)
+        // A guest that stands still is asked no more: whoever asks for the node's numbers waits for all of its pods.
+        const stats = status === undefined ? undefined : await machine?.agent.getStats(id).catch(() => undefined)
         return {
           id,
           name: names?.annotations[ANNOTATION.containerName] ?? '',

@@ -137,7 +137,9 @@ uint64_t ScratchSectors(int64_t bytes) noexcept {
 }
 
 int CreateCodes(const std::string& name, const std::string& device, uint64_t sectors) {
-  // What the host may have written there as a superblock is not looked at: the kernel makes one where it finds zeros.
+  // dm-integrity makes a superblock where it finds zeros. That spares an honest host's disk its old one, and binds no
+  // other: the kernel reads these zeros back from the host, which may answer with a superblock and a journal of its own.
+  // They would lie below dm-crypt, which encrypts and authenticates: an error or noise, and nothing of the content.
   if (const int error = WriteZeros(device, kScratchBlock)) return error;
   // D: written directly. A journal would serve whoever comes after a crash, and nobody does.
   const std::string parameters =

@@ -178,7 +178,7 @@ export class VerifierAdminClient {
     return imported
   }
 
-  /** Creates a tenant or replaces its settings. Its services are below `/t/NAME`. */
+  /** Creates a tenant or changes the settings that are given. Its services are below `/t/NAME`. */
   async putTenant(name: string, settings: Partial<TenantSettings>): Promise<void> {
     await this.#send('POST', `/tenant/${encodeURIComponent(name)}`, new TextEncoder().encode(JSON.stringify(settings)))
   }

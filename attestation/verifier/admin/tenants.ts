@@ -3,7 +3,6 @@ import { UsageError } from '#protocol/errors'
 import { JsonFields } from '#protocol/json-fields'
 import { DEFAULT_TENANT } from '../../store/database.ts'
 import {
-  DEFAULT_SETTINGS,
   parseTenantName,
   ROLES,
   type Tenant,
@@ -18,8 +17,14 @@ import { type AdminContext, notFound } from './context.ts'
 const MAX_BODY = 256 * 1024
 const MAX_ADMINS = 64
 const CODE = 'ERR_TENANT_SETTINGS'
+const LARGEST: Readonly<Record<Exclude<keyof TenantSettings, 'admins'>, number>> = {
+  maxResources: 1_000_000,
+  maxResourceBytes: 2 ** 40,
+  keepAttestations: 10_000_000,
+  requestsPerMinute: 10_000_000,
+}
 
-/** POST /tenant/NAME with settings; creates or replaces them. */
+/** POST /tenant/NAME with settings; creates a tenant or changes those settings that are given. */
 export async function putTenant(
   context: AdminContext,
   store: TenantStore,
@@ -68,18 +73,14 @@ function tenantJson({ admins, ...tenant }: Tenant): object {
   return { ...tenant, admins: admins.map(({ key, role }) => ({ id: adminKeyId(key), role })) }
 }
 
-/** Strict; what is absent has its default. Throws `MalformedError` ERR_TENANT_SETTINGS or ERR_ADMIN_KEY. */
-export function parseTenantSettings(text: string): TenantSettings {
+/** Strict; what is absent stays as it is. Throws `MalformedError` ERR_TENANT_SETTINGS or ERR_ADMIN_KEY. */
+export function parseTenantSettings(text: string): Partial<TenantSettings> {
   const fields = JsonFields.parse(text, 'tenant', { code: CODE, maxChars: MAX_BODY })
-  fields.only(['admins', 'maxResources', 'maxResourceBytes', 'keepAttestations', 'requestsPerMinute'])
-  const number = (name: keyof TenantSettings, max: number): number =>
-    fields.has(name) ? fields.integer(name, 1, max) : Number(DEFAULT_SETTINGS[name])
+  fields.only(['admins', ...Object.keys(LARGEST)])
+  const numbers = Object.entries(LARGEST).filter(([name]) => fields.has(name))
   return {
-    admins: fields.has('admins') ? fields.objects('admins', MAX_ADMINS).map(parseAdmin) : [],
-    maxResources: number('maxResources', 1_000_000),
-    maxResourceBytes: number('maxResourceBytes', 2 ** 40),
-    keepAttestations: number('keepAttestations', 10_000_000),
-    requestsPerMinute: number('requestsPerMinute', 10_000_000),
+    ...(fields.has('admins') ? { admins: fields.objects('admins', MAX_ADMINS).map(parseAdmin) } : {}),
+    ...Object.fromEntries(numbers.map(([name, max]) => [name, fields.integer(name, 1, max)])),
   }
 }
 

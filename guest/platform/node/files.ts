@@ -74,6 +74,11 @@ export const nodeFiles: Files = {
     await chmod(path, mode)
   },
 
+  sync: async (path) => {
+    await using directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+    await directory.sync()
+  },
+
   link: async (path, target) => {
     const fresh = `${path}.new`
     await rm(fresh, { force: true })

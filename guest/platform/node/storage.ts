@@ -14,7 +14,7 @@ import {
   SyscallError,
   unmount,
 } from '#native/guest/index'
-import { UnavailableError } from '#protocol/errors'
+import { errorText, UnavailableError } from '#protocol/errors'
 import type { Files, Storage } from '../platform.ts'
 
 const SECTOR_BYTES = 512
@@ -72,8 +72,17 @@ export function nodeStorage(files: Files): Storage {
     },
     writeDevice: async (path, offset, bytes) => {
       await using device = await open(path, constants.O_WRONLY)
-      await device.write(bytes, 0, bytes.byteLength, offset)
-      await device.sync()
+      let written = 0
+      try {
+        // One call may take less than it was given, and says so by its count alone.
+        while (written < bytes.byteLength) {
+          written += (await device.write(bytes, written, bytes.byteLength - written, offset + written)).bytesWritten
+        }
+        await device.sync()
+      } catch (cause) {
+        const message = `a disk cannot be written, from byte ${offset + written} on: ${errorText(cause)}`
+        throw new UnavailableError('ERR_VOLUME_DISK', message, { hint: 'Give a disk that can be written.', cause })
+      }
     },
     closeMapped: removeMapped,
     freeBytes: async (path) => {

@@ -19,8 +19,9 @@ namespace {
 
 constexpr size_t kMaxAnswerBytes = 4096;
 constexpr int kRetryMs = 20;
-// For a daemon to listen, on a machine that is busy. Until then nobody starts another.
-constexpr int kStartMs = 60'000;
+// Between two starts, so that a daemon that ends at once does not keep the machine busy.
+constexpr int kPauseSeconds = 5;
+constexpr int kLock = 3;
 
 int64_t NowMs() {
   timespec now;
@@ -30,8 +31,18 @@ int64_t NowMs() {
 
 void SleepMs(int duration_ms) { poll(nullptr, 0, duration_ms); }
 
+// Whether a daemon was started a moment ago; if not, says that one is now. `lock` is empty before the first start, and
+// its time is that of the last one.
+bool JustStarted(int lock) {
+  struct stat status {};
+  if (fstat(lock, &status) != 0) return true;
+  const time_t age = time(nullptr) - status.st_mtime;
+  if (status.st_size > 0 && age >= 0 && age < kPauseSeconds) return true;
+  return ftruncate(lock, 1) != 0 || futimens(lock, nullptr) != 0;
+}
+
 // Runs in the grandchild.
-[[noreturn]] void BecomeDaemon(const Settings& settings) {
+[[noreturn]] void BecomeDaemon(const Settings& settings, int lock) {
   setsid();
   const int null_fd = open("/dev/null", O_RDONLY);
   const int log_fd = open(settings.log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -39,8 +50,11 @@ void SleepMs(int duration_ms) { poll(nullptr, 0, duration_ms); }
   dup2(null_fd, STDIN_FILENO);
   dup2(out_fd, STDOUT_FILENO);
   dup2(out_fd, STDERR_FILENO);
+  // The daemon holds the lock as long as it lives. Node gives no child a descriptor that it did not open itself.
+  if (lock != kLock) dup2(lock, kLock);
+  fcntl(kLock, F_SETFD, 0);
   // Whatever containerd left open in us is none of the daemon's business; its pipes would keep containerd waiting.
-  close_range(3, ~0U, 0);
+  close_range(kLock + 1, ~0U, 0);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -68,22 +82,19 @@ std::string EncodeBlock(std::string_view verb, const Block& block) {
 
 void StartDaemon(const Settings& settings) {
   if (settings.daemon.empty()) return;
-  // Held by the daemon's first moments only: a second daemon would find the first one's socket and end.
   for (size_t slash = settings.socket.find('/', 1); slash != std::string::npos; slash = settings.socket.find('/', slash + 1)) {
     mkdir(settings.socket.substr(0, slash).c_str(), 0700);
   }
   const pod::UniqueFd lock(open((settings.socket + ".start").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
   if (!lock || flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return;
-  if (pod::ConnectUnix(settings.socket)) return;
+  if (pod::ConnectUnix(settings.socket) || JustStarted(lock.get())) return;
   const pid_t child = fork();
   if (child == 0) {
     // Forked again: the daemon is nobody's child here, and leaves no zombie.
-    if (fork() == 0) BecomeDaemon(settings);
+    if (fork() == 0) BecomeDaemon(settings, lock.get());
     _exit(0);
   }
   if (child > 0) waitpid(child, nullptr, 0);
-  const int64_t deadline = NowMs() + kStartMs;
-  while (NowMs() < deadline && !pod::ConnectUnix(settings.socket)) SleepMs(kRetryMs);
 }
 
 pod::UniqueFd ConnectNode(const Settings& settings, int patience_ms) {

@@ -17,7 +17,7 @@ using Block = std::vector<std::pair<std::string, std::string>>;
 // Empty when a value cannot be said in one line.
 std::string EncodeBlock(std::string_view verb, const Block& block);
 
-// Starts the daemon unless somebody else is just doing so. Does not wait for it.
+// Starts the daemon unless one lives that was started like this, or was started a moment ago. Does not wait for it.
 void StartDaemon(const Settings& settings);
 
 // Connects, starting the daemon when nobody answers. Nothing when `patience_ms` passed.

@@ -3,6 +3,7 @@ import { readFileSync, statSync } from 'node:fs'
 import test from 'ava'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { type CommandSpec, parseInvocation } from '#cli/command'
 import { verifierAudit } from '#cli/commands/verifier-audit'
 import { verifierBackup, verifierRestore } from '#cli/commands/verifier-backup'
@@ -21,7 +22,7 @@ test('a tenant is made, listed with its administrators, and removed with everyth
   const key = file('owner.jwk', JSON.stringify(owner.privateJwk))
   const made = await caisson(verifierTenant, 'put', 'shop', '--admin', `owner:${key}`, '--max-resources', '1')
   t.is(made.trim(), `shop: ${site.verifier.url}/t/shop`)
-  t.regex(await caisson(verifierTenant, 'list'), /^shop {2}owner [\w-]+$/m)
+  t.regex(await caisson(verifierTenant, 'list'), /^shop {2}owner [\w-]+ {2}1 resources, /m)
   const listed = JSON.parse(await caisson(verifierTenant, 'list', '--json')) as { name: string; maxResources: number }[]
   t.like(
     listed.find(({ name }) => name === 'shop'),
@@ -30,6 +31,36 @@ test('a tenant is made, listed with its administrators, and removed with everyth
   t.false(JSON.stringify(listed).includes(owner.privateJwk.d ?? '?'), 'the public half alone')
   t.regex(await caisson(verifierTenant, 'remove', 'shop'), /removed shop/)
   t.notRegex(await caisson(verifierTenant, 'list'), /shop/)
+})
+
+test('what is not said of a tenant stays as it was, its administrators above all', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const [owner, auditor] = [createAdminKey(), createAdminKey()]
+  const key = file('owner.jwk', JSON.stringify(owner.privateJwk))
+  const listed = async (): Promise<object | undefined> =>
+    (await site.admin.listTenants()).find(({ name }) => name === 'shop')
+  await caisson(verifierTenant, 'put', 'shop', '--admin', `owner:${key}`, '--max-resources', '7')
+  await site.admin.putTenant('shop', { keepAttestations: 33 })
+  await caisson(verifierTenant, 'put', 'shop', '--requests-per-minute', '12')
+  const kept = { maxResources: 7, keepAttestations: 33, requestsPerMinute: 12 }
+  t.like(await listed(), { ...kept, admins: [{ role: 'owner' }] })
+  t.regex(
+    await caisson(verifierTenant, 'list'),
+    /^shop {2}owner [\w-]+ {2}7 resources, 1073741824 bytes, 12 requests a minute, 33 records kept$/m,
+  )
+  const url = `${site.verifier.url}/t/shop`
+  const client = new VerifierAdminClient({ http: site.http, url, adminKey: owner.privateJwk })
+  await t.notThrowsAsync(client.listResources())
+
+  const other = file('auditor.jwk', JSON.stringify(auditor.publicJwk))
+  await caisson(verifierTenant, 'put', 'shop', '--admin', `auditor:${other}`)
+  t.like(await listed(), { ...kept, admins: [{ role: 'auditor' }] })
+  await t.throwsAsync(client.listResources(), undefined, 'those that are named replace those before')
+  await caisson(verifierTenant, 'put', 'shop', '--no-admins', '--keep-attestations', '44')
+  t.like(await listed(), { ...kept, keepAttestations: 44, admins: [] })
+  await t.throwsAsync(caisson(verifierTenant, 'put', 'shop', '--no-admins', '--admin', `owner:${key}`), {
+    code: 'ERR_USAGE',
+  })
 })
 
 test('a resource is stored under terms, listed without its content, rolled back and removed', async (t) => {

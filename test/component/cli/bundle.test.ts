@@ -30,6 +30,11 @@ function project(t: ExecutionContext): string {
     symlinkSync(join(ROOT, 'node_modules', name), join(root, 'node_modules', name))
   for (const name of ['package.json', 'package-lock.json']) writeFileSync(join(root, name), '{ "type": "module" }')
   writeFileSync(join(root, 'cli/document.txt'), 'of the project')
+  mkdirSync(join(root, 'node_modules/beside'))
+  const index = `'use strict'\nmodule.exports = require('fs').readFileSync(__dirname + '/word.txt', 'utf8')`
+  writeFileSync(join(root, 'node_modules/beside/index.js'), index)
+  writeFileSync(join(root, 'node_modules/beside/word.txt'), 'of a package')
+  writeFileSync(join(root, 'node_modules/beside/package.json'), '{}')
   writeFileSync(join(root, 'cli/main.ts'), `console.log((await import('./says.ts')).says)`)
   says(root, 'one')
   return root
@@ -38,9 +43,11 @@ function project(t: ExecutionContext): string {
 /** What the command line says: a word, what it reads from beside itself, and whether this is a source. */
 function says(root: string, word: string): void {
   const text = `import { readFileSync } from 'node:fs'
+import beside from 'beside'
 const document: string = readFileSync(new URL('document.txt', import.meta.url), 'utf8')
 const isSource: boolean = new Error().stack?.includes('says.ts') ?? false
-export const says: string = \`${word}, \${document}, \${isSource ? 'source' : 'bundle'}\``
+const literal: string = 'import.meta.url'
+export const says: string = \`${word}, \${document}, \${beside}, \${literal}, \${isSource ? 'source' : 'bundle'}\``
   writeFileSync(join(root, 'cli/says.ts'), text)
 }
 
@@ -59,32 +66,36 @@ function run(root: string): string {
 
 test('the command line runs from its bundle, and from its sources as soon as one of them has changed', (t) => {
   const root = project(t)
-  t.is(run(root), 'one, of the project, source')
+  t.is(run(root), 'one, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'one, of the project, bundle')
+  t.is(run(root), 'one, of the project, of a package, import.meta.url, bundle')
   says(root, 'another')
-  t.is(run(root), 'another, of the project, source')
+  t.is(run(root), 'another, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'another, of the project, bundle')
+  t.is(run(root), 'another, of the project, of a package, import.meta.url, bundle')
   rmSync(join(root, 'cli/says.ts'))
   says(root, 'another')
-  t.is(run(root), 'another, of the project, source', 'written again, with the same content')
+  t.is(
+    run(root),
+    'another, of the project, of a package, import.meta.url, source',
+    'written again, with the same content',
+  )
 })
 
 test('a bundle goes with its project: copied with its times, whole seconds of them too, and not without', (t) => {
   const root = project(t)
   bundle(root)
   const copied = `${root}-copied`
-  cpSync(root, copied, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true })
+  execFileSync('cp', ['-a', root, copied])
   rmSync(join(root, 'cli/document.txt'))
-  t.is(run(copied), 'one, of the project, bundle')
+  t.is(run(copied), 'one, of the project, of a package, import.meta.url, bundle')
   for (const name of ['cli/main.ts', 'cli/says.ts']) {
     const seconds = Math.floor(statSync(join(copied, name)).mtimeMs / 1000)
     utimesSync(join(copied, name), seconds, seconds)
   }
-  t.is(run(copied), 'one, of the project, bundle')
+  t.is(run(copied), 'one, of the project, of a package, import.meta.url, bundle')
   utimesSync(join(copied, 'cli/main.ts'), 1, 1)
-  t.is(run(copied), 'one, of the project, source')
+  t.is(run(copied), 'one, of the project, of a package, import.meta.url, source')
 })
 
 test('a new bundle takes nothing away from who runs the one before, and a broken record is no bundle', (t) => {
@@ -97,7 +108,7 @@ test('a new bundle takes nothing away from who runs the one before, and a broken
   for (const name of before) t.true(existsSync(join(outputs, name)), name)
   t.true(readdirSync(outputs).length > before.length + 1)
   writeFileSync(join(outputs, 'current.json'), '{ "root": ')
-  t.is(run(root), 'another, of the project, source')
+  t.is(run(root), 'another, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'another, of the project, bundle')
+  t.is(run(root), 'another, of the project, of a package, import.meta.url, bundle')
 })

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import test, { type ExecutionContext } from 'ava'
-import type { Sql } from '#attestation/store/database'
+import type { Sql, SqlReader } from '#attestation/store/database'
 import { SqliteDatabase } from '#attestation/store/sqlite'
 import { WriteAheadLog } from '#attestation/store/write-ahead-log'
 
@@ -176,4 +176,36 @@ test('after the disk failed once, the store decides nothing more', async (t) => 
   )
   await t.throwsAsync(ids(database), { code: 'ERR_STORE_FAILED' })
   t.is(waiting.length, 0, 'a disk that forgot what it could not write would say yes the next time')
+})
+
+test('snapshots and transactions that are asked for at once come one after the other, and each sees one moment', async (t) => {
+  const { database, path } = await openStore(t)
+  const other = await SqliteDatabase.open(path)
+  t.teardown(() => other[Symbol.asyncDispose]())
+  const seen = (sql: SqlReader) => sql.all('SELECT id FROM spent ORDER BY id')
+  const look = (id: string) =>
+    database.snapshot(async (sql) => {
+      const before = await seen(sql)
+      await insert(other, id)
+      t.deepEqual(await seen(sql), before)
+      return before.length
+    })
+  const [first, , second] = await Promise.all([
+    look('of another process'),
+    database.transaction((sql) => insert(sql, 'of this one')),
+    look('of another process, later'),
+  ])
+  t.is(first, 0)
+  t.true(second > first)
+  const failed = database.snapshot(async () => {
+    throw new Error('a full disk')
+  })
+  await t.throwsAsync(failed, { message: 'a full disk' })
+  await database.transaction((sql) => insert(sql, 'after a failure'))
+  t.deepEqual(await ids(database), [
+    'after a failure',
+    'of another process',
+    'of another process, later',
+    'of this one',
+  ])
 })

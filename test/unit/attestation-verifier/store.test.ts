@@ -331,7 +331,7 @@ test('whatever is sent as settings of a tenant keeps to their limits or is refus
     t,
     altered(good),
     (value) => parseTenantSettings(JSON.stringify(value) ?? ''),
-    (settings) => settings.maxResources >= 1 && settings.requestsPerMinute >= 1,
+    (settings) => (settings.maxResources ?? 1) >= 1 && (settings.requestsPerMinute ?? 1) >= 1,
   )
   refusesOrKeeps(t, altered({ key: 'x' }), (value) => parseStoreKey(JSON.stringify(value) ?? ''))
 })

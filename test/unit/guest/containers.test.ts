@@ -80,6 +80,7 @@ function setUp(
   const policy = new PolicyEngine(parseWorkloadPolicy(POLICY.replace('SEALED', sealed('default/key/file'))))
   const events = new EventLog(() => platform.clock.monotonicMs())
   let pulls = 0
+  const released: Uint8Array[] = []
   const factory = new ContainerFactory({
     platform,
     pull: async () => {
@@ -90,7 +91,11 @@ function setUp(
     resource:
       options.secrets === undefined
         ? undefined
-        : async (path) => new TextEncoder().encode(options.secrets?.[path] ?? ''),
+        : async (path) => {
+            const bytes = new TextEncoder().encode(options.secrets?.[path] ?? '')
+            released.push(bytes)
+            return bytes
+          },
     certificate: options.certificate,
     images: new ImageMounts(platform, '/l'),
     scratch: '/scratch',
@@ -109,7 +114,7 @@ function setUp(
     for await (const { kind } of events.watch(0n, abort.signal)) if (kind !== undefined) seen.push(kind)
     return seen
   }
-  return { platform, policy, containers, request, kinds, pulls: () => pulls }
+  return { platform, policy, containers, request, kinds, released, pulls: () => pulls }
 }
 
 test('a container is created, started, waited for and deleted, and leaves nothing mounted', async (t) => {
@@ -219,6 +224,16 @@ test('secrets are files of the guest, bound read-only over their paths, and are 
   t.true(mount.options.includes('ro'))
   await containers.delete('one')
   t.false(platform.content.has(path))
+})
+
+test('a secret is wiped from the agent’s memory once it is a file, and when it could not become one', async (t) => {
+  for (const failing of [undefined, 'write /run/caisson/containers/c1/secret-0']) {
+    const { platform, containers, request, released } = setUp({ secrets: { 'default/key/tls': 'PRIVATE' } })
+    platform.failing = failing
+    const made = containers.create(request({ name: 'secretive' }))
+    await (failing === undefined ? made : t.throwsAsync(made))
+    t.deepEqual(released, [new Uint8Array('PRIVATE'.length)])
+  }
 })
 
 const NAMED = { name: 'named', image: `registry.test/app@sha256:${'f'.repeat(64)}` }

@@ -138,6 +138,7 @@ export class FakePlatform implements Platform {
     control: async (path, text) => this.#step(`control ${path} ${text}`),
     mkdir: async () => undefined,
     own: async (path, mode) => this.#step(`own ${path} ${mode.toString(8)}`),
+    sync: async (path) => this.#step(`sync ${path}`),
     link: async (path, target) => this.#step(`link ${path} ${target}`),
     copyAttributes: async (from, to) => this.#step(`attributes ${from} ${to}`),
     remove: async (path) => {

@@ -58,3 +58,15 @@ test('bytes are joined and compared by content', (t) => {
   t.false(equalBytes(Uint8Array.of(1), Uint8Array.of(1, 2)))
   t.false(equalBytes(Uint8Array.of(1), Uint8Array.of(2)))
 })
+
+test('what was read from base64 is nowhere but in the array that its caller may wipe', (t) => {
+  const secret = Uint8Array.from({ length: 32 }, (_, index) => 200 - index)
+  const text = toBase64(secret)
+  // Node shares one piece of memory among small buffers, and goes on to the next when it is full.
+  const pool = (): Buffer => Buffer.from(Buffer.allocUnsafe(1).buffer)
+  const pools = [pool()]
+  const bytes = fromBase64(text, 'key')
+  pools.push(pool())
+  t.deepEqual(bytes, secret)
+  for (const shared of pools) t.false(shared.includes(Buffer.from(secret.buffer)))
+})
