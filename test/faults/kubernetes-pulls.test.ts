@@ -3,13 +3,13 @@
  * the order, an image that containerd has afterwards can be run, and what was removed is gone.
  */
 import { DatabaseSync } from 'node:sqlite'
-import { setTimeout } from 'node:timers/promises'
 import test from 'ava'
 import type { PushedImage } from '#image/node/push'
 import { shellLayers } from '../component/guest/shell-image.ts'
 import { file } from '../component/image/fixtures/image.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
+import { pullStorm } from '../fixtures/kubernetes/pull-storm.ts'
 
 const ROUNDS = 12
 const SAID = ['stderr F err', 'stdout F out']
@@ -28,31 +28,10 @@ test.serial('images are pulled, removed and collected at once: afterwards each c
   ]
   const others = [await push('plain/one', own('plain')), await push('plain/two', [...own('plain'), ...above('more')])]
   const images = [...guests, ...others]
-  let absent = 0
-  for (let round = 0; round < ROUNDS; round++) {
-    const turn = (index: number): number => (index * 37 + round * 53) % 90
-    const outcomes = await Promise.allSettled([
-      // Each of them twice, as by two pods that are scheduled together; one is removed as soon as it is there.
-      ...[...images, ...images].map(async ({ reference }, index) => {
-        await setTimeout(turn(index))
-        await kubelet.pull(reference)
-        if ((index + round) % 3 === 0) await kubelet.removeImage(reference)
-      }),
-      ...images.map((image, index) => setTimeout(2 * turn(index + 5)).then(() => kubelet.removeImage(image.reference))),
-    ])
-    const failed = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [String(outcome.reason)] : []))
-    // containerd's own, with any snapshotter: an image is removed within its pull, or a layer that two images have is collected
-    // between the look for it and its use. A kubelet tries again.
-    const known = /failed to create image reference .* not found|parent snapshot \S+ does not exist/
-    t.deepEqual(
-      failed.filter((text) => !known.test(text)),
-      [],
-      `round ${round}`,
-    )
-    const present = await Promise.all(images.map(({ reference }) => kubelet.hasImage(reference)))
-    absent += present.filter((has) => !has).length
-  }
-  t.log(`${absent} of ${ROUNDS * images.length} were gone in the end`)
+  const references = images.map(({ reference }) => reference)
+  const storm = await pullStorm(kubelet, references, ROUNDS)
+  t.deepEqual(storm.failures, [])
+  t.log(`${storm.present} there and ${storm.absent} gone in the end`)
   const policy = guests.map(
     ({ reference }, index) => `  - { name: guest${index}, image: ${reference}, logs: allow, max: 2 }`,
   )
