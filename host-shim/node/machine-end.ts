@@ -12,7 +12,9 @@ export function describeEnd(exit: VmExit, vm: Pick<Vm, 'shutdownReason' | 'conso
   if (reason === 'guest-panic') return 'the kernel of its guest panicked'
   if (vm.console.codes.includes('agent-died')) return 'the agent in its guest died, usually for lack of memory'
   if (reason === 'guest-shutdown') return 'its guest powered off'
-  return exit.signal === undefined ? `${reason ?? 'QEMU ended'}, code ${exit.code ?? 0}` : `QEMU got ${exit.signal}`
+  return exit.signal === undefined
+    ? `${reason ?? 'QEMU ended'}, code ${exit.code ?? 0}`
+    : `QEMU was ended by signal ${exit.signal}`
 }
 
 /** An error of a call that was cut off, by what cut it off; any other as it is. `ended` resolves when the machine has ended. */
