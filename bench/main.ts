@@ -10,7 +10,7 @@ import { benchEvidence, printEvidence } from './evidence.ts'
 import { benchImageTrust, printImageTrust } from './image-trust.ts'
 import { benchPolicy, printPolicy } from './policy.ts'
 import { benchShim, printShim } from './shim.ts'
-import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier.ts'
+import { benchVerifier, benchVerifierMemory, printVerifier } from './verifier/main.ts'
 
 const { values } = parseArgs({
   options: {

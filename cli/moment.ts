@@ -1,5 +1,6 @@
 /** Times that people type. */
 import { UsageError } from '#protocol/errors'
+import type { Invocation } from './command.ts'
 
 const ISO = /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?)(Z|[+-]\d{2}:\d{2})?)?$/
 
@@ -14,6 +15,18 @@ export function parseMoment(text: string): Date {
   throw new UsageError('ERR_USAGE', `${JSON.stringify(text)} is not a time`, {
     hint: 'Write it as 2025-07-01T12:00:00Z, or as seconds since 1970.',
   })
+}
+
+/** The time that an option names, if it is given. Throws `UsageError` ERR_USAGE. */
+export function momentOf(invocation: Invocation, option: string): Date | undefined {
+  const text = invocation.string(option)
+  if (text === undefined) return undefined
+  try {
+    return parseMoment(text)
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause
+    throw new UsageError(cause.code, `--${option} ${cause.message}`, { hint: cause.hint, cause })
+  }
 }
 
 function fromSeconds(text: string): Date {

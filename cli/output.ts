@@ -1,6 +1,7 @@
 /** Where a command prints: results on stdout (text or one JSON value), progress and errors on stderr. */
 import { writeSync } from 'node:fs'
 import { styleText } from 'node:util'
+import { AdministratorRefusal } from '#attestation/verifier/admin/refusal'
 import { GuestRefusalError } from '#host-shim/pod/guest-refusal'
 import { CaissonError, DeniedError, errorText } from '#protocol/errors'
 import { explainCode } from './error-table.ts'
@@ -72,9 +73,9 @@ function errorJson(error: unknown): Record<string, unknown> {
   return { code: error.code, message: error.message, remedy: remedyOf(error), ...denial }
 }
 
-/** What fits this case best, else what helps with the code in general. */
+/** What fits this case best, else what helps with the code in general; a verifier's own code says more than that it refused. */
 function remedyOf(error: CaissonError): string | undefined {
-  return error.hint ?? explainCode(error.code)?.remedy
+  return error.hint ?? explainCode(error instanceof AdministratorRefusal ? error.refusal.code : error.code)?.remedy
 }
 
 /** Code and what failed; why, as far as it is known; what to do. */

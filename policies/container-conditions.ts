@@ -7,7 +7,7 @@ import type { CompiledCondition, ConditionValue } from './condition.ts'
 import type { ConditionRule } from './condition-rule.ts'
 import type { ContainerRule } from './container-rule.ts'
 import { type MountRule, maxBytesOf } from './mount-rule.ts'
-import type { ContainerRequest } from './requests.ts'
+import { type ContainerRequest, nameAndValue } from './requests.ts'
 import type { WorkloadPolicy } from './workload.ts'
 
 /** A container that the fields' own rules admitted: what conditions are asked about. */
@@ -83,9 +83,4 @@ function requestValue({ rule, request, reference, mounts }: JudgedContainer): Co
     stdin: request.stdin,
     resources: { memoryBytes, cpuQuotaUs, cpuPeriodUs, pids },
   }
-}
-
-function nameAndValue(entry: string): [string, string] {
-  const split = entry.indexOf('=')
-  return [entry.slice(0, split), entry.slice(split + 1)]
 }

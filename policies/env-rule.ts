@@ -2,6 +2,7 @@
  * What the host may set an environment variable to. Matching is linear in the length of the value, because the value is
  * the host's: there are wildcards and named forms, no regular expressions.
  */
+import { ipAddressBytes } from '#protocol/ip-address'
 import { MAX_SEALED_SECRET_CHARS, SEALED_SECRET_PREFIX } from '#protocol/sealed-secret'
 import type { PolicyNode } from './document.ts'
 
@@ -16,11 +17,6 @@ export type EnvRule =
   | { readonly kind: 'sealed'; readonly key: string }
 
 /** Forms of values that only the cluster knows, as Kubernetes' downward API and service links give them. */
-/** IPv4 or IPv6. */
-export function isIpAddress(text: string): boolean {
-  return FORMATS.ip(text)
-}
-
 export const ENV_FORMATS = ['ip', 'port', 'dns-name', 'uid', 'integer'] as const
 export type EnvFormat = (typeof ENV_FORMATS)[number]
 
@@ -33,7 +29,7 @@ const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_.-]*$/
 
 /** Each pattern is a fixed sequence of character classes: none can backtrack. */
 const FORMATS: Readonly<Record<EnvFormat, (value: string) => boolean>> = {
-  ip: (value) => isIpv4(value) || isIpv6(value),
+  ip: (value) => ipAddressBytes(value) !== undefined,
   port: (value) => /^\d{1,5}$/.test(value) && Number(value) >= 1 && Number(value) <= 65535,
   'dns-name': (value) =>
     value.length <= 253 && value.split('.').every((label) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(label)),
@@ -140,19 +136,6 @@ function globMatches(glob: string, value: string): boolean {
     star = next
   }
   return true
-}
-
-function isIpv4(value: string): boolean {
-  const parts = value.split('.')
-  return parts.length === 4 && parts.every((part) => /^(0|[1-9]\d{0,2})$/.test(part) && Number(part) <= 255)
-}
-
-function isIpv6(value: string): boolean {
-  if (value.length > 39 || !/^[0-9a-fA-F:]+$/.test(value)) return false
-  const halves = value.split('::')
-  const groups = halves.flatMap((half) => (half === '' ? [] : half.split(':')))
-  if (halves.length > 2 || !groups.every((group) => group.length >= 1 && group.length <= 4)) return false
-  return halves.length === 2 ? groups.length <= 7 : groups.length === 8
 }
 
 /** "tcp://10.0.0.1:443", IPv6 in brackets. */

@@ -14,6 +14,8 @@ export type SignerRule =
   /** A certificate of a login; `trustedRoot` is the resource with trusted_root.json. */
   | { readonly kind: 'identity'; readonly issuer: string; readonly subject: string; readonly trustedRoot: string }
 
+export type KeySigner = Extract<SignerRule, { kind: 'key' | 'key-data' }>
+
 export interface ImageRule {
   /** host[:port]/path without tag. */
   readonly repository: string

@@ -114,26 +114,24 @@ function contradictions(rule: ContainerRule, at: Place): LintFinding[] {
 }
 
 function unreachable(rule: ContainerRule, at: Place): LintFinding[] {
+  const findings: LintFinding[] = []
+  const dead = (path: string, message: string, remedy: string): void => {
+    findings.push({ kind: 'unreachable', path: at(path), message, remedy })
+  }
   const { cpu, memory } = rule.resources
   const { seccomp } = rule
   const missing = NEEDED_TO_START.filter(
     (name) =>
       (seccomp.kind === 'allow' && !seccomp.names.includes(name)) ||
       (seccomp.kind === 'deny' && seccomp.names.includes(name)),
-  )
-  if (missing.length > 0) {
-    const message = `without ${missing.join(' and ')} no program starts or ends`
-    return [{ kind: 'unreachable', path: at('seccomp'), message, remedy: `Allow ${missing.join(' and ')}.` }]
-  }
+  ).join(' and ')
+  if (missing !== '') dead('seccomp', `without ${missing} no program starts or ends`, `Allow ${missing}.`)
   if (memory?.max !== undefined && memory.max < 4 * 2 ** 20) {
     const message = `at most ${memory.max} bytes of memory: nothing starts in that`
-    return [{ kind: 'unreachable', path: at('resources.memory'), message, remedy: 'Write a unit, such as 512Mi.' }]
+    dead('resources.memory', message, 'Write a unit, such as 512Mi.')
   }
-  if (cpu?.max === 0) {
-    const message = 'no CPU time at all is allowed'
-    return [{ kind: 'unreachable', path: at('resources.cpu'), message, remedy: 'Write an amount, such as 500m.' }]
-  }
-  return []
+  if (cpu?.max === 0) dead('resources.cpu', 'no CPU time at all is allowed', 'Write an amount, such as 500m.')
+  return findings
 }
 
 /** What the host puts into volumes, the workload reads as if its owner had written it. */

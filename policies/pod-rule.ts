@@ -1,6 +1,6 @@
 /** What the policy says of the pod as a whole: kernel settings, shared processes, names in /etc/hosts. */
+import { ipAddressBytes } from '#protocol/ip-address'
 import type { PolicyNode } from './document.ts'
-import { isIpAddress } from './env-rule.ts'
 
 export interface HostAlias {
   readonly address: string
@@ -81,7 +81,7 @@ function readAliases(node: PolicyNode | undefined): readonly HostAlias[] {
     const address = fields.get('address')
     const names = fields.get('names')
     if (address === undefined || names === undefined) throw item.fail('needs address and names')
-    if (!isIpAddress(address.string())) throw address.fail('must be an IP address')
+    if (ipAddressBytes(address.string()) === undefined) throw address.fail('must be an IP address')
     return { address: address.string(), names: names.items().map(readName) }
   })
 }

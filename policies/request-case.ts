@@ -1,9 +1,9 @@
 /** A request as a `create` step of a file of cases (`PolicyTest`), so that it can be asked of a policy again. */
-import type { ContainerRequest } from './requests.ts'
+import { type ContainerRequest, nameAndValue } from './requests.ts'
 
 /**
- * The step's value. Undefined for what such a file cannot hold: a variable without a value, or twice, or of the name of a
- * member that every object has. CPU time is given in thousandths, rounded up.
+ * The step's value. Undefined for what such a file cannot hold: a variable without a value, or twice. CPU time is given in
+ * thousandths, rounded up.
  */
 export function requestCase(request: ContainerRequest): object | undefined {
   const env = new Map(request.env.map(nameAndValue))
@@ -38,9 +38,4 @@ export function requestCase(request: ContainerRequest): object | undefined {
 /** Text of a file of cases with this step alone. @param step JSON of `requestCase` */
 export function caseFile(step: string): string {
   return `{"apiVersion": "caisson/v1", "kind": "PolicyTest", "steps": [{"create": ${step}}]}`
-}
-
-function nameAndValue(entry: string): [string, string] {
-  const split = entry.indexOf('=')
-  return [entry.slice(0, split), entry.slice(split + 1)]
 }

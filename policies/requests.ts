@@ -57,3 +57,9 @@ export interface ExecRequest {
   readonly terminal: boolean
   readonly stdin: boolean
 }
+
+/** Of KEY=VALUE. */
+export function nameAndValue(entry: string): [string, string] {
+  const split = entry.indexOf('=')
+  return [entry.slice(0, split), entry.slice(split + 1)]
+}

@@ -7,7 +7,7 @@ import type { PolicyNode } from './document.ts'
 export type SeccompRule =
   /** The guest's own filter alone. */
   | { readonly kind: 'guest' }
-  /** Besides, what the default profile of container runtimes keeps from containers of these capabilities. */
+  /** Without what containerd's default profile keeps from containers of these capabilities. */
   | { readonly kind: 'runtime-default' }
   /** These and no others. */
   | { readonly kind: 'allow'; readonly names: readonly string[] }
@@ -44,7 +44,7 @@ function readNames(node: PolicyNode): readonly string[] {
 /** What of a container's calls this rule takes away, in words. */
 export function describeSeccomp(rule: SeccompRule): string {
   if (rule.kind === 'guest') return 'what the guest’s own filter lets through'
-  if (rule.kind === 'runtime-default') return 'what the default profile of container runtimes lets through'
+  if (rule.kind === 'runtime-default') return 'what containerd’s default profile lets through'
   const names = [...new Set(rule.names)].sort().join(', ')
   return rule.kind === 'allow' ? `nothing but ${names}` : `all but ${names}`
 }

@@ -4,17 +4,9 @@
  */
 import { MalformedError } from './errors.ts'
 import { JsonFields } from './json-fields.ts'
+import { type RefusalReason, readReasonMembers, reasonMembers } from './refusal-reason.ts'
 
-export interface ReasonReport {
-  /** The id that the host was given: 16 hexadecimal digits. */
-  readonly correlationId: string
-  readonly code: string
-  /** What was asked for: "CreateContainer web". */
-  readonly subject: string
-  readonly message: string
-  readonly hint: string | undefined
-  /** The rule, when a policy said no. */
-  readonly denial: { readonly field: string; readonly allowed: string; readonly asked: string } | undefined
+export interface ReasonReport extends RefusalReason {
   /** What was asked, as JSON of a `create` step of a file of cases; for denials of containers. */
   readonly request: string | undefined
 }
@@ -32,16 +24,10 @@ const ID = /^[0-9a-f]{16}$/
 /** UTF-8 JSON, filled up with spaces. Texts that are too long are cut, a request that is too long is left out. */
 export function encodeReasonReport(report: ReasonReport): Uint8Array {
   const cut = (text: string): string => text.slice(0, MAX_TEXT).toWellFormed()
-  const { denial, request, hint } = report
+  const { correlationId, request } = report
   const text = JSON.stringify({
-    id: report.correlationId,
-    code: report.code,
-    subject: cut(report.subject),
-    message: cut(report.message),
-    ...(hint === undefined ? {} : { hint: cut(hint) }),
-    ...(denial === undefined
-      ? {}
-      : { denial: { field: cut(denial.field), allowed: cut(denial.allowed), asked: cut(denial.asked) } }),
+    id: correlationId,
+    ...reasonMembers(report, cut),
     ...(request === undefined || request.length > MAX_REPORTED_REQUEST ? {} : { request: request.toWellFormed() }),
   })
   const bytes = new TextEncoder().encode(text)
@@ -56,18 +42,11 @@ export function encodeReasonReport(report: ReasonReport): Uint8Array {
 export function parseReasonReport(text: string): ReasonReport {
   const limits = { code: 'ERR_REASON_REPORT', maxChars: MAX_REPORT_BYTES } as const
   const fields = JsonFields.parse(text, 'report', limits)
-  const denial = fields.optionalObject('denial')
-  const member = (from: JsonFields, name: string): string => from.string(name, MAX_TEXT)
+  const reason = readReasonMembers(fields, MAX_TEXT)
+  matching(reason.code, CODE, 'code')
   return {
-    correlationId: matching(member(fields, 'id'), ID, 'id'),
-    code: matching(member(fields, 'code'), CODE, 'code'),
-    subject: member(fields, 'subject'),
-    message: member(fields, 'message'),
-    hint: fields.has('hint') ? member(fields, 'hint') : undefined,
-    denial:
-      denial === undefined
-        ? undefined
-        : { field: member(denial, 'field'), allowed: member(denial, 'allowed'), asked: member(denial, 'asked') },
+    ...reason,
+    correlationId: matching(fields.string('id', MAX_TEXT), ID, 'id'),
     request: fields.has('request') ? fields.string('request', MAX_REPORTED_REQUEST) : undefined,
   }
 }

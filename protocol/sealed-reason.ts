@@ -7,19 +7,12 @@
 import { CompactEncrypt, calculateJwkThumbprint, compactDecrypt, decodeProtectedHeader, importJWK } from 'jose'
 import { MalformedError, UnverifiedError } from './errors.ts'
 import { JsonFields } from './json-fields.ts'
+import { type RefusalReason, readReasonMembers, reasonMembers } from './refusal-reason.ts'
 import { TENANT_KEY_ALGORITHM, type TenantIdentity, type TenantKey } from './tenant-key.ts'
 
-export interface ExplainedReason {
-  readonly correlationId: string
+export interface ExplainedReason extends RefusalReason {
   /** ISO 8601, the guest's clock. */
   readonly at: string
-  readonly code: string
-  /** What was asked for: "CreateContainer web". */
-  readonly subject: string
-  readonly message: string
-  readonly hint?: string | undefined
-  /** The rule, when a policy said no. */
-  readonly denial?: { readonly field: string; readonly allowed: string; readonly asked: string } | undefined
 }
 
 /** Bytes of every plaintext; texts that do not fit are cut. */
@@ -86,37 +79,18 @@ function padded(reason: ExplainedReason): Uint8Array {
 }
 
 /** Each text to at most `limit` UTF-16 units; what is cut ends with an ellipsis. */
-function cut({ denial, hint, ...texts }: ExplainedReason, limit: number): ExplainedReason {
+function cut({ at, ...reason }: ExplainedReason, limit: number): ExplainedReason {
   // Well-formed: the host's words may hold half a character, and so may a cut.
   const short = (text: string): string => (text.length <= limit ? text : `${text.slice(0, limit - 1)}…`).toWellFormed()
-  return {
-    correlationId: short(texts.correlationId),
-    at: texts.at,
-    code: short(texts.code),
-    subject: short(texts.subject),
-    message: short(texts.message),
-    ...(hint === undefined ? {} : { hint: short(hint) }),
-    ...(denial === undefined
-      ? {}
-      : { denial: { field: short(denial.field), allowed: short(denial.allowed), asked: short(denial.asked) } }),
-  }
+  return { correlationId: short(reason.correlationId), at, ...reasonMembers(reason, short) }
 }
 
 function read(text: string): ExplainedReason {
   const fields = JsonFields.parse(text, 'reason', { code: 'ERR_SEALED_REASON', maxChars: REASON_BYTES })
-  const denial = fields.optionalObject('denial')
-  const member = (from: JsonFields, name: string): string => from.string(name, REASON_BYTES)
   return {
-    correlationId: member(fields, 'correlationId'),
-    at: member(fields, 'at'),
-    code: member(fields, 'code'),
-    subject: member(fields, 'subject'),
-    message: member(fields, 'message'),
-    hint: fields.has('hint') ? member(fields, 'hint') : undefined,
-    denial:
-      denial === undefined
-        ? undefined
-        : { field: member(denial, 'field'), allowed: member(denial, 'allowed'), asked: member(denial, 'asked') },
+    correlationId: fields.string('correlationId', REASON_BYTES),
+    at: fields.string('at', REASON_BYTES),
+    ...readReasonMembers(fields, REASON_BYTES),
   }
 }
 

@@ -76,8 +76,11 @@ export interface LaunchOptions {
   readonly program?: string
   /** Receives what the guest writes to its serial console, bounded. */
   readonly consoleFile?: string
-  /** Called each time the guest is stopped because the host has no room for what it writes; it is tried again and again. */
-  readonly onDiskFull?: () => void
+  /**
+   * Called with true when the guest is stopped because the host has no room for what it writes, and with false when it goes
+   * on because there is some.
+   */
+  readonly onDiskFull?: (full: boolean) => void
 }
 
 /** A virtual machine monitor. QEMU is the first driver; whoever needs another VMM writes another one of these. */
@@ -97,10 +100,6 @@ export interface Vm extends AsyncDisposable {
   readonly console: ConsoleLog
   /** The monitor's own control connection has been lost although the process lives. */
   readonly controlLost: Promise<void>
-  status(): Promise<string>
-  /** Stops the CPUs; connections stay. */
-  pause(): Promise<void>
-  resume(): Promise<void>
   /** Asks the monitor to end, then kills it. Resolves when the process is gone. */
   stop(options?: { readonly graceMs?: number }): Promise<VmExit>
 }

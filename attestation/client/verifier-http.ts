@@ -14,14 +14,24 @@ import type { HttpRequest, HttpResponse, HttpTransport } from '#protocol/http-tr
 export class VerifierRefusal extends CaissonError<'ERR_VERIFIER_REFUSED'> {
   readonly refusal: { readonly status: number; readonly code: string; readonly correlationId: string }
 
-  constructor(refusal: VerifierRefusal['refusal'], detail: string) {
-    super(
-      'ERR_VERIFIER_REFUSED',
-      `the verifier refused with ${refusal.code} (correlation id ${refusal.correlationId}): ${detail}`,
-      { hint: `At the verifier: caisson verifier explain ${refusal.correlationId}` },
-    )
+  /** @param told what the reader is told; default: where a guest's owner finds the reason */
+  constructor(
+    refusal: VerifierRefusal['refusal'],
+    detail: string,
+    told: { readonly message: string; readonly hint: string | undefined } = {
+      message: `the verifier refused with ${refusal.code} (correlation id ${refusal.correlationId}): ${detail}`,
+      hint: `At the verifier: caisson verifier explain ${refusal.correlationId}`,
+    },
+  ) {
+    super('ERR_VERIFIER_REFUSED', told.message, { hint: told.hint })
     this.refusal = refusal
   }
+}
+
+/** What a verifier says of an error. */
+export interface VerifierProblem {
+  readonly refusal: VerifierRefusal['refusal']
+  readonly detail: string
 }
 
 export interface VerifierReply {
@@ -40,19 +50,45 @@ const TRANSIENT: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 50
  * @throws VerifierRefusal
  */
 export async function exchange(http: HttpTransport, request: HttpRequest, maxBytes: number): Promise<VerifierReply> {
-  let response: HttpResponse
-  let body: Uint8Array
+  const answer = await answerOf(http, request, maxBytes)
+  if (answer.status === 200) return answer
+  if (TRANSIENT.has(answer.status)) throw transient(answer.status, request)
+  const problem = problemOf(answer)
+  if (problem === undefined) throw unexplained(answer.status)
+  throw new VerifierRefusal(problem.refusal, problem.detail)
+}
+
+/**
+ * The same for an administrator, who is told what is wrong, also where the verifier itself is.
+ *
+ * @throws UnavailableError ERR_VERIFIER_UNAVAILABLE, ERR_VERIFIER_TLS
+ * @throws MalformedError ERR_VERIFIER_ANSWER
+ * @throws what `refused` makes of the verifier's own words
+ */
+export async function exchangeExplained(
+  http: HttpTransport,
+  request: HttpRequest,
+  { maxBytes, refused }: { readonly maxBytes: number; readonly refused: (problem: VerifierProblem) => Error },
+): Promise<VerifierReply> {
+  const answer = await answerOf(http, request, maxBytes)
+  if (answer.status === 200) return answer
+  const problem = problemOf(answer)
+  if (problem !== undefined) throw refused(problem)
+  throw TRANSIENT.has(answer.status) ? transient(answer.status, request) : unexplained(answer.status)
+}
+
+interface VerifierAnswer extends VerifierReply {
+  readonly status: number
+}
+
+async function answerOf(http: HttpTransport, request: HttpRequest, maxBytes: number): Promise<VerifierAnswer> {
   try {
-    response = await http.request(request)
-    body = await readBody(response, response.status === 200 ? maxBytes : MAX_PROBLEM_BYTES)
+    const response = await http.request(request)
+    const { status, headers } = response
+    return { status, headers, body: await readBody(response, status === 200 ? maxBytes : MAX_PROBLEM_BYTES) }
   } catch (error) {
     throw translate(error, request)
   }
-  if (response.status === 200) return { headers: response.headers, body }
-  if (TRANSIENT.has(response.status)) {
-    throw unavailable(`${originOf(request.url)} answered with status ${response.status}`, undefined)
-  }
-  throw refusalOf(response.status, body)
 }
 
 /** @throws MalformedError ERR_VERIFIER_ANSWER */
@@ -118,23 +154,32 @@ function unavailable(message: string, cause: unknown): UnavailableError {
   })
 }
 
-function refusalOf(status: number, body: Uint8Array): Error {
+function transient(status: number, request: HttpRequest): UnavailableError {
+  return unavailable(`${originOf(request.url)} answered with status ${status}`, undefined)
+}
+
+function unexplained(status: number): MalformedError {
+  return answerError(`status ${status} without a problem description`)
+}
+
+/** Undefined when the answer holds none. */
+function problemOf({ status, body }: VerifierAnswer): VerifierProblem | undefined {
   let value: unknown
   try {
     value = JSON.parse(new TextDecoder().decode(body))
-  } catch (cause) {
-    return answerError(`status ${status} without a problem description`, cause)
+  } catch {
+    return undefined
   }
   const code = stringMember(value, 'code', /^ERR_[A-Z0-9_]{1,60}$/)
   const type = stringMember(value, 'type', /^[\x21-\x7e]{1,256}$/)
-  if (code === undefined && type === undefined) return answerError(`status ${status} without a problem description`)
+  if (code === undefined && type === undefined) return undefined
   const refusal = {
     status,
     // Other servers of this protocol send no code: the last part of their error type serves as one.
     code: code ?? type?.split('/').at(-1) ?? 'unknown',
     correlationId: stringMember(value, 'correlation_id', /^[\w-]{1,64}$/) ?? 'none',
   }
-  return new VerifierRefusal(refusal, stringMember(value, 'detail', /^[^\p{Cc}]{1,2000}$/u) ?? 'no detail')
+  return { refusal, detail: stringMember(value, 'detail', /^[^\p{Cc}]{1,2000}$/u) ?? 'no detail' }
 }
 
 function stringMember(value: unknown, name: string, form: RegExp): string | undefined {

@@ -4,7 +4,7 @@
  * Guest and host are told a code and the record's id, nothing else. Anybody can cause refusals, so the log is a window:
  * the oldest records go when it is full. What strangers cause (refused requests for a challenge, calls without a session)
  * has a window of its own, so that they cannot push out the records of guests that were challenged; what guests tell of
- * themselves has another.
+ * themselves has another, and what they tell in vain a fourth.
  */
 import { randomBytes } from 'node:crypto'
 import { toHex } from '#protocol/encoding'
@@ -24,9 +24,9 @@ export interface ClaimCheck {
 
 /**
  * Where the guest was on its way: asking for a challenge, answering it, fetching a resource; `guest`: it refused something
- * itself, and told why.
+ * itself, and told why; `reason`: it told of something, and that was not kept.
  */
-const STAGES = ['auth', 'attest', 'release', 'guest'] as const
+const STAGES = ['auth', 'attest', 'release', 'guest', 'reason'] as const
 export type AttestationStage = (typeof STAGES)[number]
 
 export interface AttestationRecord {
@@ -53,12 +53,18 @@ export interface NewRecord extends Omit<AttestationRecord, 'id'> {
 }
 
 const MAX_TEXT_CHARACTERS = 4_000
-/** Of strangers, of the verifier about guests, and of guests about themselves: none pushes out another's. Each has an index. */
+/**
+ * Of strangers, of the verifier about guests, of guests about themselves, and of what guests told in vain: none pushes out
+ * another's. Each has an index.
+ */
 export const RECORD_WINDOWS: readonly string[] = [
   "(stage = 'auth' OR handshake IS NULL)",
-  "(stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL)",
+  "(stage NOT IN ('auth', 'guest', 'reason') AND handshake IS NOT NULL)",
   "(stage = 'guest' AND handshake IS NOT NULL)",
+  "(stage = 'reason' AND handshake IS NOT NULL)",
 ]
+/** Shown of one handshake. */
+const MAX_OF_HANDSHAKE = 100
 /** Old records are removed each time this many came in. */
 const TRIM_EVERY = 64
 
@@ -68,7 +74,7 @@ export class AttestationLog {
   readonly #keep: number
   #sinceTrim = 0
 
-  /** @param options.keep records kept of strangers, and as many of guests */
+  /** @param options.keep records kept in each window */
   constructor(database: Database, options: { tenant: string; keep: number }) {
     this.#database = database
     this.#tenant = options.tenant
@@ -103,34 +109,36 @@ export class AttestationLog {
     return id
   }
 
-  /** By correlation id. */
-  async find(id: string): Promise<AttestationRecord | undefined> {
-    const row = await this.#database.get(
-      'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?',
-      this.#tenant,
-      id,
-    )
+  /** By correlation id. @param sql the transaction that decides by it */
+  async find(id: string, sql: Sql = this.#database): Promise<AttestationRecord | undefined> {
+    const row = await sql.get('SELECT * FROM attestation_records WHERE tenant = ? AND id = ?', this.#tenant, id)
     return row === undefined ? undefined : toRecord(row)
   }
 
-  /** All records of the handshake that `id` belongs to, oldest first. */
+  /**
+   * The record, then others of its handshake, oldest first: all of them, or where there are very many the attestation that
+   * succeeded and the newest.
+   */
   async handshakeOf(id: string): Promise<readonly AttestationRecord[]> {
-    const rows = await this.#database.all(
-      `SELECT * FROM attestation_records WHERE tenant = ? AND (id = ? OR handshake =
-         (SELECT handshake FROM attestation_records WHERE tenant = ? AND id = ?)) ORDER BY seq LIMIT 100`,
+    const find = 'SELECT * FROM attestation_records WHERE tenant = ? AND id = ?'
+    const asked = await this.#database.get(find, this.#tenant, id)
+    if (asked === undefined) return []
+    const others = await this.#database.all(
+      `SELECT * FROM attestation_records WHERE tenant = ? AND handshake = ? AND id <> ?
+         ORDER BY CASE WHEN stage = 'attest' AND verdict = 'accepted' THEN 0 ELSE 1 END, seq DESC LIMIT ?`,
       this.#tenant,
+      optionalText(asked, 'handshake') ?? null,
       id,
-      this.#tenant,
-      id,
+      MAX_OF_HANDSHAKE - 1,
     )
-    return rows.map(toRecord)
+    return [asked, ...others.toSorted((a, b) => integer(a, 'seq') - integer(b, 'seq'))].map(toRecord)
   }
 
-  /** How many reasons a guest has told since this handshake. */
-  async reasonsOf(handshake: string): Promise<number> {
+  /** How many reasons a guest has told since this handshake. @param sql the transaction that decides by it */
+  async reasonsOf(handshake: string, sql: Sql): Promise<number> {
     const query =
       "SELECT count(*) AS told FROM attestation_records WHERE tenant = ? AND handshake = ? AND stage = 'guest'"
-    const row = await this.#database.get(query, this.#tenant, handshake)
+    const row = await sql.get(query, this.#tenant, handshake)
     return row === undefined ? 0 : integer(row, 'told')
   }
 

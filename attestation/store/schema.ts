@@ -4,7 +4,7 @@ import { DEFAULT_TENANT, type Sql } from './database.ts'
 import { blob, integer, optionalText, text } from './row.ts'
 import { markPlain } from './sealing.ts'
 
-export const SCHEMA_VERSION = 6
+export const SCHEMA_VERSION = 7
 
 interface Dialect {
   readonly bytes: string
@@ -123,12 +123,21 @@ function identityTables({ integer, table }: Dialect): readonly string[] {
   ]
 }
 
-/** Sixth schema. The windows of `attestation-log.ts`, word for word: what is too old in one is found without the others. */
+/** Sixth schema. Windows of `attestation-log.ts`, word for word: what is too old in one is found without the others. */
 const RECORD_WINDOWS: readonly string[] = [
   `CREATE INDEX records_of_strangers ON attestation_records (tenant, seq) WHERE stage = 'auth' OR handshake IS NULL`,
   `CREATE INDEX records_about_guests ON attestation_records (tenant, seq)
      WHERE stage NOT IN ('auth', 'guest') AND handshake IS NOT NULL`,
   `CREATE INDEX records_by_guests ON attestation_records (tenant, seq) WHERE stage = 'guest' AND handshake IS NOT NULL`,
+]
+
+/** Seventh schema. What guests told in vain has left the window of what the verifier decided about them. */
+const REFUSED_REASONS: readonly string[] = [
+  'DROP INDEX records_about_guests',
+  `CREATE INDEX records_about_guests ON attestation_records (tenant, seq)
+     WHERE stage NOT IN ('auth', 'guest', 'reason') AND handshake IS NOT NULL`,
+  `CREATE INDEX records_of_refused_reasons ON attestation_records (tenant, seq)
+     WHERE stage = 'reason' AND handshake IS NOT NULL`,
 ]
 
 type Step = (sql: Sql) => Promise<void>
@@ -156,6 +165,7 @@ export const SQLITE_STEPS: readonly Step[] = [
   (sql) => runAll(sql, policyTables(SQLITE)),
   (sql) => runAll(sql, identityTables(SQLITE)),
   (sql) => runAll(sql, RECORD_WINDOWS),
+  (sql) => runAll(sql, REFUSED_REASONS),
 ]
 
 /** From which version on a step is needed, and the step. PostgreSQL began with the third schema. */
@@ -164,6 +174,7 @@ export const POSTGRES_STEPS: readonly (readonly [number, Step])[] = [
   [3, (sql) => runAll(sql, policyTables(POSTGRES))],
   [4, (sql) => runAll(sql, identityTables(POSTGRES))],
   [5, (sql) => runAll(sql, RECORD_WINDOWS)],
+  [6, (sql) => runAll(sql, REFUSED_REASONS)],
 ]
 
 async function runAll(sql: Sql, statements: readonly string[]): Promise<void> {

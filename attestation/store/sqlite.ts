@@ -211,9 +211,9 @@ export class SqliteDatabase implements Database {
     const tellCallers: (() => void)[] = []
     try {
       if (this.#log?.failure !== undefined) throw this.#log.failure
-      await guard(() => this.#db.exec('BEGIN IMMEDIATE'))
+      await this.#sql.run('BEGIN IMMEDIATE')
       for (const transaction of group) tellCallers.push(await this.#attempt(transaction))
-      await guard(() => this.#db.exec('COMMIT'))
+      await this.#sql.run('COMMIT')
     } catch (error) {
       if (this.#db.isOpen && this.#db.isTransaction) this.#db.exec('ROLLBACK')
       for (const { reject } of group) reject(error)
@@ -236,10 +236,10 @@ export class SqliteDatabase implements Database {
 
   /** What fails takes nothing else of its group with it. */
   async #attempt({ work, reject }: WaitingTransaction): Promise<() => void> {
-    await guard(() => this.#db.exec('SAVEPOINT one_of_group'))
+    await this.#sql.run('SAVEPOINT one_of_group')
     try {
       const tell = await work()
-      await guard(() => this.#db.exec('RELEASE one_of_group'))
+      await this.#sql.run('RELEASE one_of_group')
       return tell
     } catch (error) {
       if (!this.#db.isTransaction) throw error // a full disk and the like: SQLite gave up the whole group

@@ -128,11 +128,13 @@ function digestOf(token: string): string {
   return hash('sha256', token, 'base64')
 }
 
+const STRICT_UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 type Members = Readonly<Record<string, unknown>>
 
 function readJson(part: string): Members {
   try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(readBase64Url(part)))
+    const value: unknown = JSON.parse(STRICT_UTF8.decode(readBase64Url(part)))
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value }
   } catch (cause) {
     throw cause instanceof CaissonError ? cause : malformed('not a signed token', cause)

@@ -7,6 +7,7 @@ import type { AdmittedImage, KbsAttestation, KbsRequest, KbsVersion, TpmChalleng
 import type { ClaimCheck } from '../store/attestation-log.ts'
 import type { StoredReference } from '../store/reference-store.ts'
 import type { TrustVector } from '../token/trust-vector.ts'
+import type { InitdataDocument } from './initdata-document.ts'
 import type { TenantDemands } from './tenant-demands.ts'
 
 export interface ChallengeOffer {
@@ -23,6 +24,8 @@ export interface AnswerInput {
   /** The session's nonce: the one the evidence must be bound to. */
   readonly nonce: string
   readonly attestation: KbsAttestation
+  /** Undefined when the answer has none. */
+  readonly initdata: InitdataDocument | undefined
   readonly demands: TenantDemands
   /** Reference values that count. */
   readonly references: readonly StoredReference[]

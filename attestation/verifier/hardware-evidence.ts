@@ -153,7 +153,7 @@ export class HardwareEvidenceKind implements EvidenceKind {
     const booted = reference?.matched === true || (listed && (reference !== undefined || policy.pcrs.size > 0))
     const appraisal = applyPolicy(booted ? approved(found) : found, policy)
     const problem = booted ? undefined : (reference ?? NOTHING_LISTED)
-    const initdata = checkInitdata(evidence.initdata(found.claims), input.attestation.initdataToml)
+    const initdata = checkInitdata(evidence.initdata(found.claims), input.initdata)
     const affirmed = verdictOf(appraisal).verdict === 'affirming' && initdata?.ok !== false && problem === undefined
     return {
       policyId: id,
@@ -202,8 +202,8 @@ function failures({ appraisal, reference }: Judged): number {
   return appraisal.findings.reduce((sum, finding) => sum + weight(finding), reference?.matched === false ? 2 : 0)
 }
 
-function initdataChecks(evidence: ReadEvidence, { appraisal }: Judged, { attestation }: AnswerInput): ClaimCheck[] {
-  const check = checkInitdata(evidence.initdata(appraisal.claims), attestation.initdataToml)
+function initdataChecks(evidence: ReadEvidence, { appraisal }: Judged, input: AnswerInput): ClaimCheck[] {
+  const check = checkInitdata(evidence.initdata(appraisal.claims), input.initdata)
   return check === undefined ? [] : [check]
 }
 

@@ -184,18 +184,21 @@ async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uin
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw tooLarge(maxBytes)
   const chunks: Uint8Array[] = []
   let length = 0
-  try {
-    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-      const bytes: Uint8Array = chunk
-      length += bytes.byteLength
-      if (length > maxBytes) throw tooLarge(maxBytes)
-      chunks.push(bytes)
-    }
-  } catch (cause) {
-    if (cause instanceof MalformedError) throw cause
-    throw new MalformedError('ERR_BODY_CUT', 'the connection ended before the body was complete', { cause })
-  }
-  return Buffer.concat(chunks)
+  return await new Promise((resolve, reject) => {
+    const cut = (cause?: unknown): void =>
+      reject(new MalformedError('ERR_BODY_CUT', 'the connection ended before the body was complete', { cause }))
+    if (request.destroyed) return cut() // of what was, it tells nobody again
+    request.on('data', (chunk: Uint8Array) => {
+      length += chunk.byteLength
+      if (length > maxBytes) {
+        request.pause() // what is left of it is not read; the reply says that the connection ends
+        reject(tooLarge(maxBytes))
+      } else chunks.push(chunk)
+    })
+    request.on('end', () => resolve(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)))
+    request.on('error', cut)
+    request.on('close', cut)
+  })
 }
 
 function tooLarge(maxBytes: number): MalformedError {

@@ -7,10 +7,12 @@
  */
 import {
   createCipheriv,
-  createECDH,
-  createHash,
   createPublicKey,
   createSecretKey,
+  diffieHellman,
+  generateKeyPairSync,
+  hash,
+  type KeyObject,
   constants as openssl,
   publicEncrypt,
   randomBytes,
@@ -27,11 +29,8 @@ export interface FlattenedJwe {
   readonly tag: string
 }
 
-/** OpenSSL's names, and the length of a coordinate: that of the field (RFC 7518 section 6.2.1.2). */
-const CURVES = {
-  'P-256': { name: 'prime256v1', coordinateBytes: 32 },
-  'P-521': { name: 'secp521r1', coordinateBytes: 66 },
-} as const
+/** The length of a coordinate: that of the field (RFC 7518 section 6.2.1.2). */
+const COORDINATE_BYTES = { 'P-256': 32, 'P-521': 66 } as const
 
 /** @throws MalformedError ERR_TEE_KEY when the key is not a point of its curve or not an RSA key of 2048 to 8192 bits */
 export function encryptToGuest(key: TeePublicKey, plaintext: Uint8Array): FlattenedJwe {
@@ -57,29 +56,24 @@ interface WrappedKey {
 }
 
 function wrapForEc(key: Extract<TeePublicKey, { kty: 'EC' }>, cek: Uint8Array): WrappedKey {
-  const { name, coordinateBytes } = CURVES[key.crv]
-  const peer = Buffer.concat([
-    Uint8Array.of(4),
-    coordinate(key, 'x', coordinateBytes),
-    coordinate(key, 'y', coordinateBytes),
-  ])
-  const ephemeral = createECDH(name)
-  const own = ephemeral.generateKeys()
-  let z: Uint8Array
-  try {
-    z = ephemeral.computeSecret(peer) // refuses points that are not on the curve
-  } catch (cause) {
-    throw new MalformedError('ERR_TEE_KEY', `tee-pubkey is not a point of ${key.crv}`, { cause })
-  }
+  // Key objects agree on a secret in two thirds of the time that `ECDH` takes.
+  const ephemeral = generateKeyPairSync('ec', { namedCurve: key.crv })
+  const z = diffieHellman({ privateKey: ephemeral.privateKey, publicKey: pointOf(key) })
   const algorithm = 'ECDH-ES+A256KW'
   const kek = concatKdf(z, { algorithm, keyBits: 256 })
-  const epk = {
-    crv: key.crv,
-    kty: 'EC',
-    x: toBase64Url(own.subarray(1, 1 + coordinateBytes)),
-    y: toBase64Url(own.subarray(1 + coordinateBytes)),
-  }
+  const { x = '', y = '' } = ephemeral.publicKey.export({ format: 'jwk' })
+  const epk = { crv: key.crv, kty: 'EC', x, y }
   return { header: { alg: algorithm, enc: 'A256GCM', epk }, encryptedKey: aesKeyWrap(kek, cek) }
+}
+
+function pointOf(key: Extract<TeePublicKey, { kty: 'EC' }>): KeyObject {
+  const { kty, crv, x, y } = key
+  for (const name of ['x', 'y'] as const) checkCoordinate(key, name)
+  try {
+    return createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' }) // refuses points that are not on the curve
+  } catch (cause) {
+    throw new MalformedError('ERR_TEE_KEY', `tee-pubkey is not a point of ${crv}`, { cause })
+  }
 }
 
 function wrapForRsa(key: Extract<TeePublicKey, { kty: 'RSA' }>, cek: Uint8Array): WrappedKey {
@@ -110,11 +104,7 @@ export function concatKdf(
   ])
   const rounds = Math.ceil(options.keyBits / 256)
   const parts = Array.from({ length: rounds }, (_, index) =>
-    createHash('sha256')
-      .update(u32(index + 1))
-      .update(z)
-      .update(info)
-      .digest(),
+    hash('sha256', Buffer.concat([u32(index + 1), z, info]), 'buffer'),
   )
   return Buffer.concat(parts).subarray(0, options.keyBits / 8)
 }
@@ -125,15 +115,12 @@ export function aesKeyWrap(kek: Uint8Array, key: Uint8Array): Uint8Array {
   return Buffer.concat([cipher.update(key), cipher.final()])
 }
 
-function coordinate(key: Extract<TeePublicKey, { kty: 'EC' }>, name: 'x' | 'y', length: number): Uint8Array {
-  const bytes = fromBase64Url(key[name], `tee-pubkey ${name}`)
-  if (bytes.byteLength !== length) {
-    throw new MalformedError(
-      'ERR_TEE_KEY',
-      `tee-pubkey ${name} has ${bytes.byteLength} bytes, ${key.crv} needs ${length}`,
-    )
-  }
-  return bytes
+/** Text that Node would read otherwise than it is meant, or fill up with zeros, is none. */
+function checkCoordinate(key: Extract<TeePublicKey, { kty: 'EC' }>, name: 'x' | 'y'): void {
+  const { byteLength } = fromBase64Url(key[name], `tee-pubkey ${name}`)
+  const length = COORDINATE_BYTES[key.crv]
+  if (byteLength === length) return
+  throw new MalformedError('ERR_TEE_KEY', `tee-pubkey ${name} has ${byteLength} bytes, ${key.crv} needs ${length}`)
 }
 
 function lengthPrefixed(bytes: Uint8Array): Uint8Array {

@@ -21,8 +21,10 @@ import type { PolicyStore } from '../store/policy-store.ts'
 import { countsAt, type ReferenceStore } from '../store/reference-store.ts'
 import { type SpentChallenges, spentError } from '../store/spent-challenges.ts'
 import { earClaims } from '../token/ear.ts'
+import { boundJson } from './bounded-text.ts'
 import type { AnswerInput, Appraisal, EvidenceKind } from './evidence.ts'
-import { initdataClaims } from './initdata-claims.ts'
+import { inSlices } from './in-slices.ts'
+import { readInitdata } from './initdata-document.ts'
 import { type ChallengeSession, openChallengeSession, type SessionReply, utf8 } from './kbs-session.ts'
 import { RecordedError, type RefusalContext, recordRefusal } from './refusal-record.ts'
 import type { SessionSealer } from './session-seal.ts'
@@ -83,23 +85,27 @@ export class KbsService {
       context.handshake = session.id
       context.tee = session.tee
       if (await this.#options.spent.isSpent(session.id)) throw spentError()
-      const attestation = parseKbsAttestation(utf8(body), session.version)
+      const text = utf8(body)
+      await inSlices(boundJson(text))
+      const attestation = parseKbsAttestation(text, session.version)
       // Version 0.2 does not repeat the nonce; the evidence is bound to the session's in any case.
       if (session.version !== '0.2.0' && attestation.nonce !== session.nonce) {
         throw new UnverifiedError('ERR_NONCE_MISMATCH', 'the answer names the nonce of another challenge', {
           hint: 'An answer belongs to the challenge whose cookie is sent with it.',
         })
       }
+      const initdata = await inSlices(readInitdata(attestation.initdataToml))
       const appraisal = await this.#kind(session).appraise({
         ...session,
         tenant: this.#options.tenant,
         attestation,
+        initdata,
         demands: await this.#demands(),
         ...(await this.#references()),
       })
       if (!appraisal.accepted) throw await this.#refused(session, appraisal)
-      const { teePublicKey, initdataToml } = attestation
-      const bound = { nonce: session.nonce, teePublicKey, initdataClaims: initdataClaims(initdataToml) }
+      const { teePublicKey } = attestation
+      const bound = { nonce: session.nonce, teePublicKey, initdataClaims: initdata?.documents ?? {} }
       return await this.#accepted(session, appraisal, bound)
     })
   }

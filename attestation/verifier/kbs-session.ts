@@ -66,9 +66,12 @@ export function teeKeyOf(claims: JWTPayload): TeePublicKey {
   return parseTeePublicKey(evidence.object('runtime_data_claims').object('tee-pubkey'))
 }
 
+/** Whole texts leave nothing in it, and to make one costs more than to use it. */
+const STRICT_UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 export function utf8(bytes: Uint8Array): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return STRICT_UTF8.decode(bytes)
   } catch (cause) {
     throw new MalformedError('ERR_KBS_MESSAGE', 'the body is not UTF-8', { cause })
   }

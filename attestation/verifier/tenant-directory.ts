@@ -127,7 +127,7 @@ export class TenantDirectory {
       release: new ResourceRelease({ ...shared, guests, resources }),
       identity: new IdentityIssue({ ...shared, guests, identities, ca: identityCa }),
       identityCa,
-      reasons: new GuestReasons({ guests, log, tenant: name, now }),
+      reasons: new GuestReasons({ database, guests, log, tenant: name, now }),
       admin: new AdminContext({
         database,
         authenticator,

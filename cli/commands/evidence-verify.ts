@@ -10,7 +10,7 @@ import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { EXIT_NO, EXIT_YES } from '../exit-code.ts'
 import { readUserFile } from '../files.ts'
-import { parseMoment } from '../moment.ts'
+import { momentOf } from '../moment.ts'
 import { printable } from '../printable.ts'
 
 const TEES: readonly Tee[] = ['snp', 'tdx', 'tpm']
@@ -50,7 +50,7 @@ export const evidenceVerify: CommandSpec = {
     'caisson evidence verify evidence.json --tee tpm --policy appraisal.yaml',
   ],
   run: async (invocation) => {
-    const at = atOption(invocation)
+    const at = momentOf(invocation, 'at') ?? new Date()
     const request = {
       evidence: new Uint8Array(readUserFile(invocation.operand(0), 'evidence')),
       tee: teeOption(invocation),
@@ -103,11 +103,6 @@ function nonceOption(invocation: Invocation): Uint8Array | undefined {
   const nonce = fromHex(text.replace(/^0x/, ''), '--nonce')
   if (nonce.length > 0 && nonce.length <= MAX_NONCE_BYTES) return nonce
   throw usage(`--nonce has ${nonce.length} bytes, expected 1 to ${MAX_NONCE_BYTES}`)
-}
-
-function atOption(invocation: Invocation): Date {
-  const text = invocation.string('at')
-  return text === undefined ? new Date() : parseMoment(text)
 }
 
 interface Circumstances {

@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { GuestRefusalError } from '#host-shim/pod/agent-client'
 import { attachStdio } from '#host-shim/pod/guest-streams'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
-import { EXIT_CANNOT_EXECUTE, EXIT_RUN_FAILED } from '../exit-code.ts'
+import { execExitCodeOf } from '../exit-code.ts'
 import { STATE_OPTION, withPod } from '../pods.ts'
 import { rawTerminal } from '../terminal.ts'
 
 export const exec: CommandSpec = {
   path: 'exec',
-  summary: 'Runs a command in a container, if the policy permits exactly this command. Returns its exit code.',
+  summary:
+    'Runs a command in a container, if the policy permits exactly this command. Returns its exit\ncode; 126 when the guest refuses the command or cannot run it, 125 when something else fails.',
   operands: 'ID -- COMMAND [ARGS]',
   minOperands: 1,
   maxOperands: 1,
@@ -49,7 +49,7 @@ export const exec: CommandSpec = {
       })
     } catch (error) {
       invocation.out.error(error)
-      return error instanceof GuestRefusalError ? EXIT_CANNOT_EXECUTE : EXIT_RUN_FAILED
+      return execExitCodeOf(error)
     }
   },
 }

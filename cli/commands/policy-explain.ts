@@ -40,8 +40,10 @@ export const policyExplain: CommandSpec = {
     if ((id === undefined) === (casesFile === undefined)) throw usage('give either CASES or --id')
     const policy = readPolicyFile(policyFile)
     if (id !== undefined)
-      return withAdmin(invocation, async (client) => told(invocation, policy, await client.explain(id)))
-    return explained(invocation, policy, fromFile(casesFile ?? '', invocation.string('step')))
+      return withAdmin(invocation, async (client) =>
+        told(invocation, policy, { id, records: await client.explain(id) }),
+      )
+    return shown(invocation, await explanationOf(policy, fromFile(casesFile ?? '', invocation.string('step'))))
   },
 }
 
@@ -54,26 +56,51 @@ function fromFile(casesFile: string, wanted: string | undefined): ContainerReque
   throw usage(`${casesFile} has no step that creates a container${called}`)
 }
 
-/** What the guest said. Where it is about no container that was to be created, that is all there is to say. */
-async function told(invocation: Invocation, policy: string, records: readonly AttestationRecord[]): Promise<number> {
-  const record = records.find(({ stage }) => stage === 'guest')
+type Denial = Explanation['denials'][number]
+
+/** About what was there at that moment, which a policy that is asked by itself knows nothing of. */
+function isOfTheMoment({ field }: Denial): boolean {
+  return /^(container_id|containers\.[^.]+\.(max|requires|role|targetContainer))$/.test(field)
+}
+
+const OF_THE_MOMENT =
+  'What was there at that moment decides as well, by order or number of containers: the policy by itself would give another answer.'
+
+/**
+ * What the guest said under this id; the records of a handshake hold all that it said. Where it is about no container that
+ * was to be created, or about what was there already, that is all there is to say.
+ */
+async function told(
+  invocation: Invocation,
+  policy: string,
+  { id, records }: { readonly id: string; readonly records: readonly AttestationRecord[] },
+): Promise<number> {
+  const record = records.find(({ stage, id: reported }) => stage === 'guest' && reported === id)
   if (record === undefined)
     throw usage('the verifier knows this id, but no guest has told of it: see `caisson verifier explain`')
-  const request = record.facts['request-case']
-  if (request !== undefined) {
-    const [step] = parseScenario(caseFile(request))
-    if (step?.request !== undefined) return explained(invocation, policy, step.request)
+  const denials = record.checks.map(({ claim, expected, found }) => ({ field: claim, allowed: expected, asked: found }))
+  const recorded = record.facts['request-case']
+  const request = recorded === undefined ? undefined : parseScenario(caseFile(recorded))[0]?.request
+  if (request !== undefined && !denials.some(isOfTheMoment)) {
+    const explanation = await explanationOf(policy, request)
+    if (!explanation.denials.some(isOfTheMoment)) return shown(invocation, explanation)
   }
   const { code = '', reason = '', hint = '' } = record
-  const denials = record.checks.map(({ claim, expected, found }) => ({ field: claim, allowed: expected, asked: found }))
-  const lines = [printable(`${code}: ${reason}`), ...sentences(invocation, denials), printable(hint)]
+  const lines = [
+    printable(`${code}: ${reason}`),
+    ...sentences(invocation, denials),
+    ...(request === undefined ? [] : [OF_THE_MOMENT]),
+    printable(hint),
+  ]
   invocation.out.result({ admitted: false, denials, changes: [], policy: null }, lines.join('\n'))
   return 1
 }
 
-async function explained(invocation: Invocation, policy: string, request: ContainerRequest): Promise<number> {
-  const conditions = await loadConditions(parseWorkloadPolicy(policy))
-  const { denials, changes, patched } = explainRequest(policy, request, conditions)
+async function explanationOf(policy: string, request: ContainerRequest): Promise<Explanation> {
+  return explainRequest(policy, request, await loadConditions(parseWorkloadPolicy(policy)))
+}
+
+function shown(invocation: Invocation, { denials, changes, patched }: Explanation): number {
   const target = invocation.string('write')
   if (target !== undefined && patched !== undefined) writeUserFile(target, patched)
   const remedy =

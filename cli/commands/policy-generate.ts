@@ -1,13 +1,16 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { encodePem } from '#attestation/x509/pem'
 import { ANNOTATION } from '#host-shim/node/annotations'
 import { inspectImage } from '#image/node/inspect'
+import { parseSigningKey } from '#image/signature/public-key'
 import { RESOURCE_NAME } from '#policies/env-rule'
 import type { ImageFacts } from '#policies/generate/container'
 import { injectPod } from '#policies/generate/inject'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { type GeneratedPolicy, generatePolicy, imagesOf } from '#policies/generate/pod'
+import type { KeySigner } from '#policies/image-rule'
 import { UsageError } from '#protocol/errors'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { type VolumeFile, volumeDigest } from '#protocol/volume-content'
@@ -98,11 +101,15 @@ export const policyGenerate: CommandSpec = {
   },
 }
 
-function signerOption(invocation: Invocation): { readonly signedBy?: string } {
+/** The policy is public, so a file is written into it as the one public key that it holds, or not at all. */
+function signerOption(invocation: Invocation): { readonly signedBy?: KeySigner } {
   const key = invocation.string('signed-by')
   if (key === undefined) return {}
-  if (existsSync(key)) return { signedBy: readUserFile(key, 'public key').toString('utf8') }
-  if (RESOURCE_NAME.test(key)) return { signedBy: key }
+  if (existsSync(key)) {
+    const { spki } = parseSigningKey(readUserFile(key, 'public key'), `--signed-by ${key}`)
+    return { signedBy: { kind: 'key-data', pem: encodePem({ label: 'PUBLIC KEY', bytes: spki }) } }
+  }
+  if (RESOURCE_NAME.test(key)) return { signedBy: { kind: 'key', resource: key } }
   throw usage(`--signed-by ${key} is neither a file nor a resource (repository/type/tag)`)
 }
 

@@ -17,7 +17,7 @@ import { INITDATA_OPTIONS, initdataFromOptions } from './initdata.ts'
 export const run: CommandSpec = {
   path: 'run',
   summary:
-    'Runs an image in a confidential container on this machine: boots a measured guest, which attests to the tenant’s\nverifier and then pulls, verifies and runs the image itself. Returns the container’s exit code; 125 to 127 are ours.',
+    'Runs an image in a confidential container on this machine: boots a measured guest, which attests to the tenant’s\nverifier and then pulls, verifies and runs the image itself. Returns the container’s exit code, or 125 when it never\nran to its end.',
   operands: 'IMAGE [-- ARGS]',
   minOperands: 1,
   maxOperands: 1,

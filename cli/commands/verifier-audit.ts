@@ -7,6 +7,8 @@ import { readUserFile, writeUserFile } from '../files.ts'
 import { printable } from '../printable.ts'
 
 const DEFAULT_LIST = 50
+/** What the verifier answers at most. */
+const MAX_LIST = 500
 
 export const verifierAudit: CommandSpec = {
   path: 'verifier audit',
@@ -17,7 +19,12 @@ export const verifierAudit: CommandSpec = {
   maxOperands: 1,
   options: {
     ...ADMIN_OPTIONS,
-    limit: { type: 'string', placeholder: 'N', help: 'list: entries, newest first', default: String(DEFAULT_LIST) },
+    limit: {
+      type: 'string',
+      placeholder: 'N',
+      help: `list: entries, newest first; at most ${MAX_LIST}`,
+      default: String(DEFAULT_LIST),
+    },
     checkpoint: {
       type: 'string',
       placeholder: 'FILE',
@@ -38,13 +45,7 @@ export const verifierAudit: CommandSpec = {
 
 function list(invocation: Invocation): Promise<number> {
   return withAdmin(invocation, async (client) => {
-    const limit = invocation.required('limit')
-    if (!/^[1-9]\d{0,5}$/.test(limit)) {
-      throw new UsageError('ERR_USAGE', `--limit ${JSON.stringify(limit)} is not a number from 1`, {
-        hint: `Leave it out for ${DEFAULT_LIST} entries.`,
-      })
-    }
-    const entries = await client.listAudit(Number(limit))
+    const entries = await client.listAudit(invocation.integer('limit', 1, MAX_LIST))
     const lines = entries.map(({ at, actor, action, subject, verdict }) =>
       printable(`${at.toISOString()}  ${verdict}  ${action}  ${subject}  ${actor}`),
     )

@@ -1,7 +1,7 @@
-import { parseReleaseCondition } from '#attestation/store/release-condition'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
+import { RELEASE_OPTIONS, releaseConditionOf, releaseText } from '../release-options.ts'
 
 export const verifierIdentity: CommandSpec = {
   path: 'verifier identity',
@@ -13,12 +13,7 @@ export const verifierIdentity: CommandSpec = {
   options: {
     ...ADMIN_OPTIONS,
     name: { type: 'string', placeholder: 'DNS-NAME', multiple: true, help: 'name that may be asked for' },
-    'require-image': {
-      type: 'string',
-      placeholder: 'DIGEST',
-      multiple: true,
-      help: 'only for guests whose token names this image',
-    },
+    ...RELEASE_OPTIONS,
   },
   examples: [
     'caisson verifier identity put web --name web.shop.example --require-image sha256:<digest> --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -26,16 +21,16 @@ export const verifierIdentity: CommandSpec = {
   run: (invocation) =>
     withAdmin(invocation, async (client) => {
       const [action, id] = invocation.operands
-      const [names, images] = [invocation.strings('name'), invocation.strings('require-image')]
+      const names = invocation.strings('name')
       if (action === 'put' && id !== undefined && names.length > 0) {
-        const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images)
+        const release = releaseConditionOf(invocation)
         await client.putIdentity(id, names, release)
         invocation.out.result({ id, names, release }, `guests may be ${names.join(', ')}`)
         return 0
       }
       if (action === 'list' && id === undefined) {
         const list = await client.listIdentities()
-        const lines = list.map((grant) => `${grant.id}  ${grant.names.join(', ')}  ${grant.release.kind}`)
+        const lines = list.map((grant) => `${grant.id}  ${grant.names.join(', ')}  ${releaseText(grant.release)}`)
         invocation.out.result(list, lines.length > 0 ? lines.join('\n') : 'no guest gets a certificate')
         return 0
       }

@@ -6,6 +6,7 @@ import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
+import { momentOf } from '../moment.ts'
 
 export const verifierReferenceValue: CommandSpec = {
   path: 'verifier reference-value',
@@ -22,7 +23,11 @@ export const verifierReferenceValue: CommandSpec = {
       help: 'register: PEM of the key that must have signed FILE, a release manifest',
     },
     candidate: { type: 'boolean', help: 'register: matches nothing until it is promoted' },
-    until: { type: 'string', placeholder: 'TIME', help: 'retire: counts until then (RFC 3339); default: not any more' },
+    until: {
+      type: 'string',
+      placeholder: 'TIME',
+      help: 'retire: counts until then, such as 2026-01-31T12:00Z; default: not any more',
+    },
   },
   examples: [
     'caisson verifier reference-value register reference.json --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -56,18 +61,11 @@ export const verifierReferenceValue: CommandSpec = {
         return 0
       }
       if (action === 'retire' && operand !== undefined) {
-        const until = invocation.string('until')
-        const time = until === undefined ? undefined : new Date(until)
-        if (time !== undefined && !Number.isFinite(time.getTime())) {
-          throw new UsageError(
-            'ERR_USAGE',
-            `--until ${JSON.stringify(until)} is not a time such as 2026-01-31T12:00:00Z`,
-          )
-        }
-        await client.retireReference(operand, time)
+        const until = momentOf(invocation, 'until')
+        await client.retireReference(operand, until)
         invocation.out.result(
-          { retired: operand, until: until ?? null },
-          `${operand} counts ${until === undefined ? 'no more' : `until ${until}`}`,
+          { retired: operand, until: until?.toISOString() ?? null },
+          `${operand} counts ${until === undefined ? 'no more' : `until ${until.toISOString()}`}`,
         )
         return 0
       }

@@ -1,9 +1,13 @@
-import { parseReleaseCondition } from '#attestation/store/release-condition'
 import type { ReleaseTerms } from '#attestation/store/resource-store'
 import { UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile } from '../files.ts'
+import { momentOf } from '../moment.ts'
+import { RELEASE_OPTIONS, releaseConditionOf, releaseText } from '../release-options.ts'
+
+/** As the verifier counts them. */
+const MAX_GUESTS = 1_000_000
 
 export const verifierResource: CommandSpec = {
   path: 'verifier resource',
@@ -14,30 +18,14 @@ export const verifierResource: CommandSpec = {
   maxOperands: 3,
   options: {
     ...ADMIN_OPTIONS,
-    'require-image': {
-      type: 'string',
-      placeholder: 'DIGEST',
-      multiple: true,
-      help: 'release only to guests whose token names this image',
-    },
-    reference: {
-      type: 'string',
-      placeholder: 'ID',
-      multiple: true,
-      help: 'release only to guests that match these reference values',
-    },
-    require: {
-      type: 'string',
-      placeholder: 'CEL',
-      help: 'release only when this condition on the token holds (docs/appraisal.md)',
-    },
+    ...RELEASE_OPTIONS,
     'max-guests': {
       type: 'string',
       placeholder: 'N',
       help: 'how many guests may get it; 1 makes it a one-time secret',
     },
-    'not-before': { type: 'string', placeholder: 'TIME', help: 'release from then on (RFC 3339)' },
-    'not-after': { type: 'string', placeholder: 'TIME', help: 'release until then (RFC 3339)' },
+    'not-before': { type: 'string', placeholder: 'TIME', help: 'release from then on: a day, or 2026-01-31T12:00Z' },
+    'not-after': { type: 'string', placeholder: 'TIME', help: 'release until then' },
   },
   examples: [
     'caisson verifier resource put default/tls/web-key web.key --require-image sha256:<digest> --url https://verifier.example:8443 --ca ca.pem --admin-key admin.key',
@@ -45,13 +33,8 @@ export const verifierResource: CommandSpec = {
   run: (invocation) =>
     withAdmin(invocation, async (client) => {
       const [action, path, file] = invocation.operands
-      const images = invocation.strings('require-image')
-      const require = invocation.string('require')
       if (action === 'put' && path !== undefined && file !== undefined) {
-        const release = parseReleaseCondition(images.length > 0 ? 'images' : 'attested', images, {
-          references: invocation.strings('reference'),
-          ...(require === undefined ? {} : { require }),
-        })
+        const release = releaseConditionOf(invocation)
         await client.putResource(path, readUserFile(file, 'resource'), release, termsOf(invocation))
         invocation.out.result({ path, release }, `stored ${path}`)
         return 0
@@ -59,7 +42,7 @@ export const verifierResource: CommandSpec = {
       if (action === 'list' && path === undefined) {
         const list = await client.listResources()
         const lines = list.map(
-          (item) => `${item.path}  ${item.sizeBytes} bytes  version ${item.version}  ${item.release.kind}`,
+          (item) => `${item.path}  ${item.sizeBytes} bytes  version ${item.version}  ${releaseText(item.release)}`,
         )
         invocation.out.result(list, lines.join('\n'))
         return 0
@@ -81,25 +64,12 @@ export const verifierResource: CommandSpec = {
 }
 
 function termsOf(invocation: Invocation): Omit<ReleaseTerms, 'condition'> {
-  const guests = invocation.string('max-guests')
-  if (guests !== undefined && !/^[1-9]\d{0,6}$/.test(guests)) throw wrong('max-guests', guests, 'a number from 1')
-  const time = (option: string): Date | undefined => {
-    const text = invocation.string(option)
-    if (text === undefined) return undefined
-    const date = new Date(text)
-    if (!Number.isFinite(date.getTime())) throw wrong(option, text, 'a time such as 2026-01-31T12:00:00Z')
-    return date
-  }
-  const [notBefore, notAfter] = [time('not-before'), time('not-after')]
+  const [notBefore, notAfter] = [momentOf(invocation, 'not-before'), momentOf(invocation, 'not-after')]
   return {
-    ...(guests === undefined ? {} : { maxHolders: Number(guests) }),
+    ...(invocation.string('max-guests') === undefined
+      ? {}
+      : { maxHolders: invocation.integer('max-guests', 1, MAX_GUESTS) }),
     ...(notBefore === undefined ? {} : { notBefore }),
     ...(notAfter === undefined ? {} : { notAfter }),
   }
-}
-
-function wrong(option: string, text: string, needed: string): UsageError {
-  return new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not ${needed}`, {
-    hint: 'See `caisson verifier resource --help`.',
-  })
 }

@@ -52,8 +52,23 @@ export function followEvents(
   }
 }
 
+/** Seconds since the start, at the beginning of a line. */
+export function stamp(ms: number): string {
+  return `${(ms / 1000).toFixed(1).padStart(6)} s`
+}
+
+/** What is told of a disk that is full, and of room that there is again. */
+export function tellRoom(out: Pick<Output, 'progress'>, atMs: () => number): (full: boolean) => void {
+  return (diskFull) => {
+    const text = diskFull
+      ? 'a disk of this machine is full: the guest waits for room'
+      : 'there is room again: the guest goes on'
+    out.progress(`${stamp(atMs())} ${text}`, { diskFull, atMs: atMs() })
+  }
+}
+
 function print(event: Event, out: Pick<Output, 'progress'>, atMs: number): void {
-  const seconds = `${(atMs / 1000).toFixed(1).padStart(6)} s`
+  const seconds = stamp(atMs)
   if (event.kind === EventKind.PULL_LAYER) {
     const { layer, layers, totalBytes } = event
     out.progress(`${seconds} pulling: layer ${layer + 1} of ${layers}, ${totalBytes} bytes`, {

@@ -15,7 +15,7 @@ import type { Output } from '../output.ts'
 import { keepReason } from '../sealed-reasons.ts'
 import { rawTerminal } from '../terminal.ts'
 import { Interrupts } from './interrupts.ts'
-import { followEvents } from './progress.ts'
+import { followEvents, stamp, tellRoom } from './progress.ts'
 import { type PublishedPort, parsePublish } from './published-port.ts'
 
 /** What the user asks the guest for. The tenant's policy decides about all of it. */
@@ -68,6 +68,7 @@ export async function runPod(options: {
     podProgram: CAISSON_POD,
     signal: interrupted.signal,
     onStage: (stage) => out.progress(`${stamp(atMs())} ${stage}`, { stage, atMs: atMs() }),
+    onDiskFull: tellRoom(out, atMs),
   })
   const events = followEvents(pod.agent, out, atMs)
 
@@ -191,8 +192,4 @@ async function attach(
     out.progress('output stays in the guest: the policy has no `logs: allow`')
     return undefined
   }
-}
-
-function stamp(ms: number): string {
-  return `${(ms / 1000).toFixed(1).padStart(6)} s`
 }

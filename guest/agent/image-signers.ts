@@ -1,11 +1,9 @@
 /** The signers of a container's rule, as the image engine judges them. */
 import type { RequiredSignature } from '#image/policy/evaluate'
 import type { CaissonBundle, ConfiguredBytes, SigstoreSigned } from '#image/policy/policy'
+import { COSIGN_SIGNATURE } from '#image/signature/found'
 import type { SignerRule } from '#policies/image-rule'
 import type { RequiredSigners } from './image-source.ts'
-
-/** Of the statement with which cosign 3 signs an image. */
-const COSIGN_SIGNATURE = 'https://sigstore.dev/cosign/sign/v1'
 
 /**
  * One requirement for each signer and way to sign, so that one whose key cannot be had leaves the others their say.

@@ -11,22 +11,15 @@ import type { CryptoProvider } from '#protocol/crypto-provider'
 import { toHex } from '#protocol/encoding'
 import { CaissonError, DeniedError, errorText, UnavailableError, UnverifiedError } from '#protocol/errors'
 import { MAX_REPORTED_REQUEST, type ReasonReport } from '#protocol/reason-report'
+import type { RefusalReason } from '#protocol/refusal-reason'
 import type { TenantKey } from '#protocol/tenant-key'
 import { RpcError } from '#protocol/ttrpc/status'
 import { AgentError } from './agent-error.ts'
 import { deniedRequest } from './denied-requests.ts'
 import { MAX_REASONS, MAX_REASONS_PER_ANSWER } from './limits.ts'
 
-export interface Reason {
-  readonly correlationId: string
+export interface Reason extends RefusalReason {
   readonly atMs: number
-  readonly code: string
-  /** What the host asked for: "CreateContainer web". */
-  readonly subject: string
-  readonly message: string
-  readonly hint: string | undefined
-  /** For denials: the rule. */
-  readonly denial: { readonly field: string; readonly allowed: string; readonly asked: string } | undefined
 }
 
 /** Characters of each text that is kept: most of them are the host's own words, and it may send many. */
@@ -114,10 +107,8 @@ async function seal(key: TenantKey, { atMs, ...reason }: Reason): Promise<Uint8A
   return sealReason(key, { ...reason, at: new Date(atMs).toISOString() })
 }
 
-function reportOf(
-  { correlationId, code, subject, message, hint, denial }: Reason,
-  request: ContainerRequest | undefined,
-): ReasonReport {
+function reportOf(reason: Reason, request: ContainerRequest | undefined): ReasonReport {
+  const { correlationId, code, subject, message, hint, denial } = reason
   const step = request === undefined ? undefined : JSON.stringify(requestCase(request))
   // Reports wait in memory, and a host may ask for much.
   const isShort = step !== undefined && step.length <= MAX_REPORTED_REQUEST

@@ -86,14 +86,34 @@ const ADMINISTRATION = [
 /** CLONE_NEW* of sched.h, all but CLONE_NEWTIME, whose bit clone(2) uses for the exit signal. */
 const NEW_NAMESPACES = 0x7e020000
 
-/** What a runtime's default profile keeps from containers besides, with the capability that opens it. */
-const RUNTIME_DEFAULT: readonly (readonly [capability: string, names: readonly string[]])[] = [
-  ['SYS_ADMIN', ['fanotify_init', 'setdomainname', 'sethostname']],
-  ['SYS_CHROOT', ['chroot']],
-  ['SYS_NICE', ['get_mempolicy', 'mbind', 'migrate_pages', 'move_pages', 'set_mempolicy', 'set_mempolicy_home_node']],
-  ['SYS_PTRACE', ['pidfd_getfd', 'process_madvise', 'process_vm_readv', 'process_vm_writev', 'ptrace']],
-  ['SYSLOG', ['syslog']],
+/**
+ * What containerd's default profile keeps from containers besides, with the capabilities that open it. Calls that are newer
+ * than the profile, which it refuses unknown, are the guest's own filter's to judge.
+ */
+const RUNTIME_DEFAULT: readonly (readonly [capabilities: readonly string[], names: readonly string[]])[] = [
+  [
+    [],
+    [
+      'afs_syscall',
+      'getpmsg',
+      'migrate_pages',
+      'move_pages',
+      'pivot_root',
+      'putpmsg',
+      'security',
+      'tuxcall',
+      'vserver',
+    ],
+  ],
+  [['SYS_ADMIN'], ['fanotify_init', 'name_to_handle_at', 'setdomainname', 'sethostname']],
+  [['SYS_ADMIN', 'SYSLOG'], ['syslog']],
+  [['SYS_CHROOT'], ['chroot']],
+  [['SYS_NICE'], ['get_mempolicy', 'mbind', 'set_mempolicy', 'set_mempolicy_home_node']],
+  [['SYS_PTRACE'], ['pidfd_getfd', 'process_madvise', 'process_vm_readv', 'process_vm_writev']],
 ]
+
+/** UNAME26 and PER_LINUX32 of personality.h: the bits that the profile lets a program set. */
+const PERSONALITY_BITS = 0x20008
 
 /** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET. */
 const ALLOWED_FAMILIES: readonly number[] = [1, 2, 10, 16, 17]
@@ -102,20 +122,34 @@ const ALLOWED_FAMILIES: readonly number[] = [1, 2, 10, 16, 17]
 export function seccompProfile(capabilities: readonly string[], rule: SeccompRule = GUEST_SECCOMP): object {
   if (rule.kind === 'allow') return profile('SCMP_ACT_ERRNO', allowedCalls(capabilities, rule.names))
   const base = guestRules(capabilities)
-  const denied = rule.kind === 'deny' ? rule.names : []
-  const more = [
-    ...denied,
-    ...(rule.kind === 'runtime-default'
-      ? RUNTIME_DEFAULT.flatMap(([capability, names]) => (capabilities.includes(capability) ? [] : names))
-      : []),
-  ]
-  if (more.length === 0) return profile('SCMP_ACT_ALLOW', base)
-  // A call that is denied whatever its arguments needs no rule about them, which would contradict this one.
-  const kept = base.filter(({ names, args }) => args === undefined || !names.some((name) => more.includes(name)))
+  if (rule.kind === 'guest') return profile('SCMP_ACT_ALLOW', base)
+  if (rule.kind === 'deny') return profile('SCMP_ACT_ALLOW', without(base, rule.names))
+  const withheld = RUNTIME_DEFAULT.filter(([opening]) => !opening.some((name) => capabilities.includes(name)))
+  const names = withheld.flatMap(([, calls]) => calls)
+  return profile('SCMP_ACT_ALLOW', [...without(base, names), ...otherPersonalities()])
+}
+
+/** A call that is denied whatever its arguments needs no rule about them, which would contradict this one. */
+function without(base: readonly Rule[], denied: readonly string[]): readonly Rule[] {
+  const kept = base.filter(({ names, args }) => args === undefined || !names.some((name) => denied.includes(name)))
   const known = new Set(kept.flatMap(({ names }) => names))
-  const names = [...new Set(more)].filter((name) => !known.has(name))
-  const all = names.length === 0 ? kept : [...kept, refusal(names)]
-  return profile('SCMP_ACT_ALLOW', all)
+  const names = [...new Set(denied)].filter((name) => !known.has(name))
+  return names.length === 0 ? kept : [...kept, refusal(names)]
+}
+
+/**
+ * Refuses every personality but those of PERSONALITY_BITS and all ones, which asks for the present one. A filter cannot say
+ * "none of these", but that some other bit is set while some bit is clear: then so are two of the others that are next to
+ * each other in a circle, or one of them and one of PERSONALITY_BITS. The kernel takes 32 bits.
+ */
+function otherPersonalities(): readonly Rule[] {
+  const others = bitsOf(~PERSONALITY_BITS >>> 0)
+  const [first = 0] = others
+  const pairs = [
+    ...others.map((bit, index) => [bit, others[(index + 1) % others.length] ?? first] as const),
+    ...bitsOf(PERSONALITY_BITS).map((bit) => [first, bit] as const),
+  ]
+  return pairs.map(([set, clear]) => refusal(['personality'], EPERM, masked(set + clear, set)))
 }
 
 function guestRules(capabilities: readonly string[]): readonly Rule[] {
@@ -166,5 +200,5 @@ function masked(mask: number, value: number): Argument {
 }
 
 function bitsOf(mask: number): readonly number[] {
-  return Array.from({ length: 31 }, (_, bit) => 2 ** bit).filter((bit) => (mask & bit) !== 0)
+  return Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((bit) => (mask & bit) !== 0)
 }

@@ -33,7 +33,7 @@ export interface MachineOptions {
   readonly podProgram: string
   readonly qemuProgram?: string | undefined
   readonly onStage?: (stage: string, atMs: number) => void
-  readonly onDiskFull?: () => void
+  readonly onDiskFull?: (full: boolean) => void
 }
 
 /** Boots the pod's VM. What an earlier attempt left under the same id is removed before. @throws what `startPod` throws */

@@ -150,7 +150,7 @@ export class NodePod {
         this.#metrics.boot.observe(atMs / 1000, { stage })
         this.#log(`${Math.round(atMs)} ms ${stage}`)
       },
-      onDiskFull: () => this.#waitsForRoom(),
+      onDiskFull: (full) => this.#tellRoom(full),
     })
     this.#metrics.boot.observe((performance.now() - start) / 1000, { stage: 'ready' })
     this.#use(machine)
@@ -307,8 +307,8 @@ export class NodePod {
     this.#config.log(`pod ${this.record.sandboxId}: ${line}`)
   }
 
-  #waitsForRoom(): void {
-    this.#log('a disk of this machine is full, the pod waits for room')
+  #tellRoom(full: boolean): void {
+    this.#log(full ? 'a disk of this machine is full, the pod waits for room' : 'there is room again, the pod goes on')
   }
 
   async #resume(): Promise<void> {
@@ -316,7 +316,8 @@ export class NodePod {
     if (machine === undefined) return
     if (!(await isSameProcess(machine))) return this.#lose()
     const { stateRoot } = this.#config
-    this.#use(await adoptMachine(podIdOf(sandboxId), machine, { stateRoot, onDiskFull: () => this.#waitsForRoom() }))
+    const onDiskFull = (full: boolean): void => this.#tellRoom(full)
+    this.#use(await adoptMachine(podIdOf(sandboxId), machine, { stateRoot, onDiskFull }))
     await resumeTasks(this)
   }
 }

@@ -27,8 +27,8 @@ export interface StartPodOptions {
   readonly qemuProgram?: string
   /** Called when a stage begins; `atMs` counts from the call of `startPod`. */
   readonly onStage?: (stage: PodStage, atMs: number) => void
-  /** Called each time the VM is stopped because the host has no room for what it writes; it goes on when there is some. */
-  readonly onDiskFull?: () => void
+  /** Called with true when the VM is stopped because the host has no room for what it writes, with false when it goes on. */
+  readonly onDiskFull?: (full: boolean) => void
   readonly limits?: Partial<StageLimits>
   readonly signal?: AbortSignal
   /**

@@ -30,6 +30,7 @@ export function openSecretbox(key: Uint8Array, nonce: Uint8Array, box: Uint8Arra
   return xor(sealed, stream.subarray(32))
 }
 
+/** The inverse: keys are read here and never written, so only tests seal. */
 export function sealSecretbox(key: Uint8Array, nonce: Uint8Array, plain: Uint8Array): Uint8Array {
   const stream = keyStream(key, nonce, 32 + plain.length)
   const sealed = xor(plain, stream.subarray(32))

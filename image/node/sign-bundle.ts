@@ -10,13 +10,13 @@ import { formatReference, type ImageReference, parseReference, withDigest, withT
 import { discard } from '../registry/body.ts'
 import { referrersTag } from '../registry/referrers.ts'
 import { BUNDLE_ARTIFACT } from '../signature/cosign.ts'
+import { COSIGN_SIGNATURE } from '../signature/found.ts'
 import { IN_TOTO_PAYLOAD } from '../signature/statement.ts'
 import { type SignOptions, signBytes } from './sign.ts'
 import { readSigningKey } from './signing-key.ts'
 import { type UploadTarget, uploadBlob, uploadManifest } from './upload.ts'
 
 const EMPTY = 'application/vnd.oci.empty.v1+json'
-const COSIGN_SIGNATURE = 'https://sigstore.dev/cosign/sign/v1'
 
 export interface SignBundleOptions extends SignOptions {
   /** What is said about the image. Default: that it is signed. */

@@ -1,10 +1,10 @@
 /** Private keys that sign images: PKCS#8, SEC 1 or PKCS#1 in PEM, and cosign's own encrypted form. */
-import { createPrivateKey, type KeyObject, randomBytes, scryptSync } from 'node:crypto'
-import { fromBase64, toBase64 } from '#protocol/encoding'
+import { createPrivateKey, type KeyObject, scryptSync } from 'node:crypto'
+import { fromBase64 } from '#protocol/encoding'
 import { errorText, MalformedError, UnverifiedError } from '#protocol/errors'
 import { asObject, asString } from '../json/fields.ts'
 import { type JsonValue, parseStrictJson } from '../json/strict-json.ts'
-import { openSecretbox, sealSecretbox } from './secretbox.ts'
+import { openSecretbox } from './secretbox.ts'
 
 const COSIGN_PEM =
   /^\s*-----BEGIN ENCRYPTED (?:COSIGN|SIGSTORE) PRIVATE KEY-----\s*([A-Za-z0-9+/=\s]+?)-----END ENCRYPTED (?:COSIGN|SIGSTORE) PRIVATE KEY-----\s*$/
@@ -12,7 +12,6 @@ const KEY_BYTES = 32
 /** Bounds of scrypt: 128·N·r bytes of memory. cosign uses 32768 (65536 in newer versions), 8, 1. */
 const MAX_N = 1 << 20
 const MAX_FACTOR = 16
-const SCRYPT = { N: 65_536, r: 8, p: 1 } as const
 
 export interface EncryptedKey {
   readonly N: number
@@ -62,21 +61,6 @@ export function parseCosignKey(pem: string): EncryptedKey {
     if (!(cause instanceof MalformedError) || cause.code === 'ERR_SIGNING_KEY') throw cause
     throw malformed(cause.message, cause)
   }
-}
-
-/** cosign's form of a private key: `cosign sign --key` takes it with the same password. */
-export function encryptSigningKey(key: KeyObject, password: string): string {
-  const [salt, nonce] = [randomBytes(32), randomBytes(24)]
-  const plain = key.export({ type: 'pkcs8', format: 'der' })
-  const box = sealSecretbox(derive({ ...SCRYPT, salt }, password), nonce, plain)
-  const document = {
-    kdf: { name: 'scrypt', params: SCRYPT, salt: toBase64(salt) },
-    cipher: { name: 'nacl/secretbox', nonce: toBase64(nonce) },
-    ciphertext: toBase64(box),
-  }
-  const label = 'ENCRYPTED SIGSTORE PRIVATE KEY'
-  const lines = toBase64(new TextEncoder().encode(JSON.stringify(document))).replaceAll(/(.{64})(?=.)/g, '$1\n')
-  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`
 }
 
 function openCosignKey(pem: string, password: string | undefined): KeyObject {

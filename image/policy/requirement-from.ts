@@ -1,5 +1,6 @@
 /** One requirement of a policy.json: JSON to value. Every member is known, and every combination that is senseless refused. */
 import type { JsonObject, JsonValue } from '../json/strict-json.ts'
+import { COSIGN_SIGNATURE } from '../signature/found.ts'
 import { identityRuleFrom } from './identity-rule.ts'
 import {
   atMostOneOf,
@@ -127,7 +128,6 @@ function parsePki(value: JsonValue | undefined, place: string): SigstoreSigner {
   }
 }
 
-const COSIGN_SIGNATURE = 'https://sigstore.dev/cosign/sign/v1'
 const TRUSTED_ROOT_MEMBERS = ['trustedRootPath', 'trustedRootData'] as const
 
 function parseBundle(value: JsonValue, place: string): CaissonBundle {

@@ -24,6 +24,8 @@ export interface FoundBundle {
   readonly source: string
 }
 
+/** Predicate type of the statement with which cosign 3 signs an image. */
+export const COSIGN_SIGNATURE = 'https://sigstore.dev/cosign/sign/v1'
 export const SIGNATURE_ANNOTATION = 'dev.cosignproject.cosign/signature'
 export const CERTIFICATE_ANNOTATION = 'dev.sigstore.cosign/certificate'
 export const CHAIN_ANNOTATION = 'dev.sigstore.cosign/chain'

@@ -130,9 +130,6 @@ void Export(Napi::Env env, Napi::Object& exports, const char* name, Napi::Value 
 
 void ExportDescriptors(Napi::Env env, Napi::Object& exports) {
   Export(env, exports, "vsockListen", [](const Info& i) { return Result(i, VsockListen(Unsigned(i, 0), Int(i, 1))); });
-  Export(env, exports, "vsockConnect",
-         [](const Info& i) { return Result(i, VsockConnect(Unsigned(i, 0), Unsigned(i, 1))); });
-  Export(env, exports, "socketError", [](const Info& i) { return Result(i, SocketError(Int(i, 0))); });
   Export(env, exports, "unixListen", [](const Info& i) { return Result(i, UnixListen(Text(i, 0))); });
   Export(env, exports, "accept", [](const Info& i) { return Result(i, Accept(Int(i, 0))); });
   Export(env, exports, "receiveDescriptor", [](const Info& i) { return Result(i, ReceiveDescriptor(Int(i, 0))); });

@@ -18,8 +18,6 @@ export const WRITABLE = 2
 export interface Binding {
   Poller: new (fd: number, ready: (events: number) => void) => Poller
   vsockListen(port: number, backlog: number): number
-  vsockConnect(cid: number, port: number): number
-  socketError(fd: number): number
   unixListen(path: string): number
   accept(fd: number): number
   receiveDescriptor(fd: number): number

@@ -33,25 +33,6 @@ int VsockListen(uint32_t port, int backlog) noexcept {
   return fd;
 }
 
-int VsockConnect(uint32_t cid, uint32_t port) noexcept {
-  const int fd = ::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return -errno;
-  sockaddr_vm address{};
-  address.svm_family = AF_VSOCK;
-  address.svm_cid = cid;
-  address.svm_port = port;
-  const int connected = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-  if (connected != 0 && errno != EINPROGRESS) return CloseWith(fd, errno);
-  return fd;
-}
-
-int SocketError(int fd) noexcept {
-  int error = 0;
-  socklen_t length = sizeof(error);
-  if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return -errno;
-  return -error;
-}
-
 int UnixListen(const std::string& path) noexcept {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;

@@ -12,12 +12,6 @@ namespace caisson {
 // Non-blocking listener on any CID; see vsock(7).
 int VsockListen(uint32_t port, int backlog) noexcept;
 
-// Non-blocking connect: writable means decided, then ask SocketError.
-int VsockConnect(uint32_t cid, uint32_t port) noexcept;
-
-// The error of a connect that has been decided: 0 or -errno.
-int SocketError(int fd) noexcept;
-
 // Non-blocking listener; an existing file at `path` is replaced.
 int UnixListen(const std::string& path) noexcept;
 

@@ -17,11 +17,9 @@
 namespace caisson {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 constexpr size_t kXtsKeyBytes = 64;
 constexpr size_t kMacKeyBytes = 32;
-// What is encrypted and authenticated together on scratch, and its code.
-constexpr uint64_t kScratchBlock = 4096;
+// Of each block of scratch.
 constexpr int kCodeBytes = 32;
 // Of scratch, where mke2fs looks before it writes.
 constexpr size_t kBlankBytes = 1024 * 1024;
@@ -142,8 +140,8 @@ int CreateCodes(const std::string& name, const std::string& device, uint64_t sec
   // They would lie below dm-crypt, which encrypts and authenticates: an error or noise, and nothing of the content.
   if (const int error = WriteZeros(device, kScratchBlock)) return error;
   // D: written directly. A journal would serve whoever comes after a crash, and nobody does.
-  const std::string parameters =
-      device + " 0 " + std::to_string(kCodeBytes) + " D 2 block_size:4096 journal_sectors:64";
+  const std::string parameters = device + " 0 " + std::to_string(kCodeBytes) +
+                                 " D 2 block_size:" + std::to_string(kScratchBlock) + " journal_sectors:64";
   return CreateMapped(name, "integrity", parameters, sectors, false);
 }
 
@@ -154,8 +152,8 @@ int CreateAuthenticated(const std::string& name, const std::string& device, uint
   parameters.Add("capi:authenc(hmac(sha256),xts(aes))-plain64 ");
   parameters.AddKey(key.data(), key.size());
   ::explicit_bzero(key.data(), key.size());
-  parameters.Add(" 0 %s 0 4 integrity:%d:aead sector_size:4096 no_read_workqueue no_write_workqueue", device.c_str(),
-                 kCodeBytes);
+  parameters.Add(" 0 %s 0 4 integrity:%d:aead sector_size:%u no_read_workqueue no_write_workqueue", device.c_str(),
+                 kCodeBytes, kScratchBlock);
   return Create(name, "crypt", parameters.data(), parameters.size(), sectors, false);
 }
 

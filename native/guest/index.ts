@@ -7,7 +7,7 @@ import { once } from './sockets.ts'
 
 export { SyscallError } from './binding.ts'
 export { type DescriptorKind, FdStream } from './fd-stream.ts'
-export { connectVsock, Listener, listenUnix, listenVsock, receiveDescriptor } from './sockets.ts'
+export { Listener, listenUnix, listenVsock, receiveDescriptor } from './sockets.ts'
 
 /** linux/mount.h */
 const MOUNT_FLAGS = {
@@ -70,15 +70,10 @@ export async function detachLoop(device: string): Promise<void> {
   check(`detach ${device}`, await native().detachLoop(device))
 }
 
-/** One device-mapper target over a whole device. @returns the path of the device node, which devtmpfs makes */
-export async function createMapped(
-  name: string,
-  target: 'verity' | 'linear',
-  parameters: string,
-  options: { sectors: number; readOnly: boolean },
-): Promise<string> {
-  const { sectors, readOnly } = options
-  return `/dev/dm-${check(`dm ${target} ${name}`, await native().createMapped(name, target, parameters, sectors, readOnly))}`
+/** dm-verity over a whole device, read-only. @returns the path of the device node, which devtmpfs makes */
+export async function createVerity(name: string, parameters: string, sectors: number): Promise<string> {
+  const made = native().createMapped(name, 'verity', parameters, sectors, true)
+  return `/dev/dm-${check(`dm verity ${name}`, await made)}`
 }
 
 /**

@@ -1,7 +1,5 @@
-/** Listeners and connections that Node has no classes for: AF_VSOCK, and Unix sockets that pass descriptors. */
-import type { ByteStream } from '#protocol/byte-stream'
-import { check, errnoName, native, type Poller, READABLE, SyscallError, WRITABLE } from './binding.ts'
-import { FdStream } from './fd-stream.ts'
+/** Listeners that Node has no classes for: AF_VSOCK, and Unix sockets that pass descriptors. */
+import { check, errnoName, native, type Poller, READABLE, SyscallError } from './binding.ts'
 
 const EAGAIN = -11
 const ECONNABORTED = -103
@@ -53,18 +51,6 @@ export class Listener {
 /** @throws SyscallError */
 export function listenVsock(port: number, backlog = 128): Listener {
   return new Listener(check('vsock listen', native().vsockListen(port, backlog)))
-}
-
-/** @throws SyscallError */
-export async function connectVsock(cid: number, port: number): Promise<ByteStream> {
-  const fd = check('vsock connect', native().vsockConnect(cid, port))
-  await once(fd, WRITABLE)
-  const result = native().socketError(fd)
-  if (result < 0) {
-    native().close(fd)
-    throw new SyscallError('vsock connect', errnoName(result))
-  }
-  return new FdStream(fd, 'socket')
 }
 
 /** Replaces a file at `path`. @throws SyscallError */

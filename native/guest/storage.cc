@@ -18,9 +18,6 @@
 namespace caisson {
 namespace {
 
-constexpr uint32_t kSectorBytes = 512;
-constexpr uint32_t kScratchBlock = 4096;
-
 // O_PATH below `root`, as one step of the kernel's.
 int OpenBelow(int root, const std::string& path) noexcept {
   open_how how{};

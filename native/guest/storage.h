@@ -7,6 +7,11 @@
 
 namespace caisson {
 
+// In which the kernel counts the length of a block device.
+inline constexpr uint32_t kSectorBytes = 512;
+// What is encrypted and authenticated together on scratch; whatever lies on it goes by blocks of this size.
+inline constexpr uint32_t kScratchBlock = 4096;
+
 // `flags` are MS_* of mount(2).
 int Mount(const std::string& source, const std::string& target, const std::string& type, uint64_t flags,
           const std::string& data) noexcept;

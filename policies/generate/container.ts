@@ -1,6 +1,6 @@
 /** One container of a pod as a rule of the policy. */
 import { DEFAULT_CAPABILITIES } from '../container-rule.ts'
-import { splitReference } from '../image-rule.ts'
+import { type KeySigner, splitReference } from '../image-rule.ts'
 import { compact, type Draft, type DraftMap, OpenChoice, type Refusal, Remarked } from './draft.ts'
 import { environmentOf } from './environment.ts'
 import {
@@ -35,8 +35,8 @@ export interface ContainerContext {
   readonly volumes: PodVolumesContext
   /** Let the host read the output. */
   readonly logs: boolean
-  /** Resource, or PEM, of the key that signs images which the YAML names without a digest; undefined: they are pinned. */
-  readonly signedBy: string | undefined
+  /** The key that signs images which the YAML names without a digest; undefined: they are pinned. */
+  readonly signedBy: KeySigner | undefined
   readonly profiles: SeccompProfiles
 }
 
@@ -88,7 +88,7 @@ function imageOf(container: KubeObject, { image, signedBy }: ContainerContext): 
   if (signedBy === undefined || pinned !== undefined) return { image: image?.pinned ?? pinned ?? openImage(container) }
   const written = text(container.image) ?? ''
   const repository = image?.pinned.split('@')[0] ?? repositoryOf(written)
-  const key = signedBy.startsWith('-----') ? { keyData: signedBy } : { key: signedBy }
+  const key = signedBy.kind === 'key' ? { key: signedBy.resource } : { keyData: signedBy.pem }
   return { image: repository ?? new OpenChoice(`repository of ${written}, with its registry`), signedBy: [key] }
 }
 

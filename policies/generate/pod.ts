@@ -3,6 +3,7 @@
  * nothing else. Deterministic: equal files and images give equal text.
  */
 import type { VolumeFile } from '#protocol/volume-content'
+import type { KeySigner } from '../image-rule.ts'
 import { IPC_SYSCTLS, NETWORK_SYSCTLS } from '../pod-rule.ts'
 import { draftContainer, type ImageFacts } from './container.ts'
 import { compact, type DraftMap, type Refusal } from './draft.ts'
@@ -32,8 +33,8 @@ export interface GenerateOptions {
   /** Asked once for each image; undefined where the registry is not to be asked. */
   readonly image: (reference: string) => ImageFacts | undefined
   readonly logs: boolean
-  /** Resource, or PEM, of the key that signs images which the YAML names without a digest. Default: they are pinned. */
-  readonly signedBy?: string
+  /** The key that signs images which the YAML names without a digest. Default: they are pinned. */
+  readonly signedBy?: KeySigner
   /** Profiles of the node that the YAML names. Default: none, and their system calls stay choices. */
   readonly seccompProfiles?: SeccompProfiles
   /** `volumeDigest`, for what ConfigMaps hold; without it their digests stay choices. */

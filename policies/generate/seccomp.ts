@@ -1,6 +1,6 @@
 /** `seccompProfile` of a container or its pod as a rule of the policy. Whatever it says, the guest's own filter holds. */
 import { SYSTEM_CALLS } from '../seccomp-rule.ts'
-import { type Draft, type DraftMap, OpenChoice, Remarked } from './draft.ts'
+import { type Draft, OpenChoice, Remarked } from './draft.ts'
 import { type KubeObject, objectOf, objectsOf, text, textsOf } from './kubernetes-objects.ts'
 
 /** Text of a profile by its `localhostProfile`; undefined where it was not given. */
@@ -30,21 +30,19 @@ function localhostRule(name: string, profiles: SeccompProfiles): Draft {
 }
 
 /** Undefined where a list of names would not say the same. */
-function ruleOf(json: string): DraftMap | undefined {
+function ruleOf(json: string): Draft | undefined {
   const profile = objectOf(parsed(json))
   const rules = objectsOf(profile?.syscalls)
   const [byDefault, actions] = [text(profile?.defaultAction), new Set(rules.map(({ action }) => text(action)))]
   if (rules.some((rule) => !isPlain(rule)) || actions.size !== 1) return undefined
-  const names = [...new Set(rules.flatMap(({ names: list }) => textsOf(list) ?? []))].sort()
+  // One that this machine does not have needs no denial, and no permission.
+  const all = rules.flatMap(({ names: list }) => textsOf(list) ?? []).filter((name) => SYSTEM_CALLS.has(name))
+  const names = [...new Set(all)].sort()
   const [action] = actions
-  if (isRefusal(byDefault) && action === 'SCMP_ACT_ALLOW') {
-    return { allow: names.filter((name) => SYSTEM_CALLS.has(name)) }
-  }
-  // One that this machine does not have needs no denial.
-  if (byDefault === 'SCMP_ACT_ALLOW' && isRefusal(action)) {
-    return { deny: names.filter((name) => SYSTEM_CALLS.has(name)) }
-  }
-  return undefined
+  // A container without any call does not start: that is not what somebody meant.
+  if (isRefusal(byDefault) && action === 'SCMP_ACT_ALLOW') return names.length === 0 ? undefined : { allow: names }
+  if (byDefault !== 'SCMP_ACT_ALLOW' || !isRefusal(action)) return undefined
+  return names.length === 0 ? 'guest' : { deny: names }
 }
 
 function isRefusal(action: string | undefined): boolean {

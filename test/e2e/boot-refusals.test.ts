@@ -83,7 +83,7 @@ for (const lie of LIES) {
     t.regex(refusal.code, /^ERR_[A-Z_]+$/)
     t.not(refusal.correlationId, '', 'the host gets an id for the tenant')
 
-    const [record] = (await tenant.admin.explain(refusal.correlationId)).slice(-1)
+    const [record] = await tenant.admin.explain(refusal.correlationId)
     t.is(record?.verdict, 'refused')
     const failed = record?.checks.filter((check) => !check.ok) ?? []
     t.true(
@@ -100,7 +100,7 @@ test.serial('a TPM of an unknown CA is refused by the verifier before it is aske
   const { tenant, initdata } = t.context
   const plan = { ...honestPlan(tenant, initdata), tpmCa: await createTpmCa(tenant.path('other-tpm-ca')) }
   const refusal = await refusalOf(attest(await boot(t, tenant, plan)))
-  const [record] = (await tenant.admin.explain(refusal.correlationId)).slice(-1)
+  const [record] = await tenant.admin.explain(refusal.correlationId)
   t.is(record?.stage, 'auth')
   t.regex(`${record?.reason} ${record?.hint}`, /CA|trust/i)
 })

@@ -64,10 +64,10 @@ class QemuVm implements Vm {
   #shutdownReason: ShutdownReason | undefined
   readonly #room: RoomWait
 
-  constructor(process: VmProcess, log: ConsoleLog, onDiskFull: (() => void) | undefined) {
+  constructor(process: VmProcess, log: ConsoleLog, onDiskFull: LaunchOptions['onDiskFull']) {
     this.process = process
     this.console = log
-    this.#room = new RoomWait({ resume: () => this.resume(), onDiskFull })
+    this.#room = new RoomWait({ resume: async () => void (await this.#qmp?.run('cont', {})), onDiskFull })
   }
 
   get shutdownReason(): ShutdownReason | undefined {
@@ -81,20 +81,7 @@ class QemuVm implements Vm {
   async connect(socket: Socket): Promise<void> {
     this.#qmp = await QmpClient.open(socket, { onEvent: (event) => this.#take(event), timeoutMs: CONNECT_TIMEOUT_MS })
     // QEMU waits for this (-S), so however short the guest's life is, why it ended is heard.
-    await this.resume()
-  }
-
-  async status(): Promise<string> {
-    const { status } = await this.#control.run('query-status', {})
-    return status ?? 'unknown'
-  }
-
-  async pause(): Promise<void> {
-    await this.#control.run('stop', {})
-  }
-
-  async resume(): Promise<void> {
-    await this.#control.run('cont', {})
+    await this.#qmp.run('cont', {})
   }
 
   async stop({ graceMs = DEFAULT_GRACE_MS }: { readonly graceMs?: number } = {}): Promise<VmExit> {
@@ -111,11 +98,6 @@ class QemuVm implements Vm {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
-  }
-
-  get #control(): QmpClient {
-    if (this.#qmp === undefined) throw new UnavailableError('ERR_QMP_CLOSED', 'QEMU has no control connection')
-    return this.#qmp
   }
 
   #take({ event, data }: QmpEvent): void {

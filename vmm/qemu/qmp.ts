@@ -14,7 +14,6 @@ export interface QmpEvent {
 export interface QmpCommands {
   readonly qmp_capabilities: { arguments: Record<string, never>; return: unknown }
   readonly 'query-status': { arguments: Record<string, never>; return: { status?: string; running?: boolean } }
-  readonly stop: { arguments: Record<string, never>; return: unknown }
   readonly cont: { arguments: Record<string, never>; return: unknown }
   readonly quit: { arguments: Record<string, never>; return: unknown }
 }

@@ -11,15 +11,18 @@ const RETRY_MS = 5000
 export interface RoomWaitOptions {
   /** Lets the guest's CPUs run. */
   readonly resume: () => Promise<void>
-  /** Called each time the guest is stopped. */
-  readonly onDiskFull?: (() => void) | undefined
-  /** Milliseconds, default 5000. */
+  /** Called with true when the guest is stopped, and with false when it has found room: not for the tries in between. */
+  readonly onDiskFull?: ((full: boolean) => void) | undefined
+  /** Between two tries, and how long a guest must run to have found room. Milliseconds, default 5000. */
   readonly retryMs?: number
 }
 
 export class RoomWait {
   readonly #options: RoomWaitOptions
   #waits = false
+  /** Somebody was told that the disk is full, and not yet that there is room. */
+  #told = false
+  #settling: NodeJS.Timeout | undefined
 
   constructor(options: RoomWaitOptions) {
     this.#options = options
@@ -38,12 +41,23 @@ export class RoomWait {
   begin(): void {
     if (this.#waits) return
     this.#waits = true
-    this.#options.onDiskFull?.()
+    clearTimeout(this.#settling)
+    this.#tell(true)
     this.#later()
   }
 
+  #tell(full: boolean): void {
+    if (this.#told === full) return
+    this.#told = full
+    this.#options.onDiskFull?.(full)
+  }
+
   #later(): void {
-    setTimeout(() => void this.#goOn(), this.#options.retryMs ?? RETRY_MS).unref()
+    this.#after(() => void this.#goOn())
+  }
+
+  #after(act: () => void): NodeJS.Timeout {
+    return setTimeout(act, this.#options.retryMs ?? RETRY_MS).unref()
   }
 
   async #goOn(): Promise<void> {
@@ -51,6 +65,8 @@ export class RoomWait {
     this.#waits = false
     try {
       await this.#options.resume()
+      // The write that failed is repeated now: only when it is not heard of again, there was room for it.
+      if (!this.#waits) this.#settling = this.#after(() => this.#tell(false))
     } catch (error) {
       const gone = error instanceof UnavailableError && error.code === 'ERR_QMP_CLOSED'
       if (gone || this.#waits) return

@@ -19,9 +19,11 @@ const INIT = /^INIT (sha384)\/([0-9a-fA-F]{96})$/
 /** Throws `MalformedError` ERR_RUNTIME_LOG. */
 export function parseRuntimeLog(text: string): RuntimeLog {
   if (text.length > MAX_CHARS) throw malformed(`${text.length} characters, limit ${MAX_CHARS}`)
-  const [first = '', ...events] = text.split('\n').map((line) => line.trimEnd())
-  while (events.at(-1) === '') events.pop()
-  if (events.length >= MAX_LINES) throw malformed(`${events.length} events, limit ${MAX_LINES}`)
+  const [first = '', ...events] = text
+    .trimEnd()
+    .split('\n', MAX_LINES + 1)
+    .map((line) => line.trimEnd())
+  if (events.length >= MAX_LINES) throw malformed(`more than ${MAX_LINES - 1} events`)
   const [, algorithm = '', value = ''] = INIT.exec(first) ?? []
   if (algorithm === '') throw malformed('its first line is not "INIT sha384/" and the value of a register')
   const initial = fromHex(value, 'runtime log')

@@ -3,7 +3,7 @@ import { type KeyObject, constants as openssl, verify } from 'node:crypto'
 import type { HashAlgorithm } from '#protocol/crypto-provider'
 import { concatBytes } from '#protocol/encoding'
 import { derSignature } from '../../x509/ecdsa-value.ts'
-import { HASH_BYTES, TPM_ALG } from '../parse/algorithms.ts'
+import { COORDINATE_BYTES, HASH_BYTES, TPM_ALG } from '../parse/algorithms.ts'
 import type { QuoteAttest } from '../parse/attest.ts'
 import type { KeyScheme } from '../parse/public-area.ts'
 import type { QuoteKey } from '../parse/quote-key.ts'
@@ -54,13 +54,13 @@ export function tpmSignatureHolds(
   if (!allowed(key.area?.scheme, signature)) return false
   const { scheme, hash } = signature
   if (scheme !== 'ecdsa') return holds(key.key, message, { scheme, hash, bytes: signature.signature, encoding: 'der' })
-  const field = fieldBytes(key.key)
+  const field = key.area?.type === 'ecc' ? COORDINATE_BYTES[key.area.curve] : fieldBytes(key.key)
   if (signature.r.length > field || signature.s.length > field) return false
   const bytes = concatBytes(pad(signature.r, field), pad(signature.s, field))
   return holds(key.key, message, { scheme, hash, bytes, encoding: 'ieee-p1363' })
 }
 
-/** Of a coordinate; 0 for RSA. */
+/** Of a coordinate; 0 for RSA. To ask a key for it costs as much as its signature. */
 function fieldBytes(key: KeyObject): number {
   return FIELD_BYTES[key.asymmetricKeyDetails?.namedCurve ?? ''] ?? 0
 }

@@ -5,7 +5,7 @@
 import { importJWK, type JWK, SignJWT } from 'jose'
 import type { HttpTransport } from '#protocol/http-transport'
 import { type AuditSource, parseAuditCheckpoint } from '../../audit/verify-log.ts'
-import { answerError, exchange, jsonOf } from '../../client/verifier-http.ts'
+import { answerError, exchangeExplained, jsonOf, type VerifierProblem } from '../../client/verifier-http.ts'
 import type { AttestationRecord } from '../../store/attestation-log.ts'
 import type { AuditEntry } from '../../store/audit-log.ts'
 import type { StoredGrant } from '../../store/identity-store.ts'
@@ -15,6 +15,8 @@ import type { ReleaseCondition } from '../../store/release-condition.ts'
 import type { ReleaseTerms, ResourceInfo } from '../../store/resource-store.ts'
 import type { Role, TenantSettings } from '../../store/tenant-store.ts'
 import { adminKeyId } from './authenticator.ts'
+import { AdministratorRefusal } from './refusal.ts'
+import { releaseQuery } from './release-query.ts'
 
 export interface ReferenceInfo {
   readonly id: string
@@ -51,7 +53,10 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024
 /** Long enough for one request, short enough to be worthless when found in a log. */
 const TOKEN_LIFETIME_S = 60
 
-/** All methods throw as `exchange` does: ERR_VERIFIER_UNAVAILABLE, ERR_VERIFIER_TLS, ERR_VERIFIER_ANSWER, ERR_VERIFIER_REFUSED. */
+/**
+ * All methods throw `AdministratorRefusal` ERR_VERIFIER_REFUSED with what the verifier says, and as `exchangeExplained` does:
+ * ERR_VERIFIER_UNAVAILABLE, ERR_VERIFIER_TLS, ERR_VERIFIER_ANSWER.
+ */
 export class VerifierAdminClient {
   readonly #options: AdminClientOptions
   readonly #base: string
@@ -69,10 +74,7 @@ export class VerifierAdminClient {
     release: ReleaseCondition = { kind: 'attested' },
     terms: Omit<ReleaseTerms, 'condition'> = {},
   ): Promise<void> {
-    const query = new URLSearchParams({ release: release.kind })
-    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
-    for (const reference of release.references ?? []) query.append('reference', reference)
-    if (release.require !== undefined) query.set('require', release.require)
+    const query = releaseQuery(release)
     if (terms.maxHolders !== undefined) query.set('max-holders', String(terms.maxHolders))
     if (terms.notBefore !== undefined) query.set('not-before', terms.notBefore.toISOString())
     if (terms.notAfter !== undefined) query.set('not-after', terms.notAfter.toISOString())
@@ -146,8 +148,7 @@ export class VerifierAdminClient {
     names: readonly string[],
     release: ReleaseCondition = { kind: 'attested' },
   ): Promise<void> {
-    const query = new URLSearchParams({ release: release.kind })
-    for (const manifest of release.kind === 'images' ? release.manifests : []) query.append('image', manifest)
+    const query = releaseQuery(release)
     for (const name of names) query.append('name', name)
     await this.#send('POST', `/identity-grant/${encodeURIComponent(id)}?${query.toString()}`)
   }
@@ -205,7 +206,7 @@ export class VerifierAdminClient {
     return dated<AttestationRecord>(await this.#get(`/attestations?${query.toString()}`, 'attestations'), 'at')
   }
 
-  /** All records of the handshake that a correlation id belongs to, oldest first. */
+  /** The record of a correlation id, then others of its handshake, oldest first; at most 100. */
   async explain(correlationId: string): Promise<readonly AttestationRecord[]> {
     const path = `/attestations/${encodeURIComponent(correlationId)}`
     return dated<AttestationRecord>(await this.#get(path, 'attestations'), 'at')
@@ -245,7 +246,9 @@ export class VerifierAdminClient {
     const { http } = this.#options
     const headers = { authorization: `Bearer ${await this.#token()}`, 'content-type': 'application/octet-stream' }
     const request = { method, url: this.#base + path, headers }
-    return (await exchange(http, body === undefined ? request : { ...request, body }, MAX_ANSWER_BYTES)).body
+    const asked = body === undefined ? request : { ...request, body }
+    const refused = ({ refusal, detail }: VerifierProblem): Error => new AdministratorRefusal(refusal, detail)
+    return (await exchangeExplained(http, asked, { maxBytes: MAX_ANSWER_BYTES, refused })).body
   }
 
   async #token(): Promise<string> {

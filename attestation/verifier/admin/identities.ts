@@ -1,16 +1,15 @@
 /** Administration of the names that guests may have in certificates. */
 import { parseIdentityGrant } from '../../store/identity-store.ts'
 import { parsePolicyId } from '../../store/policy-store.ts'
-import { parseReleaseCondition } from '../../store/release-condition.ts'
 import type { HttpExchange, HttpReply } from '../http-listener.ts'
 import { type AdminContext, notFound, READERS, WRITERS } from './context.ts'
+import { releaseOf } from './release-query.ts'
 
-/** POST /identity-grant/ID?name=NAME…&release=attested|images&image=DIGEST… */
+/** POST /identity-grant/ID?name=NAME…&release=attested|images&image=DIGEST…&reference=ID…&require=CEL */
 export async function putIdentity(context: AdminContext, exchange: HttpExchange, id: string): Promise<HttpReply> {
   const admin = await context.authenticate(exchange, WRITERS)
   const { query } = exchange
-  const release = parseReleaseCondition(query.get('release') ?? 'attested', query.getAll('image'))
-  const grant = parseIdentityGrant(id, query.getAll('name'), release)
+  const grant = parseIdentityGrant(id, query.getAll('name'), releaseOf(query))
   const { identities, now } = context.options
   const act = { action: 'identity.put', subject: `${grant.id}: ${grant.names.join(' ')}` }
   await context.change(admin, act, (sql) => identities.put(sql, grant, now()))

@@ -16,7 +16,7 @@ export async function listAttestations(context: AdminContext, exchange: HttpExch
   return { status: 200, body: { attestations: records } }
 }
 
-/** GET /attestations/ID: all records of the handshake that the id belongs to. */
+/** GET /attestations/ID: the record, then others of its handshake. */
 export async function explainAttestation(
   context: AdminContext,
   exchange: HttpExchange,
@@ -29,7 +29,8 @@ export async function explainAttestation(
   const told = await log.find(key)
   const others = await log.handshakeOf(told === undefined ? wanted : key)
   // What the guest told comes first, and what else the same guest told is another question.
-  const records = told === undefined ? others : [told, ...others.filter(({ stage }) => stage !== 'guest')]
+  const records =
+    told === undefined ? others : [told, ...others.filter(({ stage }) => stage !== 'guest' && stage !== 'reason')]
   if (records.length === 0) {
     throw notFound('ERR_ATTESTATION_NOT_FOUND', `attestation ${JSON.stringify(id.slice(0, 64))}`)
   }

@@ -1,9 +1,9 @@
 /** Administration of resources: contents go in and never come back this way. */
 import { UsageError } from '#protocol/errors'
-import { parseReleaseCondition } from '../../store/release-condition.ts'
 import { MAX_RESOURCE_BYTES, parseResourcePath, type ReleaseTerms } from '../../store/resource-store.ts'
 import type { HttpExchange, HttpReply } from '../http-listener.ts'
 import { type AdminContext, notFound, queryNumber, queryTime, READERS, WRITERS } from './context.ts'
+import { releaseOf } from './release-query.ts'
 
 /** POST /resource/R/T/T?release=attested|images&image=sha256:…&reference=ID&require=CEL&max-holders=N&not-before=TIME&not-after=TIME */
 export async function putResource(
@@ -59,18 +59,13 @@ export async function listResources(context: AdminContext, exchange: HttpExchang
 
 function termsOf(exchange: HttpExchange): ReleaseTerms {
   const { query } = exchange
-  const require = query.get('require')
-  const condition = parseReleaseCondition(query.get('release') ?? 'attested', query.getAll('image'), {
-    references: query.getAll('reference'),
-    ...(require === null ? {} : { require }),
-  })
   const maxHolders = query.has('max-holders') ? queryNumber(exchange, 'max-holders') : undefined
   if (maxHolders !== undefined && (maxHolders < 1 || maxHolders > 1_000_000)) {
     throw new UsageError('ERR_QUERY', 'max-holders must be 1 to 1000000')
   }
   const [notBefore, notAfter] = [queryTime(exchange, 'not-before'), queryTime(exchange, 'not-after')]
   return {
-    condition,
+    condition: releaseOf(query),
     ...(maxHolders === undefined ? {} : { maxHolders }),
     ...(notBefore === undefined ? {} : { notBefore }),
     ...(notAfter === undefined ? {} : { notAfter }),

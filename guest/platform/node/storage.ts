@@ -6,8 +6,8 @@ import {
   bindInRoot,
   blockDeviceSize,
   createCrypt,
-  createMapped,
   createScratch,
+  createVerity,
   detachLoop,
   mount,
   removeMapped,
@@ -46,7 +46,7 @@ export function nodeStorage(files: Files): Storage {
       // that a program might survive.
       const parameters = `1 ${data} ${hash} ${dataBlockSize} ${hashBlockSize} ${dataBlocks} ${hashOffset / hashBlockSize} sha256 ${rootHash} ${salt === '' ? '-' : salt} 1 panic_on_corruption`
       const sectors = (dataBlocks * dataBlockSize) / SECTOR_BYTES
-      return createMapped(name, 'verity', parameters, { sectors, readOnly: true })
+      return createVerity(name, parameters, sectors)
     },
     openScratch: async (name, device) => {
       try {

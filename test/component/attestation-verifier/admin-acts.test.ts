@@ -9,6 +9,7 @@ import { verifierAudit } from '#cli/commands/verifier-audit'
 import { verifierBackup, verifierRestore } from '#cli/commands/verifier-backup'
 import { verifierExplain } from '#cli/commands/verifier-explain'
 import { verifierIdentity } from '#cli/commands/verifier-identity'
+import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
 import { verifierResource } from '#cli/commands/verifier-resource'
 import { verifierTenant } from '#cli/commands/verifier-tenant'
 import { Captured, deskAt } from './desk.ts'
@@ -69,8 +70,10 @@ test('a resource is stored under terms, listed without its content, rolled back 
   const put = (content: string, ...terms: readonly string[]) =>
     caisson(verifierResource, 'put', path, file('content', content), ...terms)
   t.is((await put('one')).trim(), `stored ${path}`)
-  await put('two two', '--require-image', IMAGE, '--max-guests', '1', '--not-after', '2099-01-01T00:00:00Z')
-  t.regex(await caisson(verifierResource, 'list'), /^default\/tls\/key {2}7 bytes {2}version 2 {2}images$/m)
+  const narrow = ['--reference', 'guest-1', '--require', 'tee == "snp"']
+  await put('two two', '--require-image', IMAGE, ...narrow, '--max-guests', '1', '--not-after', '2099-01-01T00:00:00Z')
+  const line = `${path}  7 bytes  version 2  images ${IMAGE}, reference guest-1, require tee == "snp"`
+  t.is((await caisson(verifierResource, 'list')).trim(), line)
   const listed = await caisson(verifierResource, 'list', '--json')
   t.like((JSON.parse(listed) as object[])[0], { release: { kind: 'images', manifests: [IMAGE] }, maxHolders: 1 })
   t.false(listed.includes('two two'))
@@ -80,14 +83,50 @@ test('a resource is stored under terms, listed without its content, rolled back 
   t.is((await caisson(verifierResource, 'list')).trim(), '')
 })
 
+test('times of resources and reference values are read as by every other command: days, UTC, seconds, and no 30 February', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const content = file('content', 'x')
+  await caisson(verifierResource, 'put', 'a/b/c', content, '--not-before', '2098-12-31', '--not-after', '4070908800')
+  const [resource] = await site.admin.listResources()
+  t.like(JSON.parse(JSON.stringify(resource)) as object, {
+    notBefore: '2098-12-31T00:00:00.000Z',
+    notAfter: '2099-01-01T00:00:00.000Z',
+  })
+  await site.admin.putReference(snpReference('web', [{ vcpus: 1, measurement: 'cd'.repeat(48) }]))
+  const retired = await caisson(verifierReferenceValue, 'retire', 'web', '--until', '2099-01-31 12:00')
+  t.regex(retired, /web counts until 2099-01-31T12:00:00\.000Z/)
+  t.like((await site.admin.listReferences())[0], { until: '2099-01-31T12:00:00.000Z' })
+  const wrong: readonly (readonly [CommandSpec, readonly string[], string])[] = [
+    [verifierResource, ['put', 'a/b/c', content], '--not-before'],
+    [verifierResource, ['put', 'a/b/c', content], '--not-after'],
+    [verifierReferenceValue, ['retire', 'web'], '--until'],
+  ]
+  for (const [spec, words, option] of wrong) {
+    for (const time of ['2099-02-30', '31 Jan 2099', 'soon', '']) {
+      const error = await t.throwsAsync(caisson(spec, ...words, option, time), { code: 'ERR_USAGE' }, time)
+      t.true(error?.message.startsWith(`${option} ${JSON.stringify(time)} `), 'which option')
+    }
+  }
+})
+
 test('names for certificates are granted, listed and taken back', async (t) => {
   const { caisson } = await deskAt(t)
   t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
   const words = ['--name', 'web.shop.example', '--name', 'shop.example', '--require-image', IMAGE]
   t.regex(await caisson(verifierIdentity, 'put', 'web', ...words), /guests may be web\.shop\.example, shop\.example/)
-  t.regex(await caisson(verifierIdentity, 'list'), /^web {2}web\.shop\.example, shop\.example {2}images$/m)
+  const line = `web  web.shop.example, shop.example  images ${IMAGE}`
+  t.is((await caisson(verifierIdentity, 'list')).trim(), line)
   const [grant] = JSON.parse(await caisson(verifierIdentity, 'list', '--json')) as object[]
   t.like(grant, { id: 'web', release: { kind: 'images', manifests: [IMAGE] } })
+  const narrow = ['--reference', 'guest-1', '--reference', 'guest-2', '--require', 'tee == "snp"']
+  await caisson(verifierIdentity, 'put', 'web', '--name', 'web.shop.example', ...narrow)
+  const [narrowed] = JSON.parse(await caisson(verifierIdentity, 'list', '--json')) as object[]
+  const release = { kind: 'attested', references: ['guest-1', 'guest-2'], require: 'tee == "snp"' }
+  t.like(narrowed, { id: 'web', release })
+  t.regex(await caisson(verifierIdentity, 'list'), /attested, reference guest-1 or guest-2, require tee == "snp"$/m)
+  await t.throwsAsync(caisson(verifierIdentity, 'put', 'web', '--name', 'web.shop.example', '--require', 'tee =='), {
+    code: 'ERR_CONDITION',
+  })
   t.regex(await caisson(verifierIdentity, 'remove', 'web'), /no further certificates/)
   t.regex(await caisson(verifierIdentity, 'list'), /no guest gets a certificate/)
 })
@@ -141,11 +180,12 @@ const WRONG: readonly [CommandSpec, readonly (readonly string[])[]][] = [
       ['explode'],
       ['remove'],
       ['put', 'a/b/c', 'package.json', '--max-guests', '0'],
+      ['put', 'a/b/c', 'package.json', '--max-guests', '1000001'],
       ['put', 'a/b/c', 'package.json', '--not-after', 'soon'],
     ],
   ],
   [verifierIdentity, [['put', 'web'], ['explode'], ['remove']]],
-  [verifierAudit, [['explode'], ['list', '--limit', 'x']]],
+  [verifierAudit, [['explode'], ['list', '--limit', 'x'], ['list', '--limit', '0'], ['list', '--limit', '501']]],
 ]
 for (const [spec, mistakes] of WRONG) {
   test(`${spec.path} refuses words that it does not know, with a remedy, and shows examples of those it does`, async (t) => {

@@ -1,13 +1,17 @@
 /** `caisson verifier policy`, `collateral` and `reference-value`, as administrators type them, against a running verifier. */
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { DatabaseSync } from 'node:sqlite'
 import test from 'ava'
+import { createAdminKey } from '#attestation/verifier/admin/authenticator'
+import { AdministratorRefusal } from '#attestation/verifier/admin/refusal'
 import { encodePem } from '#attestation/x509/pem'
 import { parseInvocation } from '#cli/command'
 import { measureRelease } from '#cli/commands/measure-release'
 import { verifierCollateral } from '#cli/commands/verifier-collateral'
 import { verifierPolicy } from '#cli/commands/verifier-policy'
 import { verifierReferenceValue } from '#cli/commands/verifier-reference-value'
+import { exitCodeOf } from '#cli/exit-code'
 import { Captured, deskAt } from './desk.ts'
 import {
   amd,
@@ -45,6 +49,43 @@ test('a policy is checked, put, listed, shown and removed, and decides from then
 
   t.regex(await caisson(verifierPolicy, 'remove', 'production'), /removed production/)
   await t.throwsAsync(attest(), undefined, 'what was removed counts no more')
+})
+
+test('a command that the verifier refuses says why, with the exit code of its kind, and sends nobody to a record', async (t) => {
+  const { site, file, caisson, printed } = await deskAt(t)
+  const refusalOf = async (...words: readonly string[]) => {
+    const error = await t.throwsAsync(caisson(verifierPolicy, ...words), { instanceOf: AdministratorRefusal })
+    t.notRegex(`${error?.message} ${error?.hint}`, /verifier explain/)
+    return { exit: exitCodeOf(error), code: error?.refusal.code, told: `${error?.message} ${error?.hint}` }
+  }
+  const wrong = file('wrong.yaml', 'apiVersion: caisson/v1\nkind: AppraisalPolicy\nminimun: {}\n')
+  const malformed = await refusalOf('put', 'x', wrong)
+  t.like(malformed, { exit: 2, code: 'ERR_POLICY_MALFORMED' })
+  t.regex(malformed.told, /minimun/)
+  const { code, stderr } = await printed('verifier', 'policy', 'put', 'x', wrong)
+  t.is(code, 2)
+  t.regex(stderr, /^caisson: ERR_VERIFIER_REFUSED: .*ERR_POLICY_MALFORMED: .*minimun.*\n {2}remedy: Correct it/)
+  t.notRegex(stderr, /verifier explain/)
+  t.like(await refusalOf('remove', 'nothing'), { exit: 2, code: 'ERR_POLICY_NOT_FOUND' })
+
+  const auditor = createAdminKey()
+  await site.admin.putTenant('shop', { admins: [{ key: auditor.publicJwk, role: 'auditor' }] })
+  const asAuditor = ['--url', `${site.verifier.url}/t/shop`, '--admin-key']
+  const right = file('right.yaml', policyWith([amd.ark.der]))
+  const key = file('auditor.key', JSON.stringify(auditor.privateJwk))
+  t.like(await refusalOf('put', 'x', right, ...asAuditor, key), { exit: 1, code: 'ERR_ADMIN_ROLE' })
+  const stranger = file('stranger.key', JSON.stringify(createAdminKey().privateJwk))
+  t.like(await refusalOf('put', 'x', right, ...asAuditor, stranger), { exit: 1, code: 'ERR_ADMIN_AUTH' })
+
+  const store = new DatabaseSync(site.storePath)
+  store.exec('DROP TABLE appraisal_policies')
+  store.close()
+  const broken = await refusalOf('put', 'x', right)
+  t.like(broken, { exit: 3, code: 'ERR_STORE_FAILED' })
+  t.regex(broken.told, /the verifier's store failed\. Check the disk .* log tells more under [0-9a-f]{24}/)
+  await site.verifier.close()
+  const gone = await t.throwsAsync(caisson(verifierPolicy, 'list'), { code: 'ERR_VERIFIER_UNAVAILABLE' })
+  t.is(exitCodeOf(gone), 3)
 })
 
 test('a policy that is wrong, absent, or handled in a way that there is not, is refused with a remedy', async (t) => {

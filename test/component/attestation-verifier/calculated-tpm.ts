@@ -31,7 +31,7 @@ import { derBitString, derBoolean, derObjectId, derOctetString, derSequence } fr
 import { concatBytes, fromBase64Url } from '#protocol/encoding'
 import { nodeCrypto } from '#protocol/node/crypto'
 import { PCR_COUNT, tpmEvidenceJson } from '#protocol/tpm-messages'
-import { BOOT_EVENTS, bootEventLog, sha256 } from './software-tpm.ts'
+import { BOOT_EVENTS, bootEventLog, EV_IPL, sha256 } from './software-tpm.ts'
 
 const TPM_RH_ENDORSEMENT = 0x4000_000b
 const SHA256_ID = 0x000b
@@ -87,7 +87,7 @@ function guestWith(tpm: { initdata: Uint8Array; ekKey: KeyObject; ekCertificate:
   const pcrs: Uint8Array[] = Array.from({ length: PCR_COUNT }, () => new Uint8Array(32))
   for (const { pcr, data } of BOOT_EVENTS) pcrs[pcr] = extended(sha256(data))
   pcrs[8] = extended(sha256(tpm.initdata))
-  const eventLog = bootEventLog()
+  const eventLog = bootEventLog(BOOT_EVENTS, EV_IPL)
   return {
     prepare: async () => {
       const ak = attestationKey()

@@ -97,6 +97,52 @@ test('the tenant reads under the host’s id why its guest denied something, and
   await t.throwsAsync(exitOf(policyExplain, policy, '--id', 'f'.repeat(16)), { message: /ERR_ATTESTATION_NOT_FOUND/ })
 })
 
+test('under an id of the verifier’s own no denial is explained that happened to be told by the same guest', async (t) => {
+  const { guest, site, exitOf, file } = await attested(t)
+  await guest.tell(report())
+  const [attestation] = (await site.admin.listAttestations()).filter(({ stage }) => stage === 'attest')
+  const policy = file('policy.yaml', POLICY)
+  await t.throwsAsync(exitOf(policyExplain, policy, '--id', attestation?.id ?? ''), {
+    code: 'ERR_USAGE',
+    message: /no guest has told of it/,
+  })
+})
+
+test('a denial for order or number is told as it was, although the policy admits the request by itself', async (t) => {
+  const { guest, exitOf, file } = await attested(t)
+  const admitted = JSON.stringify(requestCase({ ...REQUEST, env: [], user: '' }))
+  const policy = file(
+    'policy.yaml',
+    `${POLICY}  - { name: late, image: "registry.test/late@${DIGEST}", requires: [web] }\n`,
+  )
+  const fields = ['containers.web.max', 'containers.web.role', 'container_id']
+  for (const field of fields) {
+    const told = report({
+      message: `${field}: the policy allows 1 at the same time; asked: "container 2"`,
+      denial: { field, allowed: '1 at the same time', asked: 'container 2' },
+      request: admitted,
+    })
+    await guest.tell(told)
+    const { code, text } = await exitOf(policyExplain, policy, '--id', told.correlationId)
+    t.is(code, 1, field)
+    t.regex(text, new RegExp(`ERR_POLICY_DENIED: ${field}[\\s\\S]*allowed +1 at[\\s\\S]*asked +container 2`))
+    t.regex(text, /order or number/)
+    t.notRegex(text, /admits this request/)
+    const json = await exitOf(policyExplain, policy, '--id', told.correlationId, '--json')
+    t.like(JSON.parse(json.text), { admitted: false, denials: [{ field }], policy: null })
+  }
+  // What it requires was there: the first thing that a policy asked by itself would miss.
+  const late = report({
+    message: 'containers.late.user: the policy allows nobody; asked: "0"',
+    denial: { field: 'containers.late.user', allowed: 'nobody', asked: '0' },
+    request: JSON.stringify(requestCase({ ...REQUEST, name: 'late', image: 'registry.test/late', env: [] })),
+  })
+  await guest.tell(late)
+  const { text } = await exitOf(policyExplain, policy, '--id', late.correlationId)
+  t.regex(text, /ERR_POLICY_DENIED: containers\.late\.user/)
+  t.notRegex(text, /containers\.late\.requires/)
+})
+
 test('a guest tells a bounded number of reasons, each once, and nobody without a token tells any', async (t) => {
   const { guest, site } = await attested(t)
   const first = report()
@@ -126,6 +172,31 @@ test('a guest tells a bounded number of reasons, each once, and nobody without a
   const token = await other.token()
   t.is(await send('{"id": "../../x"}', token), 400)
   t.true((await send(' '.repeat(65 * 1024), token)) >= 400)
+})
+
+test('whatever a guest tells in vain, it pushes neither its attestation nor what others told out of the tenant’s records', async (t) => {
+  const desk = await deskAt(t, { keepAttestations: 3 })
+  await trusting(desk)
+  const { site } = desk
+  const guest = attesterOf(site, snpSource())
+  await guest.attest({ initdataToml: INITDATA })
+  await guest.tell(report())
+  const authorization = `Bearer ${await guest.token()}`
+  const url = `${site.verifier.url}/kbs/v0/reason`
+  for (let sent = 0; sent < 200; sent++) {
+    const { status } = await site.http.request({
+      method: 'POST',
+      url,
+      body: Buffer.from('{}'),
+      headers: { authorization },
+    })
+    t.is(status, 400)
+  }
+  const stages = (await site.admin.listAttestations({ limit: 500 })).map(({ stage }) => stage)
+  t.is(stages.filter((stage) => stage === 'attest').length, 1)
+  t.is(stages.filter((stage) => stage === 'guest').length, 1)
+  const refused = stages.filter((stage) => stage === 'reason').length
+  t.true(refused >= 3 && refused < 200, 'those have a bound of their own')
 })
 
 test('reasons of one tenant’s guests are no other tenant’s, even under the same id', async (t) => {

@@ -61,6 +61,27 @@ test('a path is handed on as it was sent: nothing is decoded, nothing is normali
   }
 })
 
+test('the body of a client that is gone is refused, also when nobody asked for it while the client was there', async (t) => {
+  const arrived = Promise.withResolvers<void>()
+  const gone = Promise.withResolvers<void>()
+  const asked = Promise.withResolvers<unknown>()
+  const { port } = await serve(t, async (exchange) => {
+    arrived.resolve()
+    await gone.promise
+    await sleep(50) // the server sees the end a little later than its client; if later still, it says the same
+    await exchange.body(1000).then(asked.resolve, asked.resolve)
+    return { status: 200 }
+  })
+  const socket = connect(port, '127.0.0.1')
+  socket.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx')
+  await arrived.promise
+  socket.destroy()
+  await once(socket, 'close')
+  gone.resolve()
+  const error = await asked.promise
+  t.is(error instanceof Error && 'code' in error ? error.code : error, 'ERR_BODY_CUT')
+})
+
 test('a body larger than its limit is refused, whether it says so or not', async (t) => {
   const { port } = await serve(t, async (exchange) => {
     try {

@@ -10,7 +10,7 @@ import { Attester } from '#attestation/client/attester'
 import { createPodKey, requestFor } from '#attestation/client/pod-identity'
 import { tpmEvidenceSource } from '#attestation/client/tpm-evidence-source'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
-import { parseReleaseCondition } from '#attestation/store/release-condition'
+import { parseReleaseCondition, type ReleaseLimits } from '#attestation/store/release-condition'
 import { createCa, issueServerCertificate } from '#attestation/verifier/tls'
 import type { VerifierConfig } from '#attestation/verifier/verifier'
 import { parseCertificateRequest, verifyCertificateRequest } from '#attestation/x509/certificate-request'
@@ -143,7 +143,7 @@ test('outsiders read the CAs of pods where the verifier publishes them', async (
   t.is((await meet(elsewhere, client, 'db.shop.example')).clientSaw, 'SELF_SIGNED_CERT_IN_CHAIN')
 })
 
-test('names need a grant, a grant its image, and the tenant reads why there was no certificate', async (t) => {
+test('names need a grant, a grant its image, reference values and condition, and the tenant reads why there was no certificate', async (t) => {
   const served = await site(t)
   const guest = await attestedGuest(t, served)
   const key = await createPodKey()
@@ -160,6 +160,23 @@ test('names need a grant, a grant its image, and the tenant reads why there was 
   await served.admin.putIdentity('pay', ['pay.shop.example'], parseReleaseCondition('images', [MANIFEST]))
   const unmet = await t.throwsAsync(ask('pay.shop.example'), { instanceOf: VerifierRefusal })
   t.is(unmet?.refusal.code, 'ERR_RELEASE_IMAGES')
+  const grant = (limits: ReleaseLimits) =>
+    served.admin.putIdentity('pay', ['pay.shop.example'], parseReleaseCondition('attested', [], limits))
+  const narrower = [
+    [{ references: ['guest-2'] }, 'ERR_RELEASE_REFERENCE'],
+    [{ require: 'reference == "guest-2"' }, 'ERR_RELEASE_CLAIMS'],
+    [{ references: ['guest-1'], require: 'reference == "guest-2"' }, 'ERR_RELEASE_CLAIMS'],
+  ] as const
+  for (const [limits, code] of narrower) {
+    await grant(limits)
+    const refused = await t.throwsAsync(ask('pay.shop.example'), { instanceOf: VerifierRefusal })
+    t.is(refused?.refusal.code, code)
+  }
+  const met = { references: ['guest-1', 'guest-2'], require: 'reference == "guest-1"' }
+  await grant(met)
+  await t.notThrowsAsync(ask('pay.shop.example'))
+  t.like((await served.admin.listIdentities())[1], { id: 'pay', release: { kind: 'attested', ...met } })
+  await served.admin.putIdentity('pay', ['pay.shop.example'], parseReleaseCondition('images', [MANIFEST]))
   t.deepEqual(
     (await served.admin.listIdentities()).map(({ id, names, release }) => [id, names, release.kind]),
     [

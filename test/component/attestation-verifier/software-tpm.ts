@@ -40,6 +40,11 @@ export async function makeTpmCa(): Promise<TestCa & { remove(): void }> {
   }
 }
 
+const EV_NO_ACTION = 3
+const EV_EVENT_TAG = 6
+/** Text that was measured. */
+export const EV_IPL = 13
+
 /** One boot of the measured firmware: what each PCR is extended with, in order. */
 export const BOOT_EVENTS: readonly { readonly pcr: number; readonly data: string }[] = [
   { pcr: 0, data: 'firmware' },
@@ -147,9 +152,8 @@ function extendCommand(pcr: number, digest: Uint8Array): Uint8Array {
 }
 
 /** TCG PC Client Platform Firmware Profile, section 10: a crypto-agile log with the SHA-256 bank alone. */
-export function bootEventLog(events: typeof BOOT_EVENTS = BOOT_EVENTS): Uint8Array {
-  const EV_NO_ACTION = 3
-  const EV_EVENT_TAG = 6
+/** @param type of the events. Their data is text: a reader of tagged events finds it unreadable. */
+export function bootEventLog(events: typeof BOOT_EVENTS = BOOT_EVENTS, type: number = EV_EVENT_TAG): Uint8Array {
   const u32 = (value: number): Buffer => {
     const bytes = Buffer.alloc(4)
     bytes.writeUInt32LE(value)
@@ -167,7 +171,7 @@ export function bootEventLog(events: typeof BOOT_EVENTS = BOOT_EVENTS): Uint8Arr
   const rest = events.map(({ pcr, data }) =>
     Buffer.concat([
       u32(pcr),
-      u32(EV_EVENT_TAG),
+      u32(type),
       u32(1),
       Buffer.of(0x0b, 0),
       sha256(data),

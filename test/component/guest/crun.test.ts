@@ -166,12 +166,18 @@ test.serial('the kernel takes the filter of each rule for system calls, and refu
     allow: seccompProfile([], { kind: 'allow', names: every.filter((name) => !/^mkdir(at)?$/.test(name)) }),
   }
   const outcome = async (name: keyof typeof profiles) => {
-    const args = ['/bin/sh', '-c', 'mkdir /dev/made 2>&1 && echo made; /bin/unshare -m /bin/true 2>&1 && echo unshared']
+    const args = [
+      '/bin/sh',
+      '-c',
+      'mkdir /dev/made 2>&1 && echo made; /bin/unshare -m /bin/true 2>&1 && echo unshared' +
+        '; setarch linux32 /bin/true && echo other machine; setarch -R /bin/true && echo same addresses',
+    ]
     const running = await create(name, args, { seccomp: profiles[name] })
     await crun.start(name)
     return await text(running.io.stdout)
   }
-  for (const open of ['guest', 'runtime'] as const) t.regex(await outcome(open), /^made\n.*not permitted/i, open)
+  t.regex(await outcome('guest'), /^made\n.*not permitted\nother machine\nsame addresses$/im)
+  t.regex(await outcome('runtime'), /^made\n.*not permitted\nother machine\n$/im)
   for (const narrow of ['deny', 'allow'] as const) {
     const said = await outcome(narrow)
     t.regex(said, /mkdir.*not permitted/i, narrow)

@@ -20,6 +20,7 @@ const PROGRAMS = [
   'false',
   'mount',
   'unshare',
+  'setarch',
   'ln',
   'sum',
   'sync',

@@ -15,6 +15,7 @@ import { mountImage } from './fixtures/mount.ts'
 import { startRegistry } from './fixtures/registry.ts'
 import { storeImage } from './fixtures/stored.ts'
 import { listTree } from './fixtures/tree.ts'
+import { umoci } from './fixtures/umoci.ts'
 import { layerStore, nativeEngine, workspace } from './fixtures/workspace.ts'
 
 const AT = 1_600_000_000
@@ -75,7 +76,7 @@ async function bothWays(
   const layout = join(folder, 'layout')
   writeImageLayout(layout, { layers, config: {} })
   execFileSync('skopeo', ['copy', '-q', `oci:${layout}`, `oci:${folder}/tagged:t`])
-  execFileSync('umoci', ['unpack', '--image', `${folder}/tagged:t`, `${folder}/bundle`], { stdio: 'ignore' })
+  execFileSync(await umoci(), ['unpack', '--image', `${folder}/tagged:t`, `${folder}/bundle`], { stdio: 'ignore' })
 
   const client = registry.client()
   const pushed = await pushImage({ layout, reference: `${registry.host}/compare:1`, registry: client })
@@ -92,12 +93,19 @@ async function bothWays(
   return { ours: mountImage(t, folder, image), theirs: join(folder, 'bundle/rootfs') }
 }
 
-// Debian's umoci reads no zstd.
 const gzip = (entries: LayerSource['entries']): LayerSource => ({ compression: 'gzip', entries })
+const zstd = (entries: LayerSource['entries']): LayerSource => ({ compression: 'zstd', entries })
 const gzipped = (tar: Uint8Array): LayerSource => ({ compression: 'gzip', entries: [], tar })
 
 test('the mounted layers are what umoci unpacks: owners, modes, times, links, attributes, whiteouts', async (t) => {
   const { ours, theirs } = await bothWays(t, [BASE, MIDDLE, TOP].map(gzip))
+  const seen = listTree(ours)
+  t.true(seen.length > 15)
+  t.deepEqual(seen, listTree(theirs))
+})
+
+test('zstd layers are mounted as umoci unpacks them', async (t) => {
+  const { ours, theirs } = await bothWays(t, [zstd(BASE), gzip(MIDDLE), zstd(TOP)])
   const seen = listTree(ours)
   t.true(seen.length > 15)
   t.deepEqual(seen, listTree(theirs))

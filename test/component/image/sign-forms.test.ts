@@ -7,9 +7,9 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { generateSigningKey, signImage } from '#image/node/sign'
 import { signImageBundle } from '#image/node/sign-bundle'
-import { encryptSigningKey } from '#image/node/signing-key'
 import { verifyImage } from '#image/node/verify'
 import { parseSignaturePolicy } from '#image/policy/parse'
+import { encryptSigningKey } from '../../fixtures/encrypted-key.ts'
 import { pushLayers } from './fixtures/image.ts'
 import { startRegistry, type TestRegistry } from './fixtures/registry.ts'
 import { workspace } from './fixtures/workspace.ts'
@@ -129,7 +129,7 @@ test('a bundle copied to another image is about that other image no more', async
   })
 })
 
-test('keys that cosign encrypted sign with their password, and so do ours', async (t) => {
+test('keys that are encrypted as cosign does it, now and formerly, sign with their password', async (t) => {
   const { folder, registry, reference, verify } = await scene(t)
   const path = (name: string): string => join(folder, name)
   const own = generateKeyPairSync('ec', { namedCurve: 'P-256' })

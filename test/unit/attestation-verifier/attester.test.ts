@@ -8,7 +8,7 @@ import type { HttpRequest, HttpResponse, HttpTransport } from '#protocol/http-tr
 import { nodeCrypto } from '#protocol/node/crypto'
 import { MINUTE, type ServedTenant, serveTenant } from './served-tenant.ts'
 
-const INITDATA = new TextEncoder().encode('version = "0.1.0"')
+const INITDATA = new TextEncoder().encode('version = "0.1.0"\nalgorithm = "sha256"\n')
 
 /** The verifier's routes behind the guest's transport, without a network; `disturb` may answer in its place. */
 class DirectTransport implements HttpTransport {

@@ -47,6 +47,7 @@ function answer(tee: 'tpm' | 'tdx', primaryEvidence: JsonObject, state = {}) {
       primaryEvidence,
       additionalEvidence: '',
     },
+    initdata: undefined,
     demands: { policies: [{ id: 'strict', policy: STRICT_POLICY }], operator: tee === 'tpm' },
     references: [],
     otherReferences: [],

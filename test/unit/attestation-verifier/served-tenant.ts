@@ -68,7 +68,11 @@ export interface ServedTenant {
   readonly store: (path: string, content: string, terms?: ReleaseTerms) => Promise<number>
 }
 
-export async function serveTenant(t: ExecutionContext): Promise<ServedTenant> {
+/** @param kinds of evidence; default: what says in plain words what the verdict shall be */
+export async function serveTenant(
+  t: ExecutionContext,
+  kinds: readonly EvidenceKind[] = [spoken],
+): Promise<ServedTenant> {
   const clock = { now: Date.UTC(2026, 0, 1) }
   const now = () => new Date(clock.now)
   const database = await SqliteDatabase.open(IN_MEMORY)
@@ -80,7 +84,7 @@ export async function serveTenant(t: ExecutionContext): Promise<ServedTenant> {
     sealing,
     tenants,
     authenticator: new AdminAuthenticator({ keys: [], now }),
-    kinds: [spoken],
+    kinds,
     parseReference: () => ({ id: 'x' }),
     issuer: 'test',
     identityLifetimeMs: 3_600_000,

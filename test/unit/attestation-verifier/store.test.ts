@@ -261,7 +261,7 @@ test('the attestation log keeps the newest records and shows a handshake as a wh
   const second = await log.add(record('h1', 'attest'))
   t.deepEqual(
     (await log.handshakeOf(second)).map(({ id }) => id),
-    [first, second],
+    [second, first],
   )
   t.like(await log.find(second), { code: 'ERR_X', hint: undefined, facts: { resource: 'a/b/c' } })
   for (let index = 0; index < 300; index++) await log.add(record(`h${index + 2}`, 'auth'))
@@ -269,6 +269,34 @@ test('the attestation log keeps the newest records and shows a handshake as a wh
   t.truthy(await log.find(second), 'strangers do not push out a guest that was challenged')
   const kept = (await log.list({ limit: 500 })).length
   t.true(kept >= 101 && kept < 201, `${kept}`)
+})
+
+test('the record that is asked for comes first, with the attestation and the newest others, however many there are', async (t) => {
+  const log = new AttestationLog(await openStore(t), { tenant: 'default', keep: 1000 })
+  const record = (stage: 'attest' | 'release', verdict: 'accepted' | 'refused') => ({
+    handshake: 'h',
+    at: new Date(7),
+    stage,
+    tee: 'tpm',
+    verdict,
+    code: undefined,
+    reason: undefined,
+    hint: undefined,
+    checks: [],
+    facts: {},
+  })
+  const attested = await log.add(record('attest', 'accepted'))
+  const released: string[] = []
+  for (let index = 0; index < 250; index++) released.push(await log.add(record('release', 'refused')))
+  for (const asked of [attested, ...released.slice(0, 1), ...released.slice(120, 121), ...released.slice(-1)]) {
+    const newest = released.filter((id) => id !== asked)
+    const others = asked === attested ? newest.slice(-99) : [attested, ...newest.slice(-98)]
+    t.deepEqual(
+      (await log.handshakeOf(asked)).map(({ id }) => id),
+      [asked, ...others],
+    )
+  }
+  t.deepEqual(await log.handshakeOf('none'), [])
 })
 
 test('secrets are sealed in the store’s file, and open with its key alone, at their own place alone', async (t) => {

@@ -283,3 +283,30 @@ test('claims have the shape that the reference server gives its tokens', (t) => 
   const second = earClaims({ ...facts, images })
   t.deepEqual(second['caisson.images'], [{ container: 'web', manifest: 'sha256:m', config: 'sha256:c' }])
 })
+
+test('a key that a token brings verifies nothing, also when its certificates lead to a root', async (t) => {
+  const clock = { now: 1_000_000_000 }
+  const tokens = await issuerAt(t, clock)
+  const keys = await tokens.publishedKeys()
+  const vector = (path: string): string => readFileSync(new URL(`../../vectors/${path}`, import.meta.url), 'utf8')
+  const { jwk_endorsement: scenarios }: { jwk_endorsement: readonly { jwk: string; ok: boolean }[] } = JSON.parse(
+    vector('kbs/_expected/trustee-tests.json'),
+  )
+  t.deepEqual(
+    scenarios.map(({ ok }) => ok),
+    [true, false, false, false],
+  )
+  for (const { jwk } of scenarios) {
+    const brought: JWK = JSON.parse(vector(jwk))
+    const { privateKey } = await generateKeyPair('ES256')
+    const header = {
+      alg: 'ES256',
+      typ: 'JWT',
+      jwk: brought,
+      ...(brought.kid === undefined ? {} : { kid: brought.kid }),
+    }
+    const token = await new SignJWT(claims(clock)).setProtectedHeader(header).sign(privateKey)
+    const verified = (): unknown => verifyToken({ token, keys, issuer: ISSUER, now: new Date(clock.now) })
+    t.throws(verified, { code: 'ERR_TOKEN_UNKNOWN_KEY' })
+  }
+})

@@ -2,9 +2,11 @@ import { spawnSync } from 'node:child_process'
 import test from 'ava'
 import { type CommandSpec, helpText, parseInvocation } from '#cli/command'
 import { COMMANDS } from '#cli/commands'
-import { exitCodeOf } from '#cli/exit-code'
+import { execExitCodeOf, exitCodeOf } from '#cli/exit-code'
 import { Output } from '#cli/output'
+import { GuestRefusalError } from '#host-shim/pod/guest-refusal'
 import { DeniedError, MalformedError, UnavailableError, UnverifiedError, UsageError } from '#protocol/errors'
+import { RpcError, StatusCode } from '#protocol/ttrpc/status'
 
 const SPEC: CommandSpec = {
   path: 'try it',
@@ -63,6 +65,13 @@ test('exit codes tell a verdict from wrong input and from an unavailable part', 
   t.is(exitCodeOf(new DeniedError('ERR_X', 'x', { field: 'a', allowed: 'b', asked: 'c' })), 1)
   t.is(exitCodeOf(new MalformedError('ERR_X', 'x')), 2)
   t.is(exitCodeOf(new UnavailableError('ERR_X', 'x')), 3)
+})
+
+test('`caisson exec` tells a command that the guest did not run from all else that fails', (t) => {
+  const status = new RpcError('ERR_RPC_STATUS', { code: StatusCode.permissionDenied, message: 'no' })
+  t.is(execExitCodeOf(new GuestRefusalError('ERR_POLICY_DENIED', status, undefined)), 126)
+  t.is(execExitCodeOf(new UsageError('ERR_POD_UNKNOWN', 'there is no pod')), 125)
+  t.is(execExitCodeOf(new UnavailableError('ERR_VM_EXITED', 'the VM ended')), 125)
 })
 
 test('an error says code, cause and remedy, also where only its code knows the remedy', (t) => {

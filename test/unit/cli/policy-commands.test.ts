@@ -8,6 +8,8 @@ import { parseInvocation } from '#cli/command'
 import { COMMANDS } from '#cli/commands'
 import { exitCodeOf } from '#cli/exit-code'
 import { Output } from '#cli/output'
+import { generateSigningKey } from '#image/node/sign'
+import { parseWorkloadPolicy } from '#policies/workload'
 
 const DIGEST = `sha256:${'a'.repeat(64)}`
 const POLICY = `# our shop
@@ -127,4 +129,35 @@ test.serial('what is allowed and denied has colours where colours are wanted, an
   t.is(stripVTControlCharacters(coloured), plain)
   const [, json] = await run('policy diff', 'p.yaml', 'q.yaml', '--json')
   t.is(json, stripVTControlCharacters(json))
+})
+
+test('a public key goes into a generated policy, and nothing else that a file may hold', async (t) => {
+  const [signer, other] = [generateSigningKey(), generateSigningKey()]
+  const pod = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'shop' },
+    spec: { containers: [{ name: 'web', image: 'registry.test/web:1' }] },
+  }
+  const { run } = files(t, {
+    'pod.yaml': JSON.stringify(pod),
+    'public.pem': signer.publicPem,
+    // As other systems write it.
+    'lines.pem': `\n${signer.publicPem.replaceAll('\n', '\r\n')}\n`,
+    'private.pem': signer.privatePem,
+    'both.pem': signer.privatePem + signer.publicPem,
+    'two.pem': signer.publicPem + other.publicPem,
+    'note.pem': `of the shop\n${signer.privatePem}`,
+    'text.pem': 'no key',
+    'empty.pem': '',
+  })
+  const generate = (file: string) => run('policy generate', '-f', 'pod.yaml', '--offline', '--signed-by', file)
+  for (const file of ['public.pem', 'lines.pem']) {
+    const [code, yaml] = await generate(file)
+    t.is(code, 0, file)
+    t.deepEqual(parseWorkloadPolicy(yaml).containers[0]?.signedBy, [{ kind: 'key-data', pem: signer.publicPem }], file)
+  }
+  for (const file of ['private.pem', 'both.pem', 'two.pem', 'note.pem', 'text.pem', 'empty.pem']) {
+    t.deepEqual(await generate(file), [2, ''], file)
+  }
 })

@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
-import { followEvents } from '#cli/run/progress'
+import { followEvents, tellRoom } from '#cli/run/progress'
 import { EventKind, EventSchema } from '#protocol/gen/agent_pb'
 
 type Told = Partial<{ kind: EventKind; containerId: string; layer: number; layers: number }> & {
@@ -54,5 +54,18 @@ test('a pull that waits says why and for how long', async (t) => {
 test('where images go, and how much of them, is told before anything is pulled', async (t) => {
   t.deepEqual(await lines([{ kind: EventKind.SCRATCH, totalBytes: 1_000_000n }]), [
     '   1.5 s scratch: a disk, encrypted and authenticated, 1000000 bytes for images and containers',
+  ])
+})
+
+test('a machine whose disk is full says that the guest waits, and that it goes on', (t) => {
+  const said: unknown[] = []
+  const tell = tellRoom({ progress: (text, event) => void said.push(text, event) }, () => 1500)
+  tell(true)
+  tell(false)
+  t.deepEqual(said, [
+    '   1.5 s a disk of this machine is full: the guest waits for room',
+    { diskFull: true, atMs: 1500 },
+    '   1.5 s there is room again: the guest goes on',
+    { diskFull: false, atMs: 1500 },
   ])
 })

@@ -4,7 +4,6 @@ import { buildOciSpec, buildProcess, execProcess, mergeEnv, type SpecInput } fro
 import { hostsText, resolvText } from '#guest/agent/sandbox-files'
 import { seccompProfile } from '#guest/agent/seccomp'
 import { stopSignal } from '#guest/agent/signals'
-import { type SeccompRule, SYSTEM_CALLS } from '#policies/seccomp-rule'
 import { admittedContainer, imageConfig } from './container-parts.ts'
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:34::/srv:\nnohome:x:40:40:::\n'
@@ -168,72 +167,6 @@ test('bits that the kernel ignores do not carry a socket family past the filter'
   t.false(refuses(profile, 'socket', 10n))
   t.true(refuses(profile, 'clone', 0x10000000n | (1n << 40n)))
   t.false(refuses(profile, 'clone', 17n))
-})
-
-/** Whether a program of a container with this profile may make the call, as the kernel compares. */
-function mayCall(profile: object, name: string, firstArgument = 0n): boolean {
-  const { defaultAction, syscalls } = JSON.parse(JSON.stringify(profile))
-  const rule = syscalls.find(
-    ({ names, args }: { names: string[]; args?: { value: number; valueTwo: number }[] }) =>
-      names.includes(name) &&
-      (args ?? []).every(({ value, valueTwo }) => (firstArgument & BigInt(value)) === BigInt(valueTwo)),
-  )
-  return (rule?.action ?? defaultAction) === 'SCMP_ACT_ALLOW'
-}
-
-test('seccomp of the policy takes away from what every container may, and adds nothing', (t) => {
-  const guest = seccompProfile(['CHOWN'])
-  const every = [...SYSTEM_CALLS]
-  const rules: readonly SeccompRule[] = [
-    { kind: 'runtime-default' },
-    { kind: 'deny', names: ['ptrace', 'socket', 'clone', 'mount'] },
-    { kind: 'allow', names: every },
-    { kind: 'allow', names: ['execve', 'exit_group', 'clone', 'socket', 'mount', 'init_module', 'clone3'] },
-  ]
-  for (const capabilities of [['CHOWN'], ['CHOWN', 'SYS_ADMIN']]) {
-    const without = seccompProfile(capabilities)
-    for (const rule of rules) {
-      const profile = seccompProfile(capabilities, rule)
-      for (const name of every) {
-        for (const argument of [0n, 2n, 17n, 38n, 40n, 40n | (1n << 32n), 0x10000000n, 0x20000n | 17n]) {
-          if (mayCall(profile, name, argument)) t.true(mayCall(without, name, argument), `${name} ${argument}`)
-        }
-      }
-    }
-  }
-  t.true(mayCall(guest, 'ptrace'))
-})
-
-test('a denied call is denied whatever its arguments, and an allowed list denies all others', (t) => {
-  const denied = seccompProfile([], { kind: 'deny', names: ['ptrace', 'socket', 'clone'] })
-  for (const name of ['ptrace', 'socket', 'clone', 'clone3', 'init_module']) t.false(mayCall(denied, name, 2n), name)
-  t.true(mayCall(denied, 'openat'))
-  const allowed = seccompProfile([], { kind: 'allow', names: ['read', 'clone', 'socket'] })
-  t.true(mayCall(allowed, 'read'))
-  t.true(mayCall(allowed, 'clone', 17n))
-  t.false(mayCall(allowed, 'clone', 0x10000000n), 'a new user namespace')
-  t.true(mayCall(allowed, 'socket', 10n))
-  t.false(mayCall(allowed, 'socket', 40n | (1n << 32n)))
-  t.false(mayCall(allowed, 'write'))
-})
-
-test('the profile of container runtimes is opened by the same capabilities as theirs', (t) => {
-  const rule: SeccompRule = { kind: 'runtime-default' }
-  for (const [capability, name] of [
-    ['SYS_PTRACE', 'ptrace'],
-    ['SYS_CHROOT', 'chroot'],
-    ['SYSLOG', 'syslog'],
-    ['SYS_NICE', 'mbind'],
-    ['SYS_ADMIN', 'sethostname'],
-  ] as const) {
-    t.false(mayCall(seccompProfile([], rule), name), name)
-    t.true(mayCall(seccompProfile([capability], rule), name), name)
-    t.true(mayCall(seccompProfile([]), name), `${name} without a rule`)
-  }
-  t.false(
-    mayCall(seccompProfile(['SYS_TIME'], rule), 'clock_settime'),
-    'what no container may, a capability does not open',
-  )
 })
 
 test('stop signals are read as names and numbers, and anything else is SIGTERM', (t) => {

@@ -2,6 +2,7 @@
 import test from 'ava'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { generatePolicy } from '#policies/generate/pod'
+import type { KeySigner } from '#policies/image-rule'
 import { parseWorkloadPolicy } from '#policies/workload'
 import { DIGEST, image, pod } from './generated.ts'
 
@@ -17,6 +18,15 @@ const PROFILES: Readonly<Record<string, object>> = {
       { names: ['ptrace'], action: 'SCMP_ACT_KILL' },
       { names: ['syslog'], action: 'SCMP_ACT_KILL' },
     ],
+  },
+  // Calls of other machines.
+  'deny-other.json': {
+    defaultAction: 'SCMP_ACT_ALLOW',
+    syscalls: [{ names: ['socketcall', 'arm_sync_file_range'], action: 'SCMP_ACT_ERRNO' }],
+  },
+  'allow-other.json': {
+    defaultAction: 'SCMP_ACT_ERRNO',
+    syscalls: [{ names: ['socketcall'], action: 'SCMP_ACT_ALLOW' }],
   },
   'log.json': { defaultAction: 'SCMP_ACT_LOG' },
   'arguments.json': {
@@ -44,7 +54,14 @@ test('a seccomp profile is taken over where a list of system calls says the same
   t.regex(generated(security({ type: 'Unconfined' })).yaml, /seccomp: guest # .*own filter holds/)
   t.deepEqual(rule(local('allow.json')), { kind: 'allow', names: ['read', 'write'] })
   t.deepEqual(rule(local('deny.json')), { kind: 'deny', names: ['ptrace', 'syslog'] })
-  for (const profile of [local('absent.json'), local('log.json'), local('arguments.json'), security({ type: 'New' })]) {
+  t.deepEqual(rule(local('deny-other.json')), { kind: 'guest' }, 'of which this machine has none')
+  for (const profile of [
+    local('absent.json'),
+    local('allow-other.json'),
+    local('log.json'),
+    local('arguments.json'),
+    security({ type: 'New' }),
+  ]) {
     t.deepEqual(
       generated(profile).choices.map(({ path }) => path),
       ['containers[0].seccomp'],
@@ -53,7 +70,7 @@ test('a seccomp profile is taken over where a list of system calls says the same
 })
 
 test('with a key of signers an image without a digest is its repository, and one with a digest stays pinned', (t) => {
-  const signed = (container: object, signedBy: string, offline = false) => {
+  const signed = (container: object, signedBy: KeySigner, offline = false) => {
     const objects = parseKubernetesFiles([{ name: 'p', text: pod(container) }])
     const [template] = objects.templates
     if (template === undefined) throw new Error('no pod')
@@ -61,16 +78,17 @@ test('with a key of signers an image without a digest is its repository, and one
   }
   const rule = (...of: Parameters<typeof signed>) => parseWorkloadPolicy(signed(...of).yaml).containers[0]
   const pem = '-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n'
+  const release: KeySigner = { kind: 'key', resource: 'default/keys/release' }
   for (const offline of [false, true]) {
-    const { repository, digest: pinned, signedBy } = rule({}, 'default/keys/release', offline) ?? {}
+    const { repository, digest: pinned, signedBy } = rule({}, release, offline) ?? {}
     t.deepEqual([repository, pinned], ['registry.test/web', ''])
-    t.deepEqual(signedBy, [{ kind: 'key', resource: 'default/keys/release' }])
+    t.deepEqual(signedBy, [release])
   }
-  t.deepEqual(rule({}, pem)?.signedBy, [{ kind: 'key-data', pem }])
-  const already = rule({ image: `registry.test/web@${DIGEST}` }, 'default/keys/release', true)
+  t.deepEqual(rule({}, { kind: 'key-data', pem })?.signedBy, [{ kind: 'key-data', pem }])
+  const already = rule({ image: `registry.test/web@${DIGEST}` }, release, true)
   t.deepEqual([already?.digest, already?.signedBy], [DIGEST, undefined])
   t.deepEqual(
-    signed({ image: 'web' }, 'default/keys/release', true).choices.map(({ path }) => path),
+    signed({ image: 'web' }, release, true).choices.map(({ path }) => path),
     ['containers[0].image'],
   )
 })

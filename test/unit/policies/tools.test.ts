@@ -260,6 +260,18 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
   t.deepEqual(change('ports:', 'seccomp: { allow: [read, write] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: { deny: [execve] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: runtime-default\n    ports:'), [])
+  // All that is to be mended, not one after the other.
+  t.deepEqual(
+    change(
+      'resources: { memory: { max: 64Mi }, cpu: { max: 500m } }',
+      'resources: { memory: { max: 64 }, cpu: { max: "0" } }\n    seccomp: { deny: [execve] }',
+    ),
+    [
+      'unreachable containers.web.seccomp',
+      'unreachable containers.web.resources.memory',
+      'unreachable containers.web.resources.cpu',
+    ],
+  )
   const signed = 'image: registry.test/web\n    signedBy: [{ key: default/keys/release }]'
   t.deepEqual(change(`image: registry.test/web@${DIGEST}`, signed), ['wide containers.web.image'])
   t.deepEqual(
@@ -280,7 +292,8 @@ test('a request is written as a case and read again as the same request, or not 
     name: word,
     image: word,
     args: fc.option(fc.array(word, { maxLength: 3 }), { nil: undefined }),
-    env: fc.array(word, { maxLength: 4 }),
+    // Names that every object has are names like any other.
+    env: fc.array(fc.oneof(word, fc.constantFrom('__proto__=x', 'constructor=', '1=y')), { maxLength: 4 }),
     user: word,
     workingDir: word,
     mounts: fc.array(

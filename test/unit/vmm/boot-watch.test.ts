@@ -19,9 +19,6 @@ function fakeVm(shutdownReason?: string) {
     shutdownReason,
     console,
     controlLost: new Promise(() => undefined),
-    status: async () => 'running',
-    pause: async () => undefined,
-    resume: async () => undefined,
     stop,
     [Symbol.asyncDispose]: async () => {
       await stop()

@@ -85,9 +85,9 @@ test('the end of the connection fails what is outstanding and what comes later',
     return undefined
   })
   const qmp = await QmpClient.open(near, { onEvent: () => undefined })
-  await t.throwsAsync(qmp.run('stop', {}), { code: 'ERR_QMP_CLOSED' })
+  await t.throwsAsync(qmp.run('cont', {}), { code: 'ERR_QMP_CLOSED' })
   await qmp.closed
-  await t.throwsAsync(qmp.run('stop', {}), { code: 'ERR_QMP_CLOSED' })
+  await t.throwsAsync(qmp.run('cont', {}), { code: 'ERR_QMP_CLOSED' })
 })
 
 test('lines that are no messages are ignored, and an endless line ends the connection', async (t) => {
