@@ -248,7 +248,7 @@ test.serial(
     await server.logged(/listening/)
     const { network } = (await alone.status()) ?? {}
     const addresses = [network?.ip ?? '', ...(network?.additionalIps ?? []).map(({ ip }) => ip)]
-    t.deepEqual(addresses.map((address) => address.includes(':')).toSorted(), [false, true])
+    t.deepEqual(addresses.map((address) => (address.includes(':') ? 'IPv6' : 'IPv4')).toSorted(), ['IPv4', 'IPv6'])
     for (const address of addresses) {
       const host = address.includes(':') ? `[${address}]` : address
       t.is(await probed(`http://${host}:8000/healthz`), '200 ok', address)
