@@ -167,12 +167,21 @@ export class VerifierAdminClient {
     return dated<CollateralInfo>(await this.#get('/collateral', 'collateral'), 'fetchedAt')
   }
 
-  /** All of it as one file. */
-  async exportCollateral(): Promise<Uint8Array> {
-    return await this.#send('GET', '/collateral/bundle')
+  /** All of it, in bundles that `importCollateral` takes, each on one line. */
+  async *exportCollateral(): AsyncIterable<Uint8Array> {
+    for (let after = ''; ; ) {
+      const bundle = await this.#send('GET', `/collateral/bundle?${new URLSearchParams({ after }).toString()}`)
+      const answers = member(jsonOf(bundle), 'answers')
+      if (!Array.isArray(answers)) throw answerError('a bundle without answers')
+      if (answers.length === 0) return
+      yield bundle
+      const last = member(answers.at(-1), 'url')
+      if (typeof last !== 'string' || last === after) throw answerError('a bundle that ends nowhere')
+      after = last
+    }
   }
 
-  /** How many answers are in the file. @param bundle as `exportCollateral` gives it */
+  /** How many answers are in the bundle. @param bundle one that `exportCollateral` gave */
   async importCollateral(bundle: Uint8Array): Promise<number> {
     const imported = member(jsonOf(await this.#send('POST', '/collateral', bundle)), 'imported')
     if (typeof imported !== 'number') throw answerError('no number of imported answers')
