@@ -106,6 +106,20 @@ test('a bundle of collateral holds answers of AMD and Intel only', (t) => {
   const answers = [
     { url: 'https://kdsintf.amd.com/vcek/v1/Milan/crl', fetchedAt: 'x', files: [{ name: 'a', body: 'MIIB' }] },
   ]
+  t.is(parseBundle(JSON.stringify({ version: 1, answers })).length, 1)
+  for (const origin of [
+    'https:kdsintf.amd.com',
+    'https://KDSINTF.amd.com',
+    'https://@kdsintf.amd.com',
+    'https://a.b',
+  ]) {
+    const spelt = answers.map((answer) => ({ ...answer, url: answer.url.replace('https://kdsintf.amd.com', origin) }))
+    t.throws(
+      () => parseBundle(JSON.stringify({ version: 1, answers: spelt })),
+      { code: 'ERR_COLLATERAL_BUNDLE' },
+      origin,
+    )
+  }
   refusesOrKeeps(t, damaged(JSON.stringify({ version: 1, answers })), parseBundle, (value) =>
     value.every(({ url }) =>
       /^https:\/\/(kdsintf\.amd\.com|(api|certificates)\.trustedservices\.intel\.com)/.test(url),
