@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { findProcesses, isSameProcess, type ProcessIdentity } from '#host-shim/pod/process-identity'
-import { CAISSON_POD, CAISSON_SHIM } from '#native/host/index'
+import { CAISSON_SHIM } from '#native/host/index'
+import { daemon, SANDBOX } from '#test/component/host-shim-node/fixtures/shim'
 import { memoryOf } from './process-memory.ts'
 import { median } from './statistics.ts'
 
@@ -25,27 +25,15 @@ export interface ShimFigures {
 
 export async function benchShim(rounds: number, say: (line: string) => void): Promise<ShimFigures> {
   const root = mkdtempSync(join(tmpdir(), 'bs-'))
-  const state = join(root, 'n')
-  await using _daemon = await NodeDaemon.start({
-    stateRoot: state,
-    socket: join(state, 'node.sock'),
-    shimSocketDir: join(root, 's'),
-    podProgram: CAISSON_POD,
-    platform: 'none',
-    accelerator: 'tcg',
-    guest: () => Promise.reject(new Error('no pod is booted here')),
-    tpmCa: () => Promise.reject(new Error('no pod is booted here')),
-    scratchMib: 64,
-    kubeletRoot: join(root, 'kubelet'),
-    log: () => undefined,
-  })
+  // It never looks for what containerd has forgotten.
+  await using _daemon = await daemon(root, 3_600_000)
   mkdirSync(join(root, 'etc/caisson'), { recursive: true })
   mkdirSync(join(root, 'bin'))
   const shim = join(root, 'bin/containerd-shim-caisson-v2')
   copyFileSync(CAISSON_SHIM, shim)
   const starter = join(root, 'bin/starter')
   execFileSync('gcc', ['-O2', '-Wall', '-Werror', '-o', starter, fileURLToPath(new URL('starter.c', import.meta.url))])
-  writeFileSync(join(root, 'etc/caisson/shim.conf'), `socket ${join(state, 'node.sock')}\n`)
+  writeFileSync(join(root, 'etc/caisson/shim.conf'), `socket ${join(root, 'n/node.sock')}\n`)
   const times = { caisson: [] as number[], runc: [] as number[], nothing: [] as number[] }
   const memory = { relay: [] as number[], runc: [] as number[] }
   for (let round = 0; round < rounds; round++) {
@@ -92,11 +80,6 @@ export function printShim(figures: ShimFigures): void {
   console.log(
     `process that stays with a pod: ${relayPssMib.toFixed(2)} MiB PSS; runc’s shim ${runcPssMib.toFixed(2)} MiB`,
   )
-}
-
-const SANDBOX = {
-  ociVersion: '1.0.2',
-  annotations: { 'io.kubernetes.cri.container-type': 'sandbox', 'io.kubernetes.cri.sandbox-id': '' },
 }
 
 /** Milliseconds from the start to the end of output, which containerd waits for; started as containerd does, not as Node. */

@@ -82,6 +82,16 @@ export class Invocation {
     return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : []
   }
 
+  /** One of a few words. */
+  oneOf<const T extends string>(name: string, values: readonly T[]): T {
+    const text = this.required(name)
+    const value = values.find((candidate) => candidate === text)
+    if (value === undefined) {
+      throw usage(this.#spec, `--${name} is ${JSON.stringify(text)}, expected one of: ${values.join(', ')}`)
+    }
+    return value
+  }
+
   /** A whole number in a range. */
   integer(name: string, min: number, max: number): number {
     const text = this.required(name)

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { askContainerdVersion, type ContainerdVersion, namedVersion } from '#host-shim/install/containerd-version'
 import { findContainerd } from '#host-shim/install/install'
 import { type NodeLayout, nodeLayout } from '#host-shim/install/node-layout'
-import { UnavailableError, UsageError } from '#protocol/errors'
+import { UnavailableError } from '#protocol/errors'
 import type { Invocation, OptionSpec } from './command.ts'
 
 export const NODE_OPTIONS: Readonly<Record<string, OptionSpec>> = {
@@ -37,7 +37,7 @@ export interface FoundContainerd {
 /** @throws UnavailableError ERR_CONTAINERD_MISSING, MalformedError ERR_CONTAINERD_VERSION */
 export async function containerdOf(invocation: Invocation, layout: NodeLayout): Promise<FoundContainerd> {
   const program = invocation.string('containerd-program') ?? findContainerd(layout)
-  const choice = oneOf(invocation, 'containerd', ['1.6', '1.7', '2', 'auto'])
+  const choice = invocation.oneOf('containerd', ['1.6', '1.7', '2', 'auto'])
   if (choice !== 'auto') return { version: namedVersion(choice), program: invocation.string('containerd-program') }
   if (program !== undefined) return { version: await askContainerdVersion(program), program }
   throw new UnavailableError('ERR_CONTAINERD_MISSING', 'there is no containerd on this machine', {
@@ -52,12 +52,4 @@ export function caissonWords(): readonly string[] {
     '--disable-warning=ExperimentalWarning',
     fileURLToPath(new URL('caisson.mjs', import.meta.url)),
   ]
-}
-
-/** @throws UsageError ERR_USAGE */
-export function oneOf<const T extends string>(invocation: Invocation, name: string, values: readonly T[]): T {
-  const text = invocation.required(name)
-  const value = values.find((candidate) => candidate === text)
-  if (value !== undefined) return value
-  throw new UsageError('ERR_USAGE', `--${name} is ${JSON.stringify(text)}`, { hint: `Allowed: ${values.join(', ')}.` })
 }

@@ -5,7 +5,7 @@ export const NODE_STATE_OPTION: Readonly<Record<string, OptionSpec>> = {
   state: { type: 'string', placeholder: 'DIR', help: 'records and machines of pods', default: '/run/caisson' },
 }
 
-export const NODE_OPTIONS: Readonly<Record<string, OptionSpec>> = {
+export const NODE_PATH_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   ...NODE_STATE_OPTION,
   socket: { type: 'string', placeholder: 'PATH', help: 'where shims connect (default: node.sock in --state)' },
   snapshotter: {

@@ -100,8 +100,9 @@ function contradictions(rule: ContainerRule, at: Place): LintFinding[] {
   }
   const identity = rule.identity === undefined ? [] : [rule.identity]
   const paths = [...rule.mounts, ...rule.secrets, ...identity].map(({ path }) => path)
-  const twice = paths.find((path, index) => paths.indexOf(path) !== index)
-  if (twice !== undefined) contradictory('mounts', `${twice} is mounted twice`, 'Remove one of them.')
+  for (const twice of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
+    contradictory('mounts', `${twice} is mounted twice`, 'Remove one of them.')
+  }
   for (const { path } of rule.secrets) {
     const mount = rule.mounts.find((candidate) => path.startsWith(`${candidate.path}/`))
     if (mount?.kind === 'tmpfs')

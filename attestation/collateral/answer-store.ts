@@ -20,6 +20,8 @@ const MAX_FILES = 8
 const MAX_CHARS = 12 * 1024 * 1024
 /** Certificates of chips come and go; the oldest are forgotten. */
 const MAX_KEPT = 20_000
+/** Answers that are read at once. */
+const PAGE = 8
 
 export class AnswerStore {
   readonly #database: Database
@@ -33,20 +35,35 @@ export class AnswerStore {
     return row === undefined ? undefined : toAnswer(row)
   }
 
-  async put({ url, files, fetchedAt, staleAt }: StoredAnswer): Promise<void> {
-    const body = Buffer.from(encodeFiles(files))
-    await this.#database.transaction(async (sql) => {
+  async put(answer: StoredAnswer): Promise<void> {
+    await this.#database.transaction((sql) => this.putAll(sql, [answer]))
+  }
+
+  /** In the transaction of the caller. */
+  async putAll(sql: Sql, answers: readonly StoredAnswer[]): Promise<void> {
+    for (const { url, files, fetchedAt, staleAt } of answers) {
       await sql.run(
         `INSERT INTO collateral_answers (url, body, fetched_ms, stale_ms) VALUES (?, ?, ?, ?)
          ON CONFLICT (url) DO UPDATE SET body = excluded.body, fetched_ms = excluded.fetched_ms,
            stale_ms = excluded.stale_ms`,
         url,
-        body,
+        Buffer.from(encodeFiles(files)),
         fetchedAt.getTime(),
         staleAt.getTime(),
       )
-      await trim(sql)
-    })
+    }
+    await trim(sql)
+  }
+
+  /** By address, from the first behind `after` on; read as they are asked for. */
+  async *behind(after: string): AsyncIterable<StoredAnswer> {
+    const query = `SELECT * FROM collateral_answers WHERE url > ? ORDER BY url LIMIT ${PAGE}`
+    for (let last = after; ; ) {
+      const answers = (await this.#database.all(query, last)).map(toAnswer)
+      yield* answers
+      if (answers.length < PAGE) return
+      last = answers.at(-1)?.url ?? last
+    }
   }
 
   /** By address. */

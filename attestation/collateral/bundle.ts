@@ -17,15 +17,23 @@ export const MAX_BUNDLE_BYTES: number = 32 * 1024 * 1024
 const CODE = 'ERR_COLLATERAL_BUNDLE'
 const MAX_ANSWERS = 20_000
 
-export function encodeBundle(answers: readonly StoredAnswer[]): string {
-  return JSON.stringify({
-    version: 1,
-    answers: answers.map(({ url, files, fetchedAt }) => ({
+/** On one line, without its end. As many of the answers, from the first on, as one bundle takes; one at least. */
+export async function encodeBundle(answers: AsyncIterable<StoredAnswer>): Promise<string> {
+  const head = '{"version":1,"answers":['
+  const tail = ']}'
+  const encoded: string[] = []
+  let room = MAX_BUNDLE_BYTES - head.length - tail.length
+  for await (const { url, files, fetchedAt } of answers) {
+    const text = JSON.stringify({
       url,
       fetchedAt: fetchedAt.toISOString(),
       files: files.map(({ name, bytes }) => ({ name, body: toBase64(bytes) })),
-    })),
-  })
+    })
+    room -= Buffer.byteLength(text) + 1
+    if (encoded.length > 0 && (room < 0 || encoded.length === MAX_ANSWERS)) break
+    encoded.push(text)
+  }
+  return `${head}${encoded.join(',')}${tail}`
 }
 
 /** Throws `MalformedError` ERR_COLLATERAL_BUNDLE, ERR_COLLATERAL_ANSWER or ERR_BASE64. */

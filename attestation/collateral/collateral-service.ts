@@ -11,8 +11,10 @@ import { kdsRequests } from '../evidence/online/amd-kds.ts'
 import { type CollateralRequest, type Endpoints, PUBLIC_ENDPOINTS } from '../evidence/online/fetch-collateral.ts'
 import { pcsRequests } from '../evidence/online/intel-pcs.ts'
 import type { Claims } from '../evidence/verdict.ts'
+import type { Sql } from '../store/database.ts'
 import type { ParsedCertificate } from '../x509/certificate.ts'
-import type { AnswerStore } from './answer-store.ts'
+import type { AnswerStore, StoredAnswer } from './answer-store.ts'
+import type { BundledAnswer } from './bundle.ts'
 import type { CollateralSource, FetchedCollateral, KnownCollateral, WantedCollateral } from './source.ts'
 import { UnprovenQuestions } from './unproven-questions.ts'
 import { type ValidAnswer, validateAnswer } from './validate-answer.ts'
@@ -33,6 +35,14 @@ export interface CollateralServiceOptions {
 
 interface Kept extends ValidAnswer {
   readonly fetchedAt: Date
+}
+
+/** Answers that were checked. */
+export interface PreparedAnswers {
+  /** In the transaction of the caller: all of them. */
+  write(sql: Sql): Promise<void>
+  /** After that was committed. */
+  remember(): void
 }
 
 /** For whom a question is asked. */
@@ -86,14 +96,27 @@ export class CollateralService implements CollateralSource {
     }
   }
 
-  /** Throws as `validateAnswer`. */
-  check(url: string, files: readonly CollateralFile[]): void {
-    this.#validate(url, files, this.#options.now())
-  }
-
-  /** Keeps what somebody fetched elsewhere. Throws as `validateAnswer`. */
-  async keep(url: string, files: readonly CollateralFile[]): Promise<void> {
-    await this.#keep(url, files)
+  /**
+   * Checks what somebody fetched elsewhere, as if it had been fetched now; nothing is kept yet.
+   * Throws as `validateAnswer` when one of them is not to be kept.
+   */
+  async prepare(answers: readonly BundledAnswer[]): Promise<PreparedAnswers> {
+    const prepared: { readonly answer: StoredAnswer; readonly kept: Kept }[] = []
+    for (const { url, files } of answers) {
+      const kept = await this.#newer(url, files)
+      if (kept !== undefined) prepared.push({ answer: { ...kept, url, files }, kept })
+    }
+    return {
+      write: async (sql) => {
+        await this.#options.store.putAll(
+          sql,
+          prepared.map(({ answer }) => answer),
+        )
+      },
+      remember: () => {
+        for (const { answer, kept } of prepared) this.#takeIn(answer.url, kept)
+      },
+    }
   }
 
   #isWorthAsking(url: string, kept: Kept | undefined): boolean {
@@ -151,7 +174,7 @@ export class CollateralService implements CollateralSource {
       }
       this.#counts.fetched++
       const found = await this.#keep(url, files)
-      if (found === kept) throw olderThanKnown(url)
+      if (found === undefined) throw olderThanKnown(url)
       return found
     } catch (error) {
       if (!(error instanceof CaissonError)) throw error
@@ -162,17 +185,26 @@ export class CollateralService implements CollateralSource {
     }
   }
 
-  async #keep(url: string, files: readonly CollateralFile[]): Promise<Kept> {
+  async #keep(url: string, files: readonly CollateralFile[]): Promise<Kept | undefined> {
+    const kept = await this.#newer(url, files)
+    if (kept === undefined) return undefined
+    await this.#options.store.put({ ...kept, url, files })
+    return this.#takeIn(url, kept)
+  }
+
+  /** What is in the store now: whatever failed before, it is there. */
+  #takeIn(url: string, kept: Kept): Kept {
+    this.#failedAt.delete(url)
+    return this.#remember(url, kept)
+  }
+
+  /** Undefined: a service that goes back in time hides what was revoked since. Throws as `validateAnswer`. */
+  async #newer(url: string, files: readonly CollateralFile[]): Promise<Kept | undefined> {
     const fetchedAt = this.#options.now()
     const valid = this.#validate(url, files, fetchedAt)
     const before = await this.#stored(url)
-    // A service that goes back in time hides what was revoked since.
-    if (before?.issuedAt !== undefined && valid.issuedAt !== undefined && valid.issuedAt < before.issuedAt)
-      return before
-    const kept = { ...valid, fetchedAt }
-    await this.#options.store.put({ url, files, fetchedAt, staleAt: kept.staleAt })
-    this.#failedAt.delete(url)
-    return this.#remember(url, kept)
+    const isOlder = before?.issuedAt !== undefined && valid.issuedAt !== undefined && valid.issuedAt < before.issuedAt
+    return isOlder ? undefined : { ...valid, fetchedAt }
   }
 
   #validate(url: string, files: readonly CollateralFile[], at: Date): ValidAnswer {

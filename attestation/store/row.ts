@@ -30,10 +30,6 @@ export function blob(row: Row | undefined, column: string): Uint8Array {
   return value
 }
 
-export function optionalBlob(row: Row | undefined, column: string): Uint8Array | undefined {
-  return row?.[column] === null ? undefined : blob(row, column)
-}
-
 function corrupt(column: string): UnavailableError {
   return new UnavailableError('ERR_STORE_FAILED', `the verifier's store holds an unreadable ${column}`)
 }

@@ -74,12 +74,23 @@ class Pauses {
 
 /** Of the last quotation mark, or the text's when it has none. @param at of the first one */
 function endOfString(text: string, at: number): number {
-  for (let end = at + 1; end < text.length; end++) {
-    const code = text.charCodeAt(end)
-    if (code === CODE.quote) return end
-    if (code === CODE.backslash) end++
+  return endOfBasic(text, '"', at + 1)
+}
+
+/** Where a string with escapes closes. Native search: the longest strings are base64, which has none. */
+function endOfBasic(text: string, close: string, from: number): number {
+  for (let begin = from; ; ) {
+    const end = indexOrEnd(text, close, begin)
+    if (end === text.length || !isEscaped(text, end, begin)) return end
+    begin = end + 1
   }
-  return text.length
+}
+
+/** Whether an odd number of backslashes stands before. @param from of the part in which they count */
+function isEscaped(text: string, at: number, from: number): boolean {
+  let first = at
+  while (first > from && text.charCodeAt(first - 1) === CODE.backslash) first--
+  return (at - first) % 2 === 1
 }
 
 /**
@@ -90,18 +101,9 @@ function endOfTomlString(text: string, at: number): number {
   const mark = text[at] ?? ''
   const three = mark.repeat(3)
   if (!text.startsWith(three, at)) return mark === "'" ? indexOrEnd(text, mark, at + 1) : endOfString(text, at)
-  let end = mark === "'" ? indexOrEnd(text, three, at + 3) : endOfLines(text, three, at + 3)
+  let end = mark === "'" ? indexOrEnd(text, three, at + 3) : endOfBasic(text, three, at + 3)
   for (end += 2; text[end + 1] === mark; ) end++
   return end
-}
-
-function endOfLines(text: string, close: string, from: number): number {
-  for (let end = from; end < text.length; end++) {
-    const code = text.charCodeAt(end)
-    if (code === CODE.backslash) end++
-    else if (code === CODE.quote && text.startsWith(close, end)) return end
-  }
-  return text.length
 }
 
 function indexOrEnd(text: string, what: string, from: number): number {

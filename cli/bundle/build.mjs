@@ -13,15 +13,15 @@ const KEPT_MS = 24 * 60 * 60 * 1000
  * In front of each file: what CommonJS packages have of Node, and the way to where a module lay. All outputs lie in one
  * folder, so a module's place is the same from each.
  */
-const PROLOGUE = `import { createRequire as makeRequire } from "node:module"
-import { fileURLToPath as pathOfUrl } from "node:url"
-const require = makeRequire(import.meta.url)
-const placeOf = (path) => new URL(path, import.meta.url).href
-const pathOf = (path) => pathOfUrl(placeOf(path))
+const PROLOGUE = `import { createRequire as __bundleMakeRequire } from "node:module"
+import { fileURLToPath as __bundlePathOfUrl } from "node:url"
+const require = __bundleMakeRequire(import.meta.url)
+const __bundlePlaceOf = (path) => new URL(path, import.meta.url).href
+const __bundlePathOf = (path) => __bundlePathOfUrl(__bundlePlaceOf(path))
 `
 
 /** What a module finds in place of `import.meta.url`. */
-const PLACE = 'placeOfModule'
+const PLACE = '__bundlePlaceOfModule'
 
 /** Modules find programs and documents from where they lie, and go on doing so, in whatever folder the project is. */
 const PLACES = {
@@ -33,12 +33,12 @@ const PLACES = {
       // In front, on the first line: line numbers stay what they are.
       if (source.includes('import.meta.url')) {
         return {
-          contents: `const ${PLACE} = placeOf(${at(path)});${source}`,
+          contents: `const ${PLACE} = __bundlePlaceOf(${at(path)});${source}`,
           loader: path.endsWith('.ts') ? 'ts' : 'js',
         }
       }
       if (path.endsWith('.ts') || !/\b__(?:file|dir)name\b/.test(source)) return undefined
-      const names = `;var __filename = pathOf(${at(path)}), __dirname = pathOf(${at(dirname(path))});`
+      const names = `;var __filename = __bundlePathOf(${at(path)}), __dirname = __bundlePathOf(${at(dirname(path))});`
       return { contents: source.replace(/^(?:["']use strict["'];?)?/, (strict) => strict + names), loader: 'js' }
     })
   },

@@ -55,6 +55,15 @@ export function initdataFromOptions(invocation: Invocation): Uint8Array {
 /** The same with a policy at hand. */
 export function initdataWith(invocation: Invocation, policyYaml: string): Uint8Array {
   parseWorkloadPolicy(policyYaml)
+  return encoded(invocation, policyYaml)
+}
+
+/** Throws as `initdataWith` would for every option, before there is a policy. */
+export function checkInitdataOptions(invocation: Invocation): void {
+  encoded(invocation, 'the policy is not known yet')
+}
+
+function encoded(invocation: Invocation, policyYaml: string): Uint8Array {
   const url = invocation.string('verifier-url')
   const tenantKey = invocation.string('tenant-key')
   return encodeInitdata({

@@ -1,8 +1,9 @@
 import { createServer, type Server } from 'node:http'
 import { askDaemon } from '#host-shim/node/ask-daemon'
 import { monitorSocketIn } from '#host-shim/node/monitor-socket'
-import { UnavailableError, UsageError } from '#protocol/errors'
+import { UnavailableError } from '#protocol/errors'
 import type { CommandSpec } from '../command.ts'
+import { parseListen } from '../listen-address.ts'
 import { NODE_STATE_OPTION } from '../node-paths.ts'
 import { untilStopped } from '../signals.ts'
 
@@ -26,7 +27,7 @@ export const monitor: CommandSpec = {
   examples: ['caisson monitor', 'caisson monitor --listen 127.0.0.1:9000 --state /run/caisson'],
   run: async (invocation) => {
     const socket = invocation.string('socket') ?? monitorSocketIn(invocation.required('state'))
-    const { host, port } = parseListen(invocation.required('listen'))
+    const { host, port } = parseListen(invocation.required('listen'), 'listen')
     const server = await listen(host, port, () => metrics(socket))
     const address = server.address()
     const bound = typeof address === 'object' && address !== null ? address.port : port
@@ -68,14 +69,5 @@ function listen(host: string, port: number, body: () => Promise<string>): Promis
       )
     })
     server.listen({ host, port }, () => resolve(server))
-  })
-}
-
-/** @throws UsageError ERR_USAGE */
-export function parseListen(text: string): { readonly host: string; readonly port: number } {
-  const { host, port } = /^\[?(?<host>[0-9A-Za-z.:-]+?)\]?:(?<port>\d{1,5})$/.exec(text)?.groups ?? {}
-  if (host !== undefined && Number(port) <= 65_535) return { host, port: Number(port) }
-  throw new UsageError('ERR_USAGE', `--listen is ${JSON.stringify(text)}`, {
-    hint: 'Write ADDRESS:PORT, such as 127.0.0.1:9464',
   })
 }

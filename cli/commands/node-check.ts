@@ -5,7 +5,7 @@ import { findContainerd } from '#host-shim/install/install'
 import { cacheDirectory } from '#tools/cache/location'
 import type { CommandSpec } from '../command.ts'
 import { EXIT_NO, EXIT_YES } from '../exit-code.ts'
-import { layoutOf, NODE_OPTIONS, oneOf } from '../node-options.ts'
+import { layoutOf, NODE_OPTIONS } from '../node-options.ts'
 
 export const nodeCheck: CommandSpec = {
   path: 'node check',
@@ -28,8 +28,8 @@ export const nodeCheck: CommandSpec = {
       layout,
       containerdProgram: invocation.string('containerd-program') ?? findContainerd(layout),
       needs: {
-        platform: oneOf(invocation, 'platform', ['tpm', 'none']),
-        accelerator: oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']),
+        platform: invocation.oneOf('platform', ['tpm', 'none']),
+        accelerator: invocation.oneOf('accel', ['auto', 'kvm', 'tcg']),
         firmware: invocation.required('firmware'),
         stateRoot: layout.stateRoot,
         snapshots: layout.snapshots,

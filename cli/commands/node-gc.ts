@@ -1,6 +1,6 @@
 import { collectLeftovers } from '#host-shim/node/leftovers'
 import type { CommandSpec } from '../command.ts'
-import { NODE_OPTIONS, nodePaths } from '../node-paths.ts'
+import { NODE_PATH_OPTIONS, nodePaths } from '../node-paths.ts'
 
 export const nodeGc: CommandSpec = {
   path: 'node gc',
@@ -8,7 +8,7 @@ export const nodeGc: CommandSpec = {
   operands: '',
   minOperands: 0,
   maxOperands: 0,
-  options: { ...NODE_OPTIONS, 'dry-run': { type: 'boolean', help: 'only say what would be removed' } },
+  options: { ...NODE_PATH_OPTIONS, 'dry-run': { type: 'boolean', help: 'only say what would be removed' } },
   examples: ['caisson node gc --dry-run'],
   run: async (invocation) => {
     const { stateRoot, snapshots } = nodePaths(invocation)

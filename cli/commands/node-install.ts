@@ -9,7 +9,7 @@ import { CAISSON_SHIM } from '#native/host/index'
 import { UsageError } from '#protocol/errors'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
 import type { CommandSpec, Invocation } from '../command.ts'
-import { CONTAINERD_OPTIONS, caissonWords, containerdOf, layoutOf, NODE_OPTIONS, oneOf } from '../node-options.ts'
+import { CONTAINERD_OPTIONS, caissonWords, containerdOf, layoutOf, NODE_OPTIONS } from '../node-options.ts'
 import { servesRoot, systemctl } from '../systemd.ts'
 
 export const nodeInstall: CommandSpec = {
@@ -71,16 +71,16 @@ async function installOptions(invocation: Invocation): Promise<InstallOptions> {
   const layout = layoutOf(invocation)
   const { version, program } = await containerdOf(invocation, layout)
   const cacheHome = process.env.XDG_CACHE_HOME
-  const accel = oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg'])
+  const accel = invocation.oneOf('accel', ['auto', 'kvm', 'tcg'])
   const choice = await chooseAccelerator(accel)
-  const service = oneOf(invocation, 'service', ['auto', 'systemd', 'none'])
+  const service = invocation.oneOf('service', ['auto', 'systemd', 'none'])
   return {
     layout,
     containerd: version,
     containerdProgram: program,
     service: service === 'auto' ? (servesRoot(layout.root) ? 'systemd' : 'none') : service,
     daemon: {
-      platform: oneOf(invocation, 'platform', ['tpm', 'none']),
+      platform: invocation.oneOf('platform', ['tpm', 'none']),
       accelerator: accel,
       guestImages: guestImagesOf(invocation, version),
     },

@@ -6,12 +6,11 @@ import { NodeDaemon } from '#host-shim/node/node-daemon'
 import { DEFAULT_SCRATCH_MIB } from '#host-shim/pod/pod-plan'
 import { serveSnapshotter } from '#host-shim/snapshotter/serve'
 import { CAISSON_POD } from '#native/host/index'
-import { UsageError } from '#protocol/errors'
 import { chooseAccelerator } from '#vmm/qemu/accelerator'
 import { createTpmCa } from '#vmm/swtpm'
 import { buildProgress } from '../build-progress.ts'
 import type { CommandSpec, Invocation } from '../command.ts'
-import { NODE_OPTIONS, type NodePaths, nodePaths } from '../node-paths.ts'
+import { NODE_PATH_OPTIONS, type NodePaths, nodePaths } from '../node-paths.ts'
 import { untilStopped } from '../signals.ts'
 
 export const nodeServe: CommandSpec = {
@@ -22,7 +21,7 @@ export const nodeServe: CommandSpec = {
   minOperands: 0,
   maxOperands: 0,
   options: {
-    ...NODE_OPTIONS,
+    ...NODE_PATH_OPTIONS,
     'shim-sockets': {
       type: 'string',
       placeholder: 'DIR',
@@ -89,7 +88,7 @@ export const nodeServe: CommandSpec = {
 
 async function nodeConfig(invocation: Invocation, paths: NodePaths): Promise<NodeConfig> {
   const { out } = invocation
-  const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
+  const choice = await chooseAccelerator(invocation.oneOf('accel', ['auto', 'kvm', 'tcg']))
   out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
   let guest: ReturnType<NodeConfig['guest']> | undefined
   return {
@@ -97,7 +96,7 @@ async function nodeConfig(invocation: Invocation, paths: NodePaths): Promise<Nod
     socket: paths.socket,
     shimSocketDir: invocation.required('shim-sockets'),
     podProgram: CAISSON_POD,
-    platform: oneOf(invocation, 'platform', ['tpm', 'none']),
+    platform: invocation.oneOf('platform', ['tpm', 'none']),
     accelerator: choice.accelerator,
     guest: () => {
       guest ??= guestFiles(invocation)
@@ -118,11 +117,4 @@ async function guestFiles(invocation: Invocation): ReturnType<NodeConfig['guest'
     commandLine: image.manifest.cmdline,
     firmware: invocation.required('firmware'),
   }
-}
-
-function oneOf<const T extends string>(invocation: Invocation, name: string, values: readonly T[]): T {
-  const text = invocation.required(name)
-  const value = values.find((candidate) => candidate === text)
-  if (value !== undefined) return value
-  throw new UsageError('ERR_USAGE', `--${name} is ${JSON.stringify(text)}`, { hint: `Allowed: ${values.join(', ')}.` })
 }

@@ -17,7 +17,7 @@ import { type VolumeFile, volumeDigest } from '#protocol/volume-content'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 import { REGISTRY_OPTIONS, withRegistry } from '../registries.ts'
-import { INITDATA_OPTIONS, initdataWith } from './initdata.ts'
+import { checkInitdataOptions, INITDATA_OPTIONS, initdataWith } from './initdata.ts'
 
 const { policy: _generated, ...INITDATA_WITHOUT_POLICY } = INITDATA_OPTIONS
 
@@ -41,7 +41,7 @@ export const policyGenerate: CommandSpec = {
     inject: {
       type: 'string',
       placeholder: 'FILE',
-      help: 'write the YAML of the workload with its initdata annotation and RuntimeClass to FILE',
+      help: 'write the YAML of the workload with its initdata annotation and RuntimeClass to FILE, once the policy is ready',
     },
     logs: { type: 'boolean', help: 'let the host read the output of the containers' },
     'signed-by': {
@@ -77,6 +77,7 @@ export const policyGenerate: CommandSpec = {
         `the files hold ${pods.map(({ owner }) => owner).join(', ')}: choose one with --workload, or use --output-dir`,
       )
     }
+    checkTargets(invocation, pods.length)
     const facts = await imageFacts(invocation, [...new Set(pods.flatMap(imagesOf))])
     const options = {
       image: (reference: string) => facts.get(reference),
@@ -88,10 +89,12 @@ export const policyGenerate: CommandSpec = {
     const policies = pods.map((pod) => generatePolicy(pod, objects, options))
     const code = report(invocation, policies)
     const target = invocation.string('inject')
-    if (target === undefined || code !== 0) return code
     const [pod, policy] = [pods[0], policies[0]]
-    if (pod === undefined || policy === undefined || pods.length > 1)
-      throw usage('--inject takes one workload: choose it with --workload')
+    if (target === undefined || pod === undefined || policy === undefined) return code
+    if (code !== 0) {
+      invocation.out.progress(`${target} is not written: ${openText(policy)}`)
+      return code
+    }
     const initdata = gzipSync(initdataWith(invocation, policy.yaml), { level: 9 })
     const annotation = { name: ANNOTATION.initdata, value: initdata.toString('base64') }
     const file = files.find(({ name }) => name === pod.place.file)
@@ -102,6 +105,26 @@ export const policyGenerate: CommandSpec = {
 }
 
 /** The policy is public, so a file is written into it as the one public key that it holds, or not at all. */
+/** What is wrong with the options is said before registries are asked and files are written. */
+function checkTargets(invocation: Invocation, workloads: number): void {
+  const [folder, file] = [invocation.string('output-dir'), invocation.string('output')]
+  if (folder !== undefined && file !== undefined) throw usage('give either --output or --output-dir')
+  if (invocation.string('inject') === undefined) return
+  if (workloads > 1) throw usage('--inject takes one workload: choose it with --workload')
+  checkInitdataOptions(invocation)
+}
+
+/** Why no guest accepts the policy as it is. */
+function openText({ choices, refusals }: GeneratedPolicy): string {
+  const count = (list: readonly unknown[], one: string, many: string): string[] =>
+    list.length === 0 ? [] : [`${list.length} ${list.length === 1 ? one : many}`]
+  const reasons = [
+    ...count(choices, 'choice is open', 'choices are open'),
+    ...count(refusals, 'thing is asked for that no guest gives', 'things are asked for that no guest gives'),
+  ]
+  return reasons.join(', ')
+}
+
 function signerOption(invocation: Invocation): { readonly signedBy?: KeySigner } {
   const key = invocation.string('signed-by')
   if (key === undefined) return {}

@@ -96,7 +96,7 @@ async function runImage(invocation: Invocation): Promise<number> {
   const image = invocation.operand(0)
   const wish = wishOf(invocation, image)
   await foresee(parseInitdata(initdata), wish)
-  const choice = await chooseAccelerator(oneOf(invocation, 'accel', ['auto', 'kvm', 'tcg']))
+  const choice = await chooseAccelerator(invocation.oneOf('accel', ['auto', 'kvm', 'tcg']))
   out.progress(`accelerator ${choice.accelerator}: ${choice.reason}`, { accelerator: choice.accelerator })
   const plan = await planOf(invocation, { image, initdata, accelerator: choice.accelerator })
   return await runPod({ plan, wish, stateRoot: stateRootOf(invocation), out })
@@ -131,7 +131,7 @@ async function planOf(
   invocation: Invocation,
   { image, initdata, accelerator }: { image: string; initdata: Uint8Array; accelerator: PodPlan['accelerator'] },
 ): Promise<PodPlan> {
-  const platform = oneOf(invocation, 'platform', ['tpm', 'none'])
+  const platform = invocation.oneOf('platform', ['tpm', 'none'])
   const guest = await buildGuest({ onProgress: buildProgress(invocation.out) })
   const tpmCaDirectory = invocation.string('tpm-ca') ?? `${stateRootOf(invocation)}/tpm-ca`
   return {
@@ -162,11 +162,4 @@ function defaultId(image: string): string {
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-+|-+$/g, '')
   return `${name.slice(0, 24) || 'pod'}-${randomBytes(3).toString('hex')}`
-}
-
-function oneOf<const T extends string>(invocation: Invocation, name: string, values: readonly T[]): T {
-  const text = invocation.required(name)
-  const value = values.find((candidate) => candidate === text)
-  if (value !== undefined) return value
-  throw new UsageError('ERR_USAGE', `--${name} is ${JSON.stringify(text)}`, { hint: `Allowed: ${values.join(', ')}.` })
 }

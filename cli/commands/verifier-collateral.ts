@@ -3,6 +3,8 @@ import type { CommandSpec } from '../command.ts'
 import { ADMIN_OPTIONS, withAdmin } from '../connections.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
 
+const NEW_LINE = Buffer.from('\n')
+
 export const verifierCollateral: CommandSpec = {
   path: 'verifier collateral',
   summary:
@@ -27,13 +29,17 @@ export const verifierCollateral: CommandSpec = {
         return 0
       }
       if (action === 'export' && file !== undefined) {
-        const bundle = Buffer.from(await client.exportCollateral())
-        writeUserFile(file, bundle.toString('utf8'))
-        invocation.out.result({ file, bytes: bundle.byteLength }, `wrote ${file}`)
+        const parts: Uint8Array[] = []
+        for await (const bundle of client.exportCollateral()) parts.push(bundle, NEW_LINE)
+        const bytes = Buffer.concat(parts)
+        writeUserFile(file, bytes)
+        invocation.out.result({ file, bytes: bytes.byteLength }, `wrote ${file}`)
         return 0
       }
       if (action === 'import' && file !== undefined) {
-        const imported = await client.importCollateral(readUserFile(file, 'collateral'))
+        let imported = 0
+        for (const bundle of bundlesOf(readUserFile(file, 'collateral')))
+          imported += await client.importCollateral(bundle)
         invocation.out.result({ imported }, `${imported} answers of AMD and Intel imported`)
         return 0
       }
@@ -41,4 +47,12 @@ export const verifierCollateral: CommandSpec = {
         hint: 'See `caisson verifier collateral --help`.',
       })
     }),
+}
+
+/** A bundle on each line, where there are several; one alone may have been laid out anew. */
+function bundlesOf(bytes: Uint8Array): readonly Uint8Array[] {
+  const lines = Buffer.from(bytes).toString('utf8').split('\n')
+  const bundles = lines.filter((line) => line.trim() !== '')
+  const isEach = bundles.every((line) => line.startsWith('{') && line.trimEnd().endsWith('}'))
+  return isEach && bundles.length > 1 ? bundles.map((line) => Buffer.from(line)) : [bytes]
 }

@@ -2,11 +2,11 @@ import { existsSync, mkdirSync } from 'node:fs'
 import type { JWK } from 'jose'
 import { type Endpoints, PUBLIC_ENDPOINTS } from '#attestation/evidence/online/fetch-collateral'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
-import type { TlsProfile } from '#attestation/verifier/http-listener'
 import { startVerifier } from '#attestation/verifier/verifier'
 import { errorText, UsageError } from '#protocol/errors'
 import type { CommandSpec, Invocation } from '../command.ts'
 import { readUserFile, writeUserFile } from '../files.ts'
+import { parseListen } from '../listen-address.ts'
 import { untilStopped } from '../signals.ts'
 import { STORE_KEY_OPTION, storeKeyOf } from '../store-key.ts'
 
@@ -93,7 +93,7 @@ export const verifierServe: CommandSpec = {
         ? { onRequest: (line) => invocation.out.progress(JSON.stringify(line), { request: line }) }
         : {}),
       tls: { certificatePem: pem('tls-cert'), privateKeyPem: pem('tls-key') },
-      tlsProfile: tlsProfileOf(invocation),
+      tlsProfile: invocation.oneOf('tls-profile', ['modern', 'intermediate']),
       maxConnections: invocation.integer('max-connections', 1, 65_535),
       requestTimeoutMs: 1000 * invocation.integer('request-timeout', 1, 3600),
       adminKeys: [adminPublicKey(adminKeyPath)],
@@ -132,21 +132,4 @@ function adminPublicKey(path: string): JWK {
   if (!existsSync(path)) writeUserFile(path, `${JSON.stringify(createAdminKey().privateJwk)}\n`, 0o600)
   const { d: _private, ...publicJwk } = JSON.parse(readUserFile(path, 'administrator’s key').toString('utf8')) as JWK
   return publicJwk
-}
-
-function tlsProfileOf(invocation: Invocation): TlsProfile {
-  const name = invocation.required('tls-profile')
-  if (name === 'modern' || name === 'intermediate') return name
-  throw new UsageError('ERR_USAGE', `--tls-profile is ${JSON.stringify(name)}, expected modern or intermediate`)
-}
-
-function parseListen(text: string, option: string): { host: string; port: number } {
-  const match = /^(?:\[(?<six>[0-9a-fA-F:]+)\]|(?<four>[^:]+)):(?<port>\d{1,5})$/.exec(text)
-  const port = Number(match?.groups?.port)
-  if (match === null || port > 65535) {
-    throw new UsageError('ERR_USAGE', `--${option} ${JSON.stringify(text)} is not HOST:PORT`, {
-      hint: `Example: --${option} 127.0.0.1:8443`,
-    })
-  }
-  return { host: match.groups?.six ?? match.groups?.four ?? '', port }
 }

@@ -13,6 +13,7 @@ import { startPod } from '../pod/pod.ts'
 import type { PodPlan } from '../pod/pod-plan.ts'
 import { identifyProcess, isSameProcess, type ProcessIdentity } from '../pod/process-identity.ts'
 import { podPaths, removePod } from '../pod/state-dir.ts'
+import { describeEnd } from './machine-end.ts'
 import type { RelayControl } from './relay-control.ts'
 
 const LOOK_MS = 500
@@ -21,8 +22,8 @@ const STOP_LOOK_MS = 20
 export interface Machine extends GuestAccess {
   /** `caisson-pod`: the process whose end is the VM's. */
   readonly process: ProcessIdentity
-  /** Resolves when the VM is gone. */
-  readonly exited: Promise<void>
+  /** Resolves when the VM is gone, with what ended it, for people. */
+  readonly exited: Promise<string>
   /** Asks the guest to end, waits `graceMs`, ends it; removes all its files. */
   stop(graceMs: number): Promise<void>
 }
@@ -57,7 +58,7 @@ export async function bootMachine(plan: PodPlan, relay: RelayControl, options: M
     agent: pod.agent,
     vsock: pod.vsock,
     process,
-    exited: pod.exited.then(() => undefined),
+    exited: pod.exited.then((exit) => describeEnd(exit, pod.vm)),
     stop: async (graceMs) => {
       await pod.stop({ graceMs })
     },
@@ -78,7 +79,8 @@ export async function adoptMachine(
     vm?.waitsForRoom === true
       ? AgentClient.connectLater(paths.vsock, async () => !(await isSameProcess(process)))
       : await AgentClient.connect(paths.vsock)
-  const exited = gone(process, agent)
+  // Its console went to the daemon that booted it.
+  const exited = gone(process, agent).then(() => 'nobody saw how')
   return {
     agent,
     vsock: paths.vsock,

@@ -49,6 +49,8 @@ export class NodePod {
   #machine: Machine | undefined
   /** Of what ends because the machine does. */
   #exitWhenLost = UNKNOWN_EXIT
+  #stopping = false
+  #machineEnd: Promise<string> | undefined
   #ended: Promise<void> | undefined
 
   readonly progress: PodProgress = new PodProgress()
@@ -207,6 +209,7 @@ export class NodePod {
   /** Ends the VM; the tasks that still run end with it. `exitStatus` is theirs. */
   async stopMachine(exitStatus: number, graceMs: number = STOP_GRACE_MS): Promise<void> {
     this.#exitWhenLost = exitStatus
+    this.#stopping = true
     this.volumes[Symbol.dispose]()
     this.#attached?.closePorts()
     await this.#machine?.stop(graceMs)
@@ -256,7 +259,8 @@ export class NodePod {
     const isNew = this.record.machine === undefined
     this.record.machine = machine.process
     if (isNew) this.saveFirst()
-    void machine.exited.then(() => this.#lose())
+    this.#machineEnd = machine.exited
+    void machine.exited.then((why) => this.#lostAlone(why))
     void this.#listen(machine)
   }
 
@@ -270,6 +274,23 @@ export class NodePod {
     } catch {
       // The machine is gone, or the agent's connection.
     }
+  }
+
+  /** Resolves with what ended the machine; undefined when there never was one. */
+  get machineEnd(): Promise<string> | undefined {
+    return this.#machineEnd
+  }
+
+  /** What nobody asked for is told: in the log, and in the message that the kubelet shows of each container. */
+  async #lostAlone(why: string): Promise<void> {
+    if (!this.#stopping) {
+      this.#log(`its machine has ended: ${why}`)
+      for (const task of this.processes.tasks()) {
+        if (task.status !== 'running' && task.status !== 'paused') continue
+        await this.#ends.lastWords(task, new TextEncoder().encode(`the machine of the pod has ended: ${why}\n`))
+      }
+    }
+    this.#lose()
   }
 
   /** Everything that ran in the machine has ended with it. */

@@ -63,7 +63,7 @@ export class ProcessEnds {
       const { exitCode, oomKilled, terminationMessage } = await machine.agent.wait(name)
       if (execId === '') {
         task.oomKilled = oomKilled
-        await this.#lastWords(task, terminationMessage)
+        await this.lastWords(task, terminationMessage)
       }
       await this.stopped(process, exitCode)
     } catch (error) {
@@ -74,7 +74,7 @@ export class ProcessEnds {
   }
 
   /** Before the end is told: the kubelet reads it then. */
-  async #lastWords(task: TaskRecord, message: Uint8Array): Promise<void> {
+  async lastWords(task: TaskRecord, message: Uint8Array): Promise<void> {
     try {
       const { mounts } = await readBundle(task.bundle)
       await writeTerminationMessage(mounts, message)

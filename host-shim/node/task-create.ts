@@ -5,8 +5,10 @@ import { TaskCreateSchema } from '../containerd/gen/events_pb.ts'
 import type { CreateTaskRequestSchema, CreateTaskResponseSchema } from '../containerd/gen/task_pb.ts'
 import { ANNOTATION } from './annotations.ts'
 import { readBundle } from './bundle.ts'
+import { withPull } from './create-failure.ts'
 import { eventRecord } from './event-publisher.ts'
 import { createContainer } from './guest-tasks.ts'
+import { causeOf } from './machine-end.ts'
 import type { NodePod } from './node-pod.ts'
 import type { TaskRecord } from './pod-record.ts'
 import { newProcess, SIGKILL_EXIT } from './processes.ts'
@@ -43,8 +45,10 @@ export async function createTask(
     task.status = 'created'
   } catch (error) {
     delete pod.record.tasks[id]
-    if (kind === 'sandbox') await pod.stopMachine(SIGKILL_EXIT, 0)
-    throw error
+    const cause = await causeOf(error, pod.machineEnd)
+    if (kind === 'container') throw withPull(cause, pod.progress.pullOf(id))
+    await pod.stopMachine(SIGKILL_EXIT, 0)
+    throw cause
   } finally {
     pod.processes.underway.delete(task)
   }

@@ -51,6 +51,16 @@ export class GuestRoots {
   }
 
   /**
+   * Whether every image with these layers is guests'. They may all the same lie here: pulled before, or under another name
+   * that is gone. A container of theirs is a guest's, and containerd shall not look its user up in what the guest does not use.
+   */
+  async isGuestsOnly({ namespace, chainId }: Pick<RootRequest, 'namespace' | 'chainId'>): Promise<boolean> {
+    const images = await this.#list(namespace)
+    const ended = images.filter((image) => image.chainId === chainId && !image.name.startsWith('sha256:'))
+    return ended.length > 0 && ended.every(({ isGuests }) => isGuests)
+  }
+
+  /**
    * containerd mounts a container's root when it starts it, and its record says by then which runtime that is. Before there is
    * a record it looks names up in the root, which harms nobody.
    *

@@ -12,11 +12,14 @@ export function contentOf(directory: string, snapshot: Snapshot): string {
 }
 
 /**
- * @param layers from the snapshot's parent to the lowest; those that were skipped have no content and are left out, so
+ * @param layers from the snapshot's parent to the lowest; those that were skipped have no content and are left out, and a
+ *   root whose layers only guests use is one without, so
  *   that a container of skipped layers alone is an empty directory
  */
 export function mountsOf(directory: string, snapshot: Snapshot, layers: readonly Snapshot[]): readonly Mount[] {
-  const lower = layers.filter(({ skipped }) => !skipped).map((layer) => contentOf(directory, layer))
+  const lower = snapshot.skipped
+    ? []
+    : layers.filter(({ skipped }) => !skipped).map((layer) => contentOf(directory, layer))
   const own = contentOf(directory, snapshot)
   const writable = snapshot.kind === Kind.ACTIVE
   const bind = (source: string): readonly Mount[] => [

@@ -26,11 +26,15 @@ export async function serveSnapshotter(config: SnapshotterConfig): Promise<Async
   const store = new SnapshotStore(config.directory)
   const containerd = new GrpcClient(config.containerd)
   const roots = new GuestRoots(containerd, config.guestImages)
+  const isGuestsOnly = (root: Pick<RootRequest, 'namespace' | 'chainId'>): Promise<boolean> => roots.isGuestsOnly(root)
   const checkRuntime = (user: RootUser): Promise<void> => roots.checkRuntime(user)
   const fillRoot = (root: RootRequest): Promise<void> => roots.fill(root)
   const server = new Server({ 'grpc.max_receive_message_length': 16 * 1024 * 1024 })
   server.addService(
-    ...grpcService(Snapshots, snapshotService({ store, guestImages: config.guestImages, fillRoot, checkRuntime })),
+    ...grpcService(
+      Snapshots,
+      snapshotService({ store, guestImages: config.guestImages, isGuestsOnly, fillRoot, checkRuntime }),
+    ),
   )
   await rm(config.socket, { force: true })
   await new Promise<void>((resolve, reject) => {

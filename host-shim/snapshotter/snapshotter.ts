@@ -38,6 +38,8 @@ export interface RootUser {
 export interface SnapshotterOptions {
   readonly store: SnapshotStore
   readonly guestImages: readonly ReferencePattern[]
+  /** Whether all images of these layers are guests'. */
+  readonly isGuestsOnly: (root: Pick<RootRequest, 'namespace' | 'chainId'>) => Promise<boolean>
   /**
    * Puts into the root of a container whose layers only guests fetch what containerd looks up there.
    *
@@ -49,7 +51,8 @@ export interface SnapshotterOptions {
   readonly checkRuntime: (user: RootUser) => Promise<void>
 }
 
-export function snapshotService({ store, guestImages, fillRoot, checkRuntime }: SnapshotterOptions): SnapshotService {
+export function snapshotService(options: SnapshotterOptions): SnapshotService {
+  const { store, guestImages, isGuestsOnly, fillRoot, checkRuntime } = options
   const { directory } = store
   const get = (name: string): Snapshot => {
     const found = store.find(name)
@@ -82,13 +85,17 @@ export function snapshotService({ store, guestImages, fillRoot, checkRuntime }: 
         `layer ${target ?? key} lies on layers that only guests fetch: remove the images that share it, or pull it for guests as well`,
       )
     }
-    const snapshot = store.insert({ name: key, parent, kind, skipped: false, labels })
+    const [top] = parents
+    const chainId = top === undefined ? '' : (top.labels[TARGET] ?? ownName(top.name))
+    const isRoot = kind === Kind.ACTIVE && top !== undefined && target === undefined && !key.includes('extract-')
+    const placeholder = unfetched || (isRoot && (await isGuestsOnly({ namespace, chainId })))
+    const snapshot = store.insert({ name: key, parent, kind, skipped: placeholder, labels })
     if (snapshot === undefined) throw failure('ALREADY_EXISTS', `snapshot ${key}: already exists`)
     const content = contentOf(directory, snapshot)
     try {
       await mkdir(content, { recursive: true, mode: 0o755 })
       if (kind === Kind.ACTIVE) await mkdir(join(content, '..', 'work'), { mode: 0o711 })
-      if (unfetched) await fillRoot({ directory: content, namespace, chainId: parents[0]?.labels[TARGET] ?? '' })
+      if (placeholder) await fillRoot({ directory: content, namespace, chainId })
     } catch (error) {
       store.remove(snapshot.id)
       await discard(directory, snapshot)
@@ -105,7 +112,7 @@ export function snapshotService({ store, guestImages, fillRoot, checkRuntime }: 
       const snapshot = get(key)
       const layers = store.ancestors(snapshot)
       const namespace = namespaceOf(metadata)
-      if (layers.some(({ skipped }) => skipped)) await checkRuntime({ namespace, container: ownName(key) })
+      if (snapshot.skipped) await checkRuntime({ namespace, container: ownName(key) })
       return { mounts: [...mountsOf(directory, snapshot, layers)] }
     },
 
@@ -140,7 +147,8 @@ export function snapshotService({ store, guestImages, fillRoot, checkRuntime }: 
 
     usage: async ({ key }) => {
       const snapshot = get(key)
-      return snapshot.skipped ? { size: 0n, inodes: 0n } : diskUsage(contentOf(directory, snapshot))
+      const isUnfetched = snapshot.skipped && snapshot.kind === Kind.COMMITTED
+      return isUnfetched ? { size: 0n, inodes: 0n } : diskUsage(contentOf(directory, snapshot))
     },
 
     /** Directories of snapshots that are gone: left by a crash between the two removals. */

@@ -12,7 +12,7 @@ export interface Snapshot {
   /** Empty: none. */
   readonly parent: string
   readonly kind: Kind
-  /** A layer that was never fetched: the guest has it, this machine has not. */
+  /** A layer that was never fetched: the guest has it, this machine has not. Of a container's root: none of its layers is used. */
   readonly skipped: boolean
   readonly labels: Readonly<Record<string, string>>
   readonly createdAtMs: number

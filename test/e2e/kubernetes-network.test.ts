@@ -13,6 +13,7 @@ import { file } from '../component/image/fixtures/image.ts'
 import { LinuxContainerConfigSchema } from '../fixtures/cri/gen/cri_pb.ts'
 import { startCluster } from '../fixtures/kubernetes/cluster.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
+import { retried } from '../fixtures/kubernetes/retries.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
 const MAIN = fileURLToPath(new URL('../../cli/caisson.mjs', import.meta.url))
@@ -77,6 +78,7 @@ let state: string
 let namespace: string
 let killDaemon: () => Promise<void>
 let runDenied: () => Promise<unknown>
+let runPtp: () => Promise<KubernetesPod>
 
 test.before(async () => {
   const layers = [{ compression: 'gzip' as const, entries: [file('bin/echo-server', echoServer(), 0o755)] }]
@@ -93,6 +95,10 @@ test.before(async () => {
   const initdata = await cluster.generate(JSON.stringify(POD(image)), asIs, ['--seccomp-profiles', folder])
   const dns = { searches: ['shop.test', 'cluster.test'], options: ['ndots:3'] }
   pod = await kubelet.runPod({ name: 'net', initdata, dns, linux: { sysctls: SYSCTLS, resources: GUARANTEED } })
+  runPtp = async () => {
+    await cluster.containerd.usePtp()
+    return retried(() => kubelet.runPod({ name: 'ptp', initdata, linux: { sysctls: SYSCTLS } }))
+  }
   runDenied = () => kubelet.runPod({ name: 'denied', initdata, linux: { sysctls: { 'net.core.somaxconn': '4096' } } })
 })
 test.after.always(() => scope.end())
@@ -229,6 +235,28 @@ test.serial('port-forward outlives the daemon of the node', async (t) => {
   await killDaemon()
   t.deepEqual(await pod.forward(8080, 'again\n', 'again\n'), { data: '8080: again\n', error: '' })
 })
+
+test.serial(
+  'a pod with an interface of its own on the node (CNI ptp) is reached and reaches others, IPv4 and IPv6',
+  async (t) => {
+    // The bridge has the address that is the other end of the pod's interface now.
+    await pod.remove()
+    await promisify(execFile)('nsenter', [`--net=${namespace}`, 'ip', 'link', 'delete', 'cni0'])
+    const alone = await runPtp()
+    // The image comes through it, by a name.
+    const server = await alone.run('server', image, { command: ['/bin/echo-server', '8080', '9090', 'http:8000'] })
+    await server.logged(/listening/)
+    const { network } = (await alone.status()) ?? {}
+    const addresses = [network?.ip ?? '', ...(network?.additionalIps ?? []).map(({ ip }) => ip)]
+    t.deepEqual(addresses.map((address) => (address.includes(':') ? 'IPv6' : 'IPv4')).toSorted(), ['IPv4', 'IPv6'])
+    for (const address of addresses) {
+      const host = address.includes(':') ? `[${address}]` : address
+      t.is(await probed(`http://${host}:8000/healthz`), '200 ok', address)
+    }
+    t.deepEqual(await alone.forward(8080, 'hello\n', 'hello\n'), { data: '8080: hello\n', error: '' })
+    await alone.remove()
+  },
+)
 
 /** As a kubelet on the node probes: an HTTP request, and its first step, a connection, is the TCP probe. */
 async function probed(url: string): Promise<string> {

@@ -29,6 +29,12 @@ if [[ $(</tmp/why) == *"not permitted"* ]]; then echo "held back"; else echo "le
 `
 const [GATEWAY] = USER_NETWORK.gateways
 const PLACES = [`udp/${GATEWAY}/53`, 'udp/10.0.2.3/53', `tcp/127.0.0.1/${PORT}`]
+/** The first is one that containerd's default profile names, the second is not. */
+const PERSONALITIES = [
+  '/bin/sh',
+  '-c',
+  '/bin/setarch linux32 /bin/true && echo named; /bin/setarch -R /bin/true && echo not named',
+]
 const PATHS = [
   `/cdh/resource/${ONE}`,
   `/cdh/resource/${TWO}`,
@@ -99,7 +105,8 @@ function policy(image: string, places: readonly string[]): string {
       `ports: [${PORT}]`,
     ]),
     rule('none', [
-      exec,
+      `${exec.slice(0, -1)},${JSON.stringify(PERSONALITIES)}]`,
+      'seccomp: runtime-default',
       `env: { PASSWORD: { sealed: ${SEALING_KEY} }, MODE: { glob: "*" } }`,
       `secrets: [{ sealed: "${sealed(TWO)}", key: ${SEALING_KEY}, path: /run/sealed }]`,
       `conditions: [{ name: mode, require: 'request.env.MODE in ["a", "b"]', remedy: Set MODE to a or b. }]`,
@@ -224,6 +231,10 @@ test.serial(
     t.is(await run(pod, 'none', '/bin/cat', '/run/sealed'), 'content two')
   },
 )
+
+test.serial('the guest’s kernel holds a container to runtime-default, personalities included', async (t) => {
+  t.is(await run(t.context.pod, 'none', ...PERSONALITIES), 'named\n')
+})
 
 test.serial('a container without access reaches nothing of the endpoint', async (t) => {
   for (const path of PATHS) t.is((await get(t.context.pod, 'none', path))[0], 403, path)

@@ -1,6 +1,9 @@
 /** Verifier and registry away, for a while or for longer, while a pod of Kubernetes needs them. */
+import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import test from 'ava'
 import { askDaemon } from '#host-shim/node/ask-daemon'
 import type { PullState } from '#host-shim/node/pod-progress'
@@ -10,6 +13,7 @@ import { AttestedNode } from '../fixtures/kubernetes/attested.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
 import { FileScope } from '../fixtures/kubernetes/scope.ts'
 
+const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 const TIMEOUT_MS = 1_800_000
 /** How long a server is away: several of the guest's attempts. */
 const OUTAGE_MS = 6_000
@@ -66,6 +70,7 @@ test.serial('a registry that goes away within a layer, and comes back, is gone o
   await doors.registry.shut()
   await setTimeout(OUTAGE_MS)
   t.false((await pullOf(pod.id))?.done)
+  t.regex(await listedPods(), /default +pod\d+ +attested +web +pulling \d+ %/)
   await doors.registry.open()
   await (await running).logged(/served/)
   await pod.remove()
@@ -89,6 +94,32 @@ test.serial(
     t.deepEqual(await leftoversAfter(containerd), [])
   },
 )
+
+test.serial(
+  'a registry that goes away within a layer and stays away: the refusal says how far the pull was',
+  async (t) => {
+    t.timeout(TIMEOUT_MS)
+    const { doors, containerd, image } = node
+    const pod = await node.runPod()
+    const running = pod.run('web', image)
+    running.catch(() => undefined)
+    while (((await pullOf(pod.id))?.doneBytes ?? 0) === 0) await setTimeout(20)
+    await doors.registry.shut()
+    await t.throwsAsync(running, {
+      message: /ERR_HTTP_\w+.*; its image was pulled as far as [\d.]+ of [\d.]+ MiB, 4 layers/s,
+    })
+    await doors.registry.open()
+    await pod.remove()
+    t.deepEqual(await leftoversAfter(containerd), [])
+  },
+)
+
+/** What people see. */
+async function listedPods(): Promise<string> {
+  const words = [MAIN, 'ps', '--pods', '--socket', join(node.containerd.state, 'node.sock')]
+  const { stdout } = await promisify(execFile)(process.execPath, words)
+  return stdout
+}
 
 /** What the node's daemon tells of the pod's only pull. */
 async function pullOf(podId: string): Promise<PullState | undefined> {

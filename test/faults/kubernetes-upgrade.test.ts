@@ -1,14 +1,14 @@
 /** A node gets another release while pods run: two guests side by side, for as long as the verifier knows both. */
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import type { buildGuest } from '#guest/build/build'
 import { AttestedNode } from '../fixtures/kubernetes/attested.ts'
 import type { TestContainerd } from '../fixtures/kubernetes/containerd.ts'
 import type { KubernetesPod } from '../fixtures/kubernetes/kubelet.ts'
 import { leftoversAfter } from '../fixtures/kubernetes/leftovers.ts'
 import { retried } from '../fixtures/kubernetes/retries.ts'
+import { anotherRelease } from './fixtures/release.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const MAIN = join(ROOT, 'cli/caisson.mjs')
@@ -21,16 +21,13 @@ test.serial(
     t.timeout(1_800_000)
     const node = await AttestedNode.start(t)
     const { tenant, containerd, image, initdata, referenceId } = node
-    const release = anotherRelease(tenant.path('release'))
-    const { buildGuest: build } = (await import(pathToFileURL(join(release, 'guest/build/build.ts')).href)) as {
-      readonly buildGuest: typeof buildGuest
-    }
-    const guest = await build()
+    const release = await anotherRelease(tenant.path('release'), "Reflect.set(globalThis, 'caissonRelease', 2)")
+    const guest = await release.buildGuest()
     t.not(guest.rootPath, tenant.guest.rootPath)
 
     const old = await (await node.runPod()).run('web', image)
     await old.logged(/served/)
-    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
+    await containerd.upgradeDaemon(release.main)
     // Not known yet: a release reaches the verifier before it reaches nodes.
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
     await tenant.expect(initdata, guest)
@@ -43,7 +40,7 @@ test.serial(
     await tenant.admin.retireReference(referenceId)
     await containerd.upgradeDaemon(MAIN)
     await t.throwsAsync(runPod(node), UNKNOWN_GUEST)
-    await containerd.upgradeDaemon(join(release, 'cli/caisson.mjs'))
+    await containerd.upgradeDaemon(release.main)
     t.is((await old.exec(EXEC)).exitCode, 0)
     await old.stop()
     t.is((await old.status()).exitCode, 5)
@@ -55,19 +52,6 @@ test.serial(
 /** The daemon, and with it the snapshotter, may just have been replaced. */
 function runPod(node: AttestedNode): Promise<KubernetesPod> {
   return retried(() => node.runPod())
-}
-
-/** This tree with one statement more in its guest. */
-function anotherRelease(into: string): string {
-  mkdirSync(into)
-  for (const name of readdirSync(ROOT)) {
-    if (name === 'node_modules') symlinkSync(join(ROOT, name), join(into, name))
-    else if (!/^\.(?!npmrc)|^bench$|^docs$|^test$/.test(name))
-      cpSync(join(ROOT, name), join(into, name), { recursive: true })
-  }
-  const main = join(into, 'guest/main.ts')
-  writeFileSync(main, `${readFileSync(main, 'utf8')}\nReflect.set(globalThis, 'caissonRelease', 2)\n`)
-  return into
 }
 
 /** Root file systems that machines of the node run from. */

@@ -3,7 +3,6 @@
  * name the key that signs the virtual TPM's quotes.
  */
 import type { CryptoProvider } from '#protocol/crypto-provider'
-import { equalBytes } from '#protocol/encoding'
 import type { HclReport } from '../parse/hcl-report.ts'
 
 const REPORT_DATA_BYTES = 64
@@ -15,8 +14,4 @@ export function boundReportData(crypto: CryptoProvider, hcl: HclReport): Uint8Ar
   const expected = new Uint8Array(REPORT_DATA_BYTES)
   expected.set(hash.digest())
   return expected
-}
-
-export function bindsRuntimeClaims(crypto: CryptoProvider, hcl: HclReport, reportData: Uint8Array): boolean {
-  return equalBytes(boundReportData(crypto, hcl), reportData)
 }

@@ -66,11 +66,6 @@ const BANKS: Readonly<Record<string, HashAlgorithm>> = {
   SHA512: 'sha512',
 }
 
-/** Whether a document has the members of one of the shapes; nothing is read. */
-export function isTpmEvidence(document: JsonValue): boolean {
-  return formOf(membersOf(document)) !== undefined
-}
-
 /**
  * Throws `MalformedError` ERR_TPM_EVIDENCE, ERR_TPM_NOT_A_QUOTE and the codes of what it holds: public areas, signatures,
  * PCR values, event logs, certificates.
@@ -86,10 +81,6 @@ export function parseTpmEvidence(document: JsonValue): TpmFileEvidence {
   if (form === 'coco-tpm-banks') return readBanks(fields)
   if (form === 'tpm2-tools') return readTools(fields)
   return readAgent(fields, form)
-}
-
-function membersOf(document: JsonValue): readonly string[] {
-  return typeof document === 'object' && document !== null && !Array.isArray(document) ? Object.keys(document) : []
 }
 
 function formOf(members: readonly string[]): TpmEvidenceForm | undefined {

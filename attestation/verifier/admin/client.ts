@@ -4,6 +4,7 @@
  */
 import { importJWK, type JWK, SignJWT } from 'jose'
 import type { HttpTransport } from '#protocol/http-transport'
+import type { AuditEntrySource } from '../../audit/verify-entry.ts'
 import { type AuditSource, parseAuditCheckpoint } from '../../audit/verify-log.ts'
 import { answerError, exchangeExplained, jsonOf, type VerifierProblem } from '../../client/verifier-http.ts'
 import type { AttestationRecord } from '../../store/attestation-log.ts'
@@ -167,12 +168,21 @@ export class VerifierAdminClient {
     return dated<CollateralInfo>(await this.#get('/collateral', 'collateral'), 'fetchedAt')
   }
 
-  /** All of it as one file. */
-  async exportCollateral(): Promise<Uint8Array> {
-    return await this.#send('GET', '/collateral/bundle')
+  /** All of it, in bundles that `importCollateral` takes, each on one line. */
+  async *exportCollateral(): AsyncIterable<Uint8Array> {
+    for (let after = ''; ; ) {
+      const bundle = await this.#send('GET', `/collateral/bundle?${new URLSearchParams({ after }).toString()}`)
+      const answers = member(jsonOf(bundle), 'answers')
+      if (!Array.isArray(answers)) throw answerError('a bundle without answers')
+      if (answers.length === 0) return
+      yield bundle
+      const last = member(answers.at(-1), 'url')
+      if (typeof last !== 'string' || last === after) throw answerError('a bundle that ends nowhere')
+      after = last
+    }
   }
 
-  /** How many answers are in the file. @param bundle as `exportCollateral` gives it */
+  /** How many answers are in the bundle. @param bundle one that `exportCollateral` gave */
   async importCollateral(bundle: Uint8Array): Promise<number> {
     const imported = member(jsonOf(await this.#send('POST', '/collateral', bundle)), 'imported')
     if (typeof imported !== 'number') throw answerError('no number of imported answers')
@@ -217,8 +227,8 @@ export class VerifierAdminClient {
     return dated<AuditEntry>(await this.#get(`/audit?limit=${limit}`, 'audit'), 'at')
   }
 
-  /** The audit log as something to check, see `verifyAuditLog`. */
-  auditSource(): AuditSource {
+  /** The audit log as something to check, see `verifyAuditLog` and `verifyAuditEntry`. */
+  auditSource(): AuditSource & AuditEntrySource {
     const strings = async (path: string, name: string): Promise<readonly string[]> =>
       (await this.#get(path, name)).map((item) => {
         if (typeof item !== 'string') throw answerError(`a ${name} entry that is no text`)
@@ -228,12 +238,8 @@ export class VerifierAdminClient {
       tree: async () => parseAuditCheckpoint(new TextDecoder().decode(await this.#send('GET', '/audit/tree'))),
       leaves: (from, limit) => strings(`/audit/leaves?from=${from}&limit=${limit}`, 'leaves'),
       proveConsistency: (older, newer) => strings(`/audit/consistency?older=${older}&newer=${newer}`, 'proof'),
+      proveInclusion: (index, size) => strings(`/audit/inclusion?index=${index}&size=${size}`, 'proof'),
     }
-  }
-
-  /** Hex hashes, lowest first, that lead from entry `index` to the root of `size` entries. */
-  async proveAuditEntry(index: number, size: number): Promise<readonly unknown[]> {
-    return await this.#get(`/audit/inclusion?index=${index}&size=${size}`, 'proof')
   }
 
   async #get(path: string, name: string): Promise<readonly unknown[]> {

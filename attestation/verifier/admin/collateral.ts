@@ -21,17 +21,18 @@ export async function listCollateral(
   return { status: 200, body: { collateral: answers.map(({ files: _files, ...answer }) => answer) } }
 }
 
-/** GET /collateral/bundle: all of it as one file. */
+/** GET /collateral/bundle?after=URL: those behind that address, as many as one bundle takes; none behind the last. */
 export async function exportCollateral(
   context: AdminContext,
   { store }: CollateralAdmin,
   exchange: HttpExchange,
 ): Promise<HttpReply> {
   await context.authenticate(exchange, [])
-  return { status: 200, body: Buffer.from(encodeBundle(await store.list())) }
+  const bundle = await encodeBundle(store.behind(exchange.query.get('after') ?? ''))
+  return { status: 200, body: Buffer.from(bundle) }
 }
 
-/** POST /collateral with such a file; each answer is checked as if it had been fetched. All of them or none. */
+/** POST /collateral with such a bundle; each answer is checked as if it had been fetched. All of them or none. */
 export async function importCollateral(
   context: AdminContext,
   { service }: CollateralAdmin,
@@ -39,8 +40,9 @@ export async function importCollateral(
 ): Promise<HttpReply> {
   const admin = await context.authenticate(exchange, [])
   const answers = parseBundle(Buffer.from(await exchange.body(MAX_BUNDLE_BYTES)).toString('utf8'))
-  for (const { url, files } of answers) service.check(url, files)
-  for (const { url, files } of answers) await service.keep(url, files)
-  await context.change(admin, { action: 'collateral.import', subject: `${answers.length} answers` }, async () => {})
+  const prepared = await service.prepare(answers)
+  const act = { action: 'collateral.import', subject: `${answers.length} answers` }
+  await context.change(admin, act, (sql) => prepared.write(sql))
+  prepared.remember()
   return { status: 200, body: { imported: answers.length } }
 }

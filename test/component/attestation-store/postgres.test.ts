@@ -64,16 +64,15 @@ test.serial('everything that the verifier keeps is kept by PostgreSQL, too', asy
   const record = { handshake: 'h', at, stage: 'attest', tee: 'tpm\0', verdict: 'refused' } as const
   const id = await log.add({ ...record, code: 'ERR_X', reason: 'a\0b', hint: undefined, checks: [], facts: {} })
   t.like(await log.find(id), { code: 'ERR_X', reason: 'a\uFFFDb', at })
+  const bare = { code: undefined, reason: undefined, hint: undefined, checks: [], facts: {} }
+  const reason = await log.add({ ...record, ...bare, stage: 'guest' })
+  const lone = await log.add({ ...record, ...bare, handshake: undefined })
+  const idsOf = async (asked: string) => (await log.handshakeOf(asked)).map((each) => each.id)
+  t.deepEqual(await idsOf(reason), [reason, id])
+  t.deepEqual(await idsOf(lone), [lone])
+  t.is(await database.transaction((sql) => log.reasonsOf('h', sql)), 1)
   for (let index = 0; index < 100; index++) {
-    await log.add({
-      ...record,
-      handshake: `h${index}`,
-      code: undefined,
-      reason: undefined,
-      hint: undefined,
-      checks: [],
-      facts: {},
-    })
+    await log.add({ ...record, ...bare, handshake: `h${index}` })
   }
   t.true((await log.list({ limit: 500 })).length < 80)
   const tenants = new TenantStore(database)

@@ -2,6 +2,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import test from 'ava'
 import { VerifierRefusal } from '#attestation/client/verifier-http'
+import { openExistingDatabase } from '#attestation/store/open-database'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
 import { VerifierAdminClient } from '#attestation/verifier/admin/client'
 import { type CommandSpec, parseInvocation } from '#cli/command'
@@ -149,6 +150,27 @@ test('the audit log is listed, verified from one checkpoint to the next, and a l
   const changed = await exitOf(verifierAudit, 'verify', '--checkpoint', checkpoint, '--json')
   t.is(changed.code, 1)
   t.like(JSON.parse(changed.text) as object, { verdict: 'changed' })
+})
+
+test('one entry of the audit log is proved against a checkpoint, and one that was changed since is told', async (t) => {
+  const { site, file, caisson, exitOf } = await deskAt(t)
+  for (const name of ['one', 'two', 'three']) await site.admin.putResource(`a/b/${name}`, Buffer.of(1))
+  const checkpoint = file('audit.json')
+  await caisson(verifierAudit, 'verify', '--checkpoint', checkpoint)
+  const kept = readFileSync(checkpoint, 'utf8')
+  await site.admin.putResource('a/b/four', Buffer.of(1))
+  const text = await caisson(verifierAudit, 'prove', '1', '--checkpoint', checkpoint)
+  t.regex(text, /"subject":"a\/b\/two"[\s\S]*^entry 1 of 3, as checked before; root [0-9a-f]{64}$/m)
+  t.regex(await caisson(verifierAudit, 'prove', '3'), /a\/b\/four[\s\S]*entry 3 of 4, no checkpoint to compare with/)
+  await t.throwsAsync(caisson(verifierAudit, 'prove', '3', '--checkpoint', checkpoint), { code: 'ERR_AUDIT_RANGE' })
+  const store = await openExistingDatabase(site.storePath)
+  await store.run("UPDATE tenant_audit_leaves SET leaf = replace(leaf, 'two', 'six') WHERE position = 1")
+  await store[Symbol.asyncDispose]()
+  const changed = await exitOf(verifierAudit, 'prove', '1', '--checkpoint', checkpoint, '--json')
+  t.is(changed.code, 1)
+  t.like(JSON.parse(changed.text) as object, { verdict: 'changed', code: 'ERR_AUDIT_CHANGED' })
+  t.regex(await caisson(verifierAudit, 'prove', '2', '--checkpoint', checkpoint), /a\/b\/three/)
+  t.is(readFileSync(checkpoint, 'utf8'), kept)
 })
 
 test('a refused attestation is explained claim by claim, by the id that guest and host were given', async (t) => {

@@ -3,6 +3,9 @@ import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import test from 'ava'
+import { AnswerStore } from '#attestation/collateral/answer-store'
+import { MAX_BUNDLE_BYTES, parseBundle } from '#attestation/collateral/bundle'
+import { openExistingDatabase } from '#attestation/store/open-database'
 import { createAdminKey } from '#attestation/verifier/admin/authenticator'
 import { AdministratorRefusal } from '#attestation/verifier/admin/refusal'
 import { encodePem } from '#attestation/x509/pem'
@@ -135,6 +138,65 @@ test('collateral is listed, exported to a file, and imported by a verifier that 
   for (const words of [['export'], ['import'], ['list', 'x'], ['drop', 'x']]) {
     await t.throwsAsync(offline.caisson(verifierCollateral, ...words), { code: 'ERR_USAGE' }, words.join(' '))
   }
+})
+
+test('more collateral than one request takes is exported to one file, whose parts are imported one after the other', async (t) => {
+  const { site, file, caisson } = await deskAt(t)
+  const store = await openExistingDatabase(site.storePath)
+  const answers = new AnswerStore(store)
+  const at = { fetchedAt: new Date(7), staleAt: new Date(9) }
+  const urls = Array.from({ length: 9 }, (_, index) => `https://kdsintf.amd.com/vcek/v1/Milan/${index}`)
+  for (const url of urls) await answers.put({ url, files: [{ name: 'x', bytes: new Uint8Array(4_000_000) }], ...at })
+  await store[Symbol.asyncDispose]()
+  const large = file('large.json')
+  await caisson(verifierCollateral, 'export', large)
+  const parts = readFileSync(large, 'utf8').trimEnd().split('\n')
+  t.true(parts.length > 1 && parts.every((part) => part.length <= MAX_BUNDLE_BYTES))
+  t.deepEqual(
+    parts.flatMap((part) => parseBundle(part).map(({ url }) => url)),
+    urls,
+  )
+
+  const vendors = await startVendors(t)
+  const online = await deskAt(t, {
+    collateralEndpoints: vendors.endpoints,
+    collateralTimeoutMs: 120_000,
+    trustedCollateralRoots: ROOTS,
+  })
+  await online.site.admin.putPolicy('ours', policyWith([intel.root.der]))
+  await t.throwsAsync(attesterOf(online.site, tdxSource()).attest({ initdataToml: INITDATA })) // no reference values
+  const small = online.file('small.json')
+  await online.caisson(verifierCollateral, 'export', small)
+  const { version, answers: kept } = JSON.parse(readFileSync(small, 'utf8')) as { version: 1; answers: unknown[] }
+  const halves = [kept.slice(0, 1), kept.slice(1)].map((part) => JSON.stringify({ version, answers: part }))
+  const offline = await deskAt(t, { trustedCollateralRoots: ROOTS })
+  const imported = await offline.caisson(verifierCollateral, 'import', offline.file('two.json', halves.join('\n')))
+  t.regex(imported, /^4 answers of AMD and Intel imported/)
+  t.is((await offline.site.admin.listCollateral()).length, 4)
+  t.is((await offline.site.admin.listAudit()).length, 2, 'each part is on record')
+  const spread = offline.file('spread.json', JSON.stringify({ version, answers: kept }, null, 2))
+  t.regex(await offline.caisson(verifierCollateral, 'import', spread), /^4 answers/, 'one bundle may have many lines')
+})
+
+test('collateral that is imported and the record of it are kept together, or neither is', async (t) => {
+  const vendors = await startVendors(t)
+  const online = await deskAt(t, {
+    collateralEndpoints: vendors.endpoints,
+    collateralTimeoutMs: 120_000,
+    trustedCollateralRoots: ROOTS,
+  })
+  await online.site.admin.putPolicy('ours', policyWith([intel.root.der]))
+  await t.throwsAsync(attesterOf(online.site, tdxSource()).attest({ initdataToml: INITDATA })) // no reference values
+  const bundle = online.file('collateral.json')
+  await online.caisson(verifierCollateral, 'export', bundle)
+  const { site, caisson } = await deskAt(t, { trustedCollateralRoots: ROOTS })
+  const store = await openExistingDatabase(site.storePath)
+  await store.run('ALTER TABLE tenant_audit_leaves RENAME TO away')
+  await t.throwsAsync(caisson(verifierCollateral, 'import', bundle))
+  await store.run('ALTER TABLE away RENAME TO tenant_audit_leaves')
+  await store[Symbol.asyncDispose]()
+  t.deepEqual(await site.admin.listCollateral(), [])
+  t.regex(await caisson(verifierCollateral, 'import', bundle), /^4 answers/)
 })
 
 test('a signed release registers all of its documents, one that its maker did not sign none', async (t) => {

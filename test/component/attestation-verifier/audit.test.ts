@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import test from 'ava'
 import fc from 'fast-check'
-import { leafHash, verifyInclusion } from '#attestation/audit/merkle-tree'
+import { verifyAuditEntry } from '#attestation/audit/verify-entry'
 import { encodeAuditCheckpoint, parseAuditCheckpoint, verifyAuditLog } from '#attestation/audit/verify-log'
 import { AuditLog, appendLeaf } from '#attestation/store/audit-log'
 import type { Database } from '#attestation/store/database'
@@ -57,12 +57,16 @@ test('one entry is proved to be in the log without reading the others', async (t
   const { admin } = await startSite(t)
   for (let index = 0; index < 6; index++) await admin.putResource(`a/b/c${index}`, Buffer.from('x'))
   const source = admin.auditSource()
-  const { size, root } = await source.tree()
-  const [leaf = ''] = await source.leaves(4, 1)
-  const proof = (await admin.proveAuditEntry(4, size)).map((hash) => Buffer.from(String(hash), 'hex'))
-  const claim = { leaf: leafHash(Buffer.from(leaf)), index: 4, size, root: Buffer.from(root, 'hex'), proof }
-  t.true(verifyInclusion(claim))
-  t.false(verifyInclusion({ ...claim, index: 3 }))
+  const { entry, tree } = await verifyAuditEntry(source, 4)
+  t.like(JSON.parse(entry), { action: 'resource.put', subject: 'a/b/c4' })
+  t.is(tree.size, 6)
+  await admin.removeResource('a/b/c4')
+  t.deepEqual(await verifyAuditEntry(source, 4, tree), { entry, tree }, 'what came later does not matter')
+  await t.throwsAsync(verifyAuditEntry(source, 6, tree), { code: 'ERR_AUDIT_RANGE' })
+  const lying = { ...source, leaves: () => source.leaves(3, 1) }
+  await t.throwsAsync(verifyAuditEntry(lying, 4, tree), { code: 'ERR_AUDIT_CHANGED' })
+  const silent = { ...source, leaves: async () => [] }
+  await t.throwsAsync(verifyAuditEntry(silent, 4, tree), { code: 'ERR_AUDIT_CHANGED' })
 })
 
 test('an operator who changes, swaps or cuts audit entries in the store is found out, also when all hashes are made anew', async (t) => {

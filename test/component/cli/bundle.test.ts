@@ -1,10 +1,11 @@
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import {
   cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -13,7 +14,11 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
+import { COMMANDS } from '#cli/commands'
+
+const run = promisify(execFile)
 
 const ROOT = join(import.meta.dirname, '../../..')
 
@@ -55,7 +60,7 @@ function bundle(root: string): void {
   execFileSync(process.execPath, [join(root, 'cli/bundle/build.mjs')], { stdio: 'pipe' })
 }
 
-function run(root: string): string {
+function output(root: string): string {
   const env = { ...process.env, XDG_CACHE_HOME: join(root, 'cache') }
   return execFileSync(process.execPath, [join(root, 'cli/caisson.mjs')], {
     encoding: 'utf8',
@@ -64,19 +69,34 @@ function run(root: string): string {
   }).trim()
 }
 
+test('every command starts from the bundle of this project', async (t) => {
+  bundle(ROOT)
+  const outputs = join(ROOT, 'node_modules/.cache/caisson-cli')
+  const { entry } = JSON.parse(readFileSync(join(outputs, 'current.json'), 'utf8')) as { readonly entry: string }
+  const paths = Object.keys(COMMANDS)
+  t.true(paths.length > 40)
+  const env = { ...process.env, XDG_CACHE_HOME: join(project(t), 'cache') }
+  for (const path of paths) {
+    const words = [join(outputs, entry), ...path.split(' '), '--help']
+    const { stdout, stderr } = await run(process.execPath, words, { env })
+    t.true(stdout.startsWith(`usage: caisson ${path} `), path)
+    t.is(stderr, '', path)
+  }
+})
+
 test('the command line runs from its bundle, and from its sources as soon as one of them has changed', (t) => {
   const root = project(t)
-  t.is(run(root), 'one, of the project, of a package, import.meta.url, source')
+  t.is(output(root), 'one, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'one, of the project, of a package, import.meta.url, bundle')
+  t.is(output(root), 'one, of the project, of a package, import.meta.url, bundle')
   says(root, 'another')
-  t.is(run(root), 'another, of the project, of a package, import.meta.url, source')
+  t.is(output(root), 'another, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'another, of the project, of a package, import.meta.url, bundle')
+  t.is(output(root), 'another, of the project, of a package, import.meta.url, bundle')
   rmSync(join(root, 'cli/says.ts'))
   says(root, 'another')
   t.is(
-    run(root),
+    output(root),
     'another, of the project, of a package, import.meta.url, source',
     'written again, with the same content',
   )
@@ -88,14 +108,14 @@ test('a bundle goes with its project: copied with its times, whole seconds of th
   const copied = `${root}-copied`
   execFileSync('cp', ['-a', root, copied])
   rmSync(join(root, 'cli/document.txt'))
-  t.is(run(copied), 'one, of the project, of a package, import.meta.url, bundle')
+  t.is(output(copied), 'one, of the project, of a package, import.meta.url, bundle')
   for (const name of ['cli/main.ts', 'cli/says.ts']) {
     const seconds = Math.floor(statSync(join(copied, name)).mtimeMs / 1000)
     utimesSync(join(copied, name), seconds, seconds)
   }
-  t.is(run(copied), 'one, of the project, of a package, import.meta.url, bundle')
+  t.is(output(copied), 'one, of the project, of a package, import.meta.url, bundle')
   utimesSync(join(copied, 'cli/main.ts'), 1, 1)
-  t.is(run(copied), 'one, of the project, of a package, import.meta.url, source')
+  t.is(output(copied), 'one, of the project, of a package, import.meta.url, source')
 })
 
 test('a new bundle takes nothing away from who runs the one before, and a broken record is no bundle', (t) => {
@@ -108,7 +128,7 @@ test('a new bundle takes nothing away from who runs the one before, and a broken
   for (const name of before) t.true(existsSync(join(outputs, name)), name)
   t.true(readdirSync(outputs).length > before.length + 1)
   writeFileSync(join(outputs, 'current.json'), '{ "root": ')
-  t.is(run(root), 'another, of the project, of a package, import.meta.url, source')
+  t.is(output(root), 'another, of the project, of a package, import.meta.url, source')
   bundle(root)
-  t.is(run(root), 'another, of the project, of a package, import.meta.url, bundle')
+  t.is(output(root), 'another, of the project, of a package, import.meta.url, bundle')
 })

@@ -38,7 +38,7 @@ test('a guest that answers nothing keeps no numbers of the node back: it is aske
     agent,
     vsock,
     process: gone,
-    exited: new Promise<void>(() => undefined),
+    exited: new Promise<string>(() => undefined),
     stop: async () => undefined,
   }
   const report = await reportPod({ record, machine, processes: new Processes(record), progress: new PodProgress() })

@@ -48,6 +48,7 @@ test('an unknown option, a missing operand and a number out of range are wrong u
     () => parse('image', '--nope'),
     () => parse(),
     () => parse('a', '--memory', '1x').integer('memory', 1, 9),
+    () => parse('a', '--memory', '3').oneOf('memory', ['1', '2']),
   ]) {
     const error = t.throws(action, { instanceOf: UsageError })
     t.is(error?.code, 'ERR_USAGE')
@@ -58,6 +59,7 @@ test('an unknown option, a missing operand and a number out of range are wrong u
 
 test('an option that is not given has its default', (t) => {
   t.is(parse('image').integer('memory', 1, 1024), 512)
+  t.is(parse('image').oneOf('memory', ['256', '512']), '512')
 })
 
 test('exit codes tell a verdict from wrong input and from an unavailable part', (t) => {

@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { type CommandSpec, parseInvocation } from '#cli/command'
-import { parseListen } from '#cli/commands/monitor'
 import { parseHosts } from '#cli/connections'
+import { parseListen } from '#cli/listen-address'
 import { parseMoment } from '#cli/moment'
 import { Output } from '#cli/output'
 import { parsePublish } from '#cli/run/published-port'
@@ -70,8 +70,14 @@ test('any text is a moment, or refused', (t) => {
 })
 
 test('where to listen is an address and a port, or refused', (t) => {
-  t.deepEqual(parseListen('[::1]:9464'), { host: '::1', port: 9464 })
-  refusesOrKeeps(t, fc.oneof(damaged('127.0.0.1:9464'), fc.string()), parseListen, ({ host, port }, text) => {
+  t.deepEqual(parseListen('[::1]:9464', 'listen'), { host: '::1', port: 9464 })
+  t.deepEqual(parseListen('verifier.example:0', 'listen'), { host: 'verifier.example', port: 0 })
+  for (const text of ['9464', '::1:9464', '[::1]', 'a b:1', '127.0.0.1:65536', '127.0.0.1:']) {
+    const error = t.throws(() => parseListen(text, 'metrics'), { code: 'ERR_USAGE' }, text)
+    t.true(error?.message.startsWith('--metrics '))
+  }
+  const read = (text: string) => parseListen(text, 'listen')
+  refusesOrKeeps(t, fc.oneof(damaged('127.0.0.1:9464'), fc.string()), read, ({ host, port }, text) => {
     return text.includes(host) && port <= 65_535
   })
 })

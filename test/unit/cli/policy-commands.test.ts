@@ -1,5 +1,5 @@
 /** The tools of a policy's author, in this process: what they print, as text and as JSON, and their exit codes. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
@@ -29,18 +29,21 @@ steps:
 
 class Captured extends Output {
   stdout = ''
+  said = ''
 
   override write(text: string | Uint8Array): void {
     this.stdout += typeof text === 'string' ? text : Buffer.from(text).toString('utf8')
   }
 
-  override progress(): void {}
+  override progress(text: string): void {
+    this.said += `${text}\n`
+  }
 }
 
 interface Files {
   readonly path: (name: string) => string
-  /** Exit code and what is printed. */
-  readonly run: (command: string, ...words: string[]) => Promise<[number, string]>
+  /** Exit code, what is printed, and what is said on the way. */
+  readonly run: (command: string, ...words: string[]) => Promise<[number, string, string]>
 }
 
 function files(t: ExecutionContext, contents: Readonly<Record<string, string>>): Files {
@@ -57,9 +60,9 @@ function files(t: ExecutionContext, contents: Readonly<Record<string, string>>):
         .filter((word) => word !== '--json')
         .map((word) => (word in contents ? join(folder, word) : word))
       try {
-        return [await spec.run(parseInvocation(spec, named, out)), out.stdout]
+        return [await spec.run(parseInvocation(spec, named, out)), out.stdout, out.said]
       } catch (error) {
-        return [exitCodeOf(error), out.stdout]
+        return [exitCodeOf(error), out.stdout, out.said]
       }
     },
   }
@@ -158,6 +161,50 @@ test('a public key goes into a generated policy, and nothing else that a file ma
     t.deepEqual(parseWorkloadPolicy(yaml).containers[0]?.signedBy, [{ kind: 'key-data', pem: signer.publicPem }], file)
   }
   for (const file of ['private.pem', 'both.pem', 'two.pem', 'note.pem', 'text.pem', 'empty.pem']) {
-    t.deepEqual(await generate(file), [2, ''], file)
+    t.deepEqual((await generate(file)).slice(0, 2), [2, ''], file)
+  }
+})
+
+const podNamed = (name: string, image: string): string =>
+  JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name },
+    spec: {
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      containers: [{ name: 'web', image, command: ['/web'] }],
+    },
+  })
+
+test('the YAML with initdata is written for a policy that is ready; for another it is said that it was not, and why', async (t) => {
+  const ready = podNamed('shop', `registry.test/web@${DIGEST}`)
+  const { run, path } = files(t, { 'ready.yaml': ready, 'open.yaml': podNamed('shop', 'registry.test/web:1') })
+  const generate = (file: string) =>
+    run('policy generate', '-f', file, '--offline', '--inject', path(`with-initdata-${file}`))
+  const [code, , said] = await generate('ready.yaml')
+  t.is(code, 0, said)
+  t.true(readFileSync(path('with-initdata-ready.yaml'), 'utf8').includes('initdata'))
+  const [refused, , why] = await generate('open.yaml')
+  t.is(refused, 1)
+  t.regex(why, /with-initdata-open\.yaml is not written: 1 choice is open/)
+  t.false(existsSync(path('with-initdata-open.yaml')))
+})
+
+test('options of `policy generate` that do not go together are refused before anything is asked or written', async (t) => {
+  const image = `registry.test/web@${DIGEST}`
+  const { run, path } = files(t, {
+    'two.yaml': `${podNamed('shop', image)}\n---\n${podNamed('bank', image)}`,
+    'one.yaml': podNamed('shop', image),
+  })
+  const folder = path('policies')
+  for (const words of [
+    ['-f', 'two.yaml', '--output-dir', folder, '--inject', path('injected.yaml')],
+    ['-f', 'one.yaml', '--output-dir', folder, '-o', path('policy.yaml')],
+    ['-f', 'one.yaml', '--output-dir', folder, '--inject', path('injected.yaml'), '--verifier-url', 'https://v.test'],
+  ]) {
+    const [code, printed, said] = await run('policy generate', '--offline', ...words)
+    t.deepEqual([code, printed, said], [2, '', ''], words.join(' '))
+    for (const written of [folder, path('injected.yaml'), path('policy.yaml')]) t.false(existsSync(written), written)
   }
 })

@@ -84,6 +84,14 @@ test('an image whose documents containerd has lost says nothing of the others', 
   t.notRegex(users, /^two:/m)
 })
 
+test('layers are guests’ alone when every image of them is', async (t) => {
+  const { client } = await containerdThat(t, status.NOT_FOUND)
+  const root = { namespace: 'k8s.io', chainId: LAYER }
+  t.true(await new GuestRoots(client, ['r.example/']).isGuestsOnly(root))
+  t.false(await new GuestRoots(client, ['r.example/two']).isGuestsOnly(root))
+  t.false(await new GuestRoots(client, ['*']).isGuestsOnly({ ...root, chainId: 'sha256:other' }))
+})
+
 test('a containerd that does not answer is told as such: no root is made without the users of an image', async (t) => {
   for (const code of [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.INTERNAL]) {
     const { client, folder } = await containerdThat(t, code)

@@ -28,12 +28,14 @@ function snapshotter(t: ExecutionContext) {
     chains.push(chainId)
     return fillPlaceholderRoot(root, ['web:staff', '1000', ''])
   }
+  const isGuestsOnly = async ({ chainId }: Pick<RootRequest, 'chainId'>): Promise<boolean> =>
+    chainId === 'sha256:guests'
   const users: RootUser[] = []
   const checkRuntime = async (user: RootUser): Promise<void> => {
     users.push(user)
     if (user.container === 'plain') throw new Error('no guest runs it')
   }
-  const service = snapshotService({ store, guestImages: ['registry.test/shop/'], fillRoot, checkRuntime })
+  const service = snapshotService({ store, guestImages: ['registry.test/shop/'], isGuestsOnly, fillRoot, checkRuntime })
   const context = { metadata: new Metadata() }
   const call = <Schema extends DescMessage, Answer>(
     method: (request: MessageShape<Schema>, options: typeof context) => Promise<Answer>,
@@ -135,6 +137,24 @@ test('other images are unpacked and stacked as overlayfs does, and removed with 
   for (const key of ['container', 'sha256:bb', 'sha256:aa']) await remove(key)
   t.deepEqual(readdirSync(join(directory, 'snapshots')), [])
   await t.throwsAsync(stat('container'), { code: status.NOT_FOUND as never })
+})
+
+test('a container of a guest’s image has a root of names alone, also where its layers are here', async (t) => {
+  const { prepare, commit, mounts, users } = snapshotter(t)
+  for (const chain of ['guests', 'plain']) {
+    await prepare(`extract-${chain}`)
+    await commit(`k8s.io/1/sha256:${chain}`, `extract-${chain}`)
+  }
+  const guests = await prepare('k8s.io/2/c1', 'k8s.io/1/sha256:guests')
+  t.like(guests.mounts?.[0], { type: 'bind' })
+  t.deepEqual(readdirSync(guests.mounts?.[0]?.source ?? ''), ['etc'])
+  await mounts('k8s.io/2/c1')
+  t.deepEqual(
+    users.map(({ container }) => container),
+    ['c1'],
+  )
+  const plain = await prepare('k8s.io/2/c2', 'k8s.io/1/sha256:plain')
+  t.is(plain.mounts?.[0]?.type, 'overlay')
 })
 
 test('a pattern names a registry, a path or a repository, and matches whole names only', (t) => {

@@ -6,6 +6,7 @@ import { type Document, isMap, isScalar, isSeq, type Node, parseDocument, visit 
 import { diffPolicies } from '#policies/diff'
 import { parseKubernetesFiles } from '#policies/generate/kubernetes-objects'
 import { generatePolicy } from '#policies/generate/pod'
+import type { SignerRule } from '#policies/image-rule'
 import { parseWorkloadPolicy, type WorkloadPolicy } from '#policies/workload'
 import { MalformedError } from '#protocol/errors'
 
@@ -144,11 +145,16 @@ function decisions({ containers, volumes, dns, pod, ...rest }: WorkloadPolicy): 
       signals: each(rule.signals),
       capabilities: each(rule.capabilities),
       seccomp: 'names' in rule.seccomp ? { ...rule.seccomp, names: each(rule.seccomp.names) } : rule.seccomp,
-      signedBy: rule.signedBy === undefined ? undefined : each(rule.signedBy),
+      // A key is the same with and without the end of its last line.
+      signedBy: rule.signedBy === undefined ? undefined : each(rule.signedBy.map(trimmed)),
       requires: each(rule.requires),
       conditions: each(rule.conditions.map(({ expression }) => expression)),
     })),
   }
+}
+
+function trimmed(signer: SignerRule): SignerRule {
+  return signer.kind === 'key-data' ? { ...signer, pem: signer.pem.trim() } : signer
 }
 
 function each(values: readonly unknown[]): string[] {

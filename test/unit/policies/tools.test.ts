@@ -257,6 +257,8 @@ test('check warns of doors, wide rules, contradictions and rules that nothing ca
   ])
   t.deepEqual(change('max: 64Mi', 'max: 64'), ['unreachable containers.web.resources.memory'])
   t.deepEqual(change('}]', '}, { kind: tmpfs, path: /data }]'), ['contradictory containers.web.mounts'])
+  const four = '}, { kind: tmpfs, path: /data }, { kind: tmpfs, path: /x }, { kind: tmpfs, path: /x }]'
+  t.is(change('}]', four).length, 2)
   t.deepEqual(change('ports:', 'seccomp: { allow: [read, write] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: { deny: [execve] }\n    ports:'), ['unreachable containers.web.seccomp'])
   t.deepEqual(change('ports:', 'seccomp: runtime-default\n    ports:'), [])
