@@ -18,6 +18,7 @@ import { ANNOTATION } from './annotations.ts'
 import { readBundle } from './bundle.ts'
 import { EventPublisher, eventRecord } from './event-publisher.ts'
 import { adoptMachine, bootMachine, type Machine } from './machine.ts'
+import { causeOf } from './machine-end.ts'
 import type { NodeMetrics } from './metrics.ts'
 import type { NodeConfig } from './node-config.ts'
 import { forwardClient } from './pod-ports.ts'
@@ -177,7 +178,7 @@ export class NodePod {
       attestations.add({ outcome: 'attested' })
     } catch (error) {
       attestations.add({ outcome: error instanceof GuestRefusalError ? error.code : 'lost' })
-      throw error
+      throw await causeOf(error, this.#machineEnd)
     }
   }
 

@@ -118,10 +118,7 @@ export class TestNode {
       .catch(() => undefined)
     if (answer?.status === undefined) return undefined
     const conditions = Object.fromEntries(answer.status.conditions.map(({ type, status }) => [type, status]))
-    // `info` is a map of texts that kubelets do not read: entry "config" holds JSON.
-    const info = (answer.$unknown ?? []).map(({ data }) => Buffer.from(data).toString())
-    const config = info.find((entry) => entry.includes('runtimeType') && entry.includes('{')) ?? '{}'
-    return { conditions, config: JSON.parse(config.slice(config.indexOf('{'))) }
+    return { conditions, config: JSON.parse(answer.info.config ?? '{}') }
   }
 
   ctr(...words: readonly string[]): string {
