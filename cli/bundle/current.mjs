@@ -2,7 +2,7 @@
  * The command line as a few files, so that a start reads four and not a hundred and forty. What lies in `CLI_BUNDLE` was made
  * by `build.mjs`; it is used as long as every source is as it was then, and the sources themselves otherwise.
  */
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 /** Folder of package.json. */
@@ -21,6 +21,8 @@ export function stampOf(path) {
 export function currentBundle() {
   try {
     const { entry, inputs } = JSON.parse(readFileSync(CLI_BUNDLE_RECORD, 'utf8'))
+    // Packages that a copy of the project shares with it hold the bundle of the other one, which finds that one's files.
+    if (!realpathSync(CLI_BUNDLE).startsWith(realpathSync(ROOT))) return undefined
     for (const path in inputs) if (!isSame(stampOf(path), inputs[path])) return undefined
     statSync(`${CLI_BUNDLE}${entry}`)
     return `${CLI_BUNDLE}${entry}`

@@ -118,6 +118,17 @@ test('a bundle goes with its project: copied with its times, whole seconds of th
   t.is(output(copied), 'one, of the project, of a package, import.meta.url, source')
 })
 
+test('a project that shares the packages of another does not run the bundle of the other', (t) => {
+  const root = project(t)
+  bundle(root)
+  const copied = `${root}-copied`
+  execFileSync('cp', ['-a', root, copied])
+  rmSync(join(copied, 'node_modules'), { recursive: true })
+  symlinkSync(join(root, 'node_modules'), join(copied, 'node_modules'))
+  writeFileSync(join(copied, 'cli/document.txt'), 'of the copy')
+  t.is(output(copied), 'one, of the copy, of a package, import.meta.url, source')
+})
+
 test('a new bundle takes nothing away from who runs the one before, and a broken record is no bundle', (t) => {
   const root = project(t)
   bundle(root)
