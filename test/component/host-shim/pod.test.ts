@@ -198,6 +198,7 @@ test('on platform tpm an owner that is killed takes the software TPM along too',
   const processes = await findPodProcesses(podPaths(one.root, 'p').directory)
   t.is(processes.length, 3)
   owner.kill('SIGKILL')
+  await once(owner, 'exit')
   await allGone(processes)
   t.deepEqual(await reconcilePods(one.root), ['p'])
 })
