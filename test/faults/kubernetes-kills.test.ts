@@ -111,7 +111,8 @@ test.serial('daemon and relay are killed together: the next daemon removes what 
   t.timeout(TIMEOUT_MS)
   const { containerd } = cluster
   const pod = await runPod()
-  const container = await run(pod, 'loop', LOOP)
+  // The test before has restarted the daemon, and the snapshotter with it.
+  const container = await retried(() => run(pod, 'loop', LOOP))
   await container.logged(/waiting/)
   await kill(containerd, 'daemon')
   await kill(containerd, 'relay')
