@@ -54,29 +54,28 @@ function stat(pid: number): string[] {
   return text.slice(text.lastIndexOf(')') + 2).split(' ')
 }
 
+/** Only the trees themselves are looked at: a look at every process of the machine would take a tenth of a core from them. */
 function residentMib(roots: readonly number[]): number {
-  const parents = new Map<number, number>()
-  const resident = new Map<number, { readonly mib: number; readonly virtual: string }>()
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    try {
-      const fields = stat(Number(name))
-      parents.set(Number(name), Number(fields[1]))
-      resident.set(Number(name), { mib: (Number(fields[21]) * 4096) / 1024 / 1024, virtual: `${fields[20]}` })
-    } catch {
-      // The process ended while we looked.
-    }
+  return roots.reduce((sum, root) => sum + treeMib(root, undefined), 0)
+}
+
+interface Resident {
+  readonly mib: number
+  readonly virtual: string
+}
+
+function treeMib(pid: number, parent: Resident | undefined): number {
+  try {
+    const fields = stat(pid)
+    const own = { mib: (Number(fields[21]) * 4096) / 1024 / 1024, virtual: `${fields[20]}` }
+    // A child that is not another program yet lives in its parent's memory (vfork), which counts once.
+    const isBorrowed = own.virtual === parent?.virtual && Math.abs(own.mib - parent.mib) < 1
+    const children = readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/children`, 'latin1').split(' ').filter(Boolean),
+    )
+    return children.reduce((sum, child) => sum + treeMib(Number(child), own), isBorrowed ? 0 : own.mib)
+  } catch {
+    // The process ended while we looked.
+    return 0
   }
-  const within = (pid: number): boolean => {
-    for (let at: number | undefined = pid; at !== undefined && at > 1; at = parents.get(at)) {
-      if (roots.includes(at)) return true
-    }
-    return false
-  }
-  // A child that is not another program yet lives in its parent's memory (vfork), which counts once.
-  const isBorrowed = (pid: number): boolean => {
-    const [own, parent] = [resident.get(pid), resident.get(parents.get(pid) ?? 0)]
-    return own !== undefined && own.virtual === parent?.virtual && Math.abs(own.mib - parent.mib) < 1
-  }
-  return [...resident].reduce((sum, [pid, { mib }]) => (within(pid) && !isBorrowed(pid) ? sum + mib : sum), 0)
 }
