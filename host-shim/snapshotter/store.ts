@@ -1,7 +1,7 @@
 /** What the snapshotter remembers, in SQLite: a snapshot is a row and a directory of its number. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
+import { DatabaseSync, type SQLOutputValue } from 'node:sqlite'
 import { Kind } from '../containerd/gen/snapshots_pb.ts'
 
 export interface Snapshot {
@@ -17,17 +17,6 @@ export interface Snapshot {
   readonly labels: Readonly<Record<string, string>>
   readonly createdAtMs: number
   readonly updatedAtMs: number
-}
-
-interface Row {
-  id: number
-  name: string
-  parent: string
-  kind: number
-  skipped: number
-  labels: string
-  created_at_ms: number
-  updated_at_ms: number
 }
 
 export class SnapshotStore implements Disposable {
@@ -66,12 +55,12 @@ export class SnapshotStore implements Disposable {
 
   find(name: string): Snapshot | undefined {
     const row = this.#db.prepare('SELECT * FROM snapshots WHERE name = ?').get(name)
-    return row === undefined ? undefined : fromRow(row as unknown as Row)
+    return row === undefined ? undefined : fromRow(row)
   }
 
   all(): readonly Snapshot[] {
     const rows = this.#db.prepare('SELECT * FROM snapshots ORDER BY id').all()
-    return rows.map((row) => fromRow(row as unknown as Row))
+    return rows.map(fromRow)
   }
 
   hasChildren(name: string): boolean {
@@ -109,17 +98,18 @@ export class SnapshotStore implements Disposable {
   }
 }
 
-function fromRow(row: Row): Snapshot {
+/** The table is STRICT: each column holds what it was declared as. */
+function fromRow(row: Readonly<Record<string, SQLOutputValue>>): Snapshot {
   const kind = row.kind === Kind.COMMITTED ? Kind.COMMITTED : row.kind === Kind.VIEW ? Kind.VIEW : Kind.ACTIVE
   return {
-    id: row.id,
-    name: row.name,
-    parent: row.parent,
+    id: Number(row.id),
+    name: String(row.name),
+    parent: String(row.parent),
     kind,
     skipped: row.skipped === 1,
     // Our own words, written by `insert` and `change`.
-    labels: JSON.parse(row.labels) as Record<string, string>,
-    createdAtMs: row.created_at_ms,
-    updatedAtMs: row.updated_at_ms,
+    labels: JSON.parse(String(row.labels)) as Record<string, string>,
+    createdAtMs: Number(row.created_at_ms),
+    updatedAtMs: Number(row.updated_at_ms),
   }
 }

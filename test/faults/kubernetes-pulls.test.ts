@@ -65,7 +65,7 @@ test.serial('images are pulled, removed and collected at once: afterwards each c
 /** What the snapshotter still remembers. */
 function snapshotNames(directory: string): readonly string[] {
   const db = new DatabaseSync(`${directory}/snapshots.db`, { readOnly: true })
-  const rows = db.prepare('SELECT name FROM snapshots').all() as unknown as readonly { readonly name: string }[]
+  const rows = db.prepare('SELECT name FROM snapshots').all()
   db.close()
-  return rows.map(({ name }) => name)
+  return rows.map(({ name }) => String(name))
 }

@@ -83,17 +83,19 @@ test('no input makes the parser throw anything but its own errors', (t) => {
     'ERR_IMAGE_MEDIA_TYPE',
   ])
   const text = JSON.stringify(manifest())
+  let refused = 0
   fc.assert(
     fc.property(fc.nat(text.length), fc.string({ maxLength: 3 }), fc.nat(5), (at, insert, remove) => {
       try {
         parseManifest(bytes(text.slice(0, at) + insert + text.slice(at + remove)), 'test')
       } catch (error) {
+        refused++
         t.true(codes.has((error as { code?: string }).code ?? ''), String(error))
       }
     }),
     { numRuns: 500 },
   )
-  t.pass()
+  t.true(refused > 0)
 })
 
 test('the platform is chosen by os and architecture, never a variant that needs more', (t) => {

@@ -211,18 +211,15 @@ test('keys that cosign encrypted open with their password; their parameters are 
 
 test('a secretbox opens to what was sealed, and any changed bit closes it', (t) => {
   const [key, nonce] = [randomBytes(32), randomBytes(24)]
-  fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), (plain, at) => {
-      const box = sealSecretbox(key, nonce, plain)
-      const spoilt = box.with(at % box.length, (box[at % box.length] ?? 0) ^ 1)
-      return (
-        Buffer.compare(openSecretbox(key, nonce, box) ?? randomBytes(1), plain) === 0 &&
-        openSecretbox(key, nonce, spoilt) === undefined
-      )
-    }),
-    { numRuns: 100 },
-  )
-  t.pass()
+  const opensOnlyWhole = fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), (plain, at) => {
+    const box = sealSecretbox(key, nonce, plain)
+    const spoilt = box.with(at % box.length, (box[at % box.length] ?? 0) ^ 1)
+    return (
+      Buffer.compare(openSecretbox(key, nonce, box) ?? randomBytes(1), plain) === 0 &&
+      openSecretbox(key, nonce, spoilt) === undefined
+    )
+  })
+  t.notThrows(() => fc.assert(opensOnlyWhole, { numRuns: 100 }))
 })
 
 test('registries.conf: the longest prefix rewrites a name at its boundary, mirrors come first, blocks refuse', (t) => {

@@ -80,11 +80,11 @@ test('invalid UTF-8 and oversize input are refused before they are read as text'
 
 test('truncation at any length and any inserted text end in the typed error or a valid document', (t) => {
   const bytes = encodeInitdata(FULL)
-  for (let length = 0; length < bytes.byteLength; length++) refusal(bytes.subarray(0, length))
-  fc.assert(
-    fc.property(fc.nat(bytes.byteLength), fc.uint8Array({ maxLength: 6 }), (at, insert) => {
-      refusal(new Uint8Array([...bytes.subarray(0, at), ...insert, ...bytes.subarray(at)]))
-    }),
-  )
-  t.pass()
+  const cut = Array.from(bytes, (_, length) => refusal(bytes.subarray(0, length)))
+  // What is left may be a document without its last members; most cuts are within one.
+  t.true(cut.filter((told) => told !== 'accepted').length > cut.length / 2)
+  const inserted = fc.property(fc.nat(bytes.byteLength), fc.uint8Array({ maxLength: 6 }), (at, insert) => {
+    refusal(new Uint8Array([...bytes.subarray(0, at), ...insert, ...bytes.subarray(at)]))
+  })
+  t.notThrows(() => fc.assert(inserted))
 })
